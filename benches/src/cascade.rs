@@ -1,0 +1,378 @@
+//! One edge of a dependency graph changes: how soon does the cascade show it?
+//!
+//! Tables of nodes, edges and failed nodes; a recursive view of who is
+//! affected. Four kinds of update, one statement of one edge each, in turn:
+//!
+//!   attach  a branch of ten nodes begins to depend on an affected node
+//!   detach  and no longer does: ten nodes leave the view again
+//!   cut     an edge to an affected node, inside, is removed; as a rule other
+//!           ways remain, and the view need not change, but must find out
+//!   mend    and is put back
+//!
+//! The clock runs from before `execute` until a sink has the change. For cut
+//! and mend it is a second view's, which counts the edges: all views show a
+//! tick at once. After each update a search in plain Rust says what the view
+//! must hold; the same search is what recomputing costs.
+
+mod graph;
+mod probe;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tidegate::Engine;
+use tidegate_types::error::{Error, Result};
+
+use self::graph::{Change, Graph, Shape};
+use self::probe::Probes;
+use crate::duckdb::{DuckDb, Question, Recomputed, Wanted};
+use crate::engine::{self, Ticks};
+use crate::process;
+use crate::stats::quantile;
+
+/// What issue 2 asks for, beyond the tick.
+const P50_MS_MAX: f64 = 10.0;
+const P99_MS_MAX: f64 = 50.0;
+/// A statement may hold 100,000 words, and a row of two columns is six.
+const ROWS_PER_INSERT: usize = 10_000;
+const DUCKDB_RUNS: usize = 3;
+const DUCKDB_LIMIT: Duration = Duration::from_secs(600);
+
+#[derive(Args)]
+pub struct CascadeOptions {
+    #[command(flatten)]
+    shape: Shape,
+    /// Single-edge updates to measure
+    #[arg(long, default_value_t = 200)]
+    updates: usize,
+    /// Numbers of timely threads to run with
+    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    workers: Vec<usize>,
+    /// Pace of commits, in milliseconds: an update may have to wait for one
+    #[arg(long, default_value_t = 1)]
+    tick_ms: u64,
+    /// DuckDB's recursive query over the same edges
+    #[arg(long, value_enum, default_value = "auto", default_missing_value = "on", num_args = 0..=1, require_equals = true)]
+    duckdb: Wanted,
+    /// The Python that has DuckDB
+    #[arg(long, default_value = "python3")]
+    python: String,
+    /// For machines
+    #[arg(long)]
+    json: bool,
+    /// A run that takes longer has failed
+    #[arg(long, default_value_t = 900)]
+    limit_s: u64,
+}
+
+/// What one process runs.
+#[derive(Args)]
+pub struct OneCascade {
+    #[command(flatten)]
+    shape: Shape,
+    #[arg(long)]
+    updates: usize,
+    #[arg(long)]
+    workers: usize,
+    #[arg(long)]
+    tick_ms: u64,
+}
+
+/// What it measured.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Measured {
+    pub load_seconds: f64,
+    /// From `CREATE MATERIALIZED VIEW` over the loaded tables to its rows being visible.
+    pub first_seconds: f64,
+    pub affected: u64,
+    pub latencies: Vec<Latency>,
+    /// The plain search, once after each update.
+    pub search_ms: Vec<f64>,
+    pub ticks: Ticks,
+    pub peak_mib: f64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Latency {
+    pub kind: String,
+    /// Until a sink had the change.
+    pub ms: f64,
+    /// Until `execute` returned.
+    pub acknowledged_ms: f64,
+}
+
+/// False: a run failed.
+pub fn run(options: &CascadeOptions) -> Result<bool> {
+    let shape = &options.shape;
+    let graph = Graph::new(shape)?;
+    let duckdb = DuckDb::find(options.duckdb, &options.python)?;
+    let limit = Duration::from_secs(options.limit_s);
+    let args = [
+        "one-cascade".to_string(),
+        format!("--nodes={}", shape.nodes),
+        format!("--edges={}", shape.edges),
+        format!("--failed={}", shape.failed),
+        format!("--seed={}", shape.seed),
+        format!("--updates={}", options.updates),
+        format!("--tick-ms={}", options.tick_ms),
+    ];
+    let mut runs = Vec::new();
+    for workers in &options.workers {
+        eprintln!("cascade with {workers} worker(s)");
+        let workers_arg = format!("--workers={workers}");
+        let args: Vec<&str> = args.iter().map(String::as_str).chain([workers_arg.as_str()]).collect();
+        runs.push((*workers, process::again::<Measured>(&args, limit)));
+    }
+    let recomputed = match &duckdb {
+        Some(duckdb) => {
+            eprintln!("cascade in DuckDB");
+            Some(recompute(duckdb, &graph)?)
+        }
+        None => None,
+    };
+    let text = if options.json { json(options, &runs, recomputed.as_ref()) } else { table(options, &runs, recomputed.as_ref()) };
+    print!("{text}");
+    Ok(runs.iter().all(|(_, outcome)| outcome.is_ok()))
+}
+
+/// The cascade in DuckDB over its own tables; loading them is not measured.
+fn recompute(duckdb: &DuckDb, graph: &Graph) -> Result<Recomputed> {
+    let path = std::env::temp_dir().join(format!("tidegate-cascade-{}.csv", std::process::id()));
+    let asked = ask_duckdb(duckdb, graph, &path);
+    let _ = std::fs::remove_file(&path);
+    asked
+}
+
+fn ask_duckdb(duckdb: &DuckDb, graph: &Graph, path: &PathBuf) -> Result<Recomputed> {
+    let lines: String = graph.edges.iter().map(|edge| format!("{},{}\n", edge.src, edge.dst)).collect();
+    std::fs::write(path, lines).map_err(|error| Error::user(format!("{}: {error}", path.display())))?;
+    let failed: Vec<String> = graph.failed.iter().map(|node| format!("({node})")).collect();
+    let setup = format!(
+        "CREATE TABLE edges AS SELECT * FROM read_csv('{}', header = false, columns = {{src: 'BIGINT', dst: 'BIGINT'}});
+         CREATE TABLE failed (node BIGINT);
+         INSERT INTO failed VALUES {};",
+        path.display(),
+        failed.join(", ")
+    );
+    let query = "WITH RECURSIVE reached AS (
+                   SELECT node AS id FROM failed
+                   UNION
+                   SELECT e.src AS id FROM reached r JOIN edges e ON e.dst = r.id
+                 )
+                 SELECT id FROM reached";
+    duckdb.ask(&Question { setup: &setup, query, runs: DUCKDB_RUNS, check: None }, DUCKDB_LIMIT)
+}
+
+/// One run, in a process of its own.
+pub async fn one(options: &OneCascade) -> Result<Measured> {
+    let mut graph = Graph::new(&options.shape)?;
+    let (probes, mut seen) = Probes::new(engine::connectors());
+    let tick = Duration::from_millis(options.tick_ms);
+    let engine = engine::start(options.workers, tick, false, BTreeMap::new(), Arc::new(probes))?;
+
+    let started = Instant::now();
+    load(&engine, &graph).await?;
+    let load_seconds = started.elapsed().as_secs_f64();
+    let started = Instant::now();
+    engine.execute(AFFECTED, "cascade.sql").await?;
+    engine.commit().await?;
+    let first_seconds = started.elapsed().as_secs_f64();
+    engine.execute(SINKS, "cascade.sql").await?;
+    engine.start_sources().await?;
+    let affected = engine::select_count(&engine, "SELECT count(*) AS n FROM affected").await?;
+    let mut reached = graph.reached();
+    same("at first", affected, &reached)?;
+
+    let (mut latencies, mut search_ms) = (Vec::new(), Vec::new());
+    // What the sinks are given to begin with is no update's.
+    seen.settle().await;
+    let mut updates = graph.updates(options.shape.seed, options.updates);
+    while let Some(change) = updates.next(&mut graph, &reached) {
+        let sql = sql(&change);
+        let started = Instant::now();
+        engine.execute(&sql, "cascade.sql").await?;
+        let acknowledged = started.elapsed();
+
+        let searched = Instant::now();
+        let now_reached = graph.reached();
+        search_ms.push(searched.elapsed().as_secs_f64() * 1000.0);
+        let net = count(&now_reached) as i64 - count(&reached) as i64;
+        reached = now_reached;
+        let at = seen.visible(net).await.map_err(|error| Error::engine(format!("{sql}: {error}")))?;
+        latencies.push(Latency {
+            kind: change.kind.to_string(),
+            ms: (at - started).as_secs_f64() * 1000.0,
+            acknowledged_ms: acknowledged.as_secs_f64() * 1000.0,
+        });
+    }
+    same("at last", engine::select_count(&engine, "SELECT count(*) AS n FROM affected").await?, &reached)?;
+
+    let (ticks, peak_mib) = (engine::ticks(&engine), process::peak_mib());
+    engine.shutdown().await?;
+    Ok(Measured { load_seconds, first_seconds, affected, latencies, search_ms, ticks, peak_mib })
+}
+
+const TABLES: &str = "
+CREATE TABLE nodes (id BIGINT PRIMARY KEY, kind TEXT);
+CREATE TABLE edges (src BIGINT, dst BIGINT, PRIMARY KEY (src, dst));
+CREATE TABLE failed (node BIGINT PRIMARY KEY);";
+
+const AFFECTED: &str = "
+CREATE MATERIALIZED VIEW affected AS
+WITH RECURSIVE reached AS (
+  SELECT node AS id FROM failed
+  UNION
+  SELECT e.src AS id FROM reached r JOIN edges e ON e.dst = r.id
+)
+SELECT n.id, n.kind FROM reached r JOIN nodes n ON n.id = r.id;
+CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS edges FROM edges;";
+
+const SINKS: &str = "
+CREATE SINK affected_seen FROM affected WITH (connector = 'probe');
+CREATE SINK counted_seen FROM counted WITH (connector = 'probe');";
+
+async fn load(engine: &Engine, graph: &Graph) -> Result<()> {
+    engine.execute(TABLES, "cascade.sql").await?;
+    let nodes = (0..graph.nodes).map(|id| format!("({id}, '{}')", graph.kind(id)));
+    insert(engine, "nodes", nodes.collect()).await?;
+    insert(engine, "edges", graph.edges.iter().map(|edge| format!("({}, {})", edge.src, edge.dst)).collect()).await?;
+    insert(engine, "failed", graph.failed.iter().map(|id| format!("({id})")).collect()).await
+}
+
+async fn insert(engine: &Engine, table: &str, rows: Vec<String>) -> Result<()> {
+    for chunk in rows.chunks(ROWS_PER_INSERT) {
+        engine.execute(&format!("INSERT INTO {table} VALUES {}", chunk.join(", ")), "cascade.sql").await?;
+    }
+    Ok(())
+}
+
+fn sql(change: &Change) -> String {
+    let (src, dst) = (change.edge.src, change.edge.dst);
+    if change.inserts {
+        format!("INSERT INTO edges VALUES ({src}, {dst})")
+    } else {
+        format!("DELETE FROM edges WHERE src = {src} AND dst = {dst}")
+    }
+}
+
+fn count(reached: &[bool]) -> u64 {
+    reached.iter().filter(|is_reached| **is_reached).count() as u64
+}
+
+fn same(when: &str, affected: u64, reached: &[bool]) -> Result<()> {
+    let expected = count(reached);
+    if affected == expected {
+        return Ok(());
+    }
+    Err(Error::engine(format!("{when} the view holds {affected} nodes, and the search finds {expected}")))
+}
+
+/// p50 and p99 in milliseconds, of one kind or of all.
+struct Quantiles {
+    kind: &'static str,
+    count: usize,
+    p50_ms: f64,
+    p99_ms: f64,
+    max_ms: f64,
+    acknowledged_p50_ms: f64,
+}
+
+impl Measured {
+    fn quantiles(&self) -> Vec<Quantiles> {
+        let kinds = ["attach", "detach", "cut", "mend", "all"];
+        let lines = kinds.into_iter().filter_map(|kind| {
+            let these: Vec<&Latency> = self.latencies.iter().filter(|latency| kind == "all" || latency.kind == kind).collect();
+            let ms: Vec<f64> = these.iter().map(|latency| latency.ms).collect();
+            let acknowledged: Vec<f64> = these.iter().map(|latency| latency.acknowledged_ms).collect();
+            Some(Quantiles {
+                kind,
+                count: ms.len(),
+                p50_ms: quantile(&ms, 0.5)?,
+                p99_ms: quantile(&ms, 0.99)?,
+                max_ms: quantile(&ms, 1.0)?,
+                acknowledged_p50_ms: quantile(&acknowledged, 0.5)?,
+            })
+        });
+        lines.collect()
+    }
+
+    fn search_p50_ms(&self) -> f64 {
+        quantile(&self.search_ms, 0.5).unwrap_or(f64::NAN)
+    }
+}
+
+fn table(options: &CascadeOptions, runs: &[(usize, Result<Measured>)], recomputed: Option<&Recomputed>) -> String {
+    let shape = &options.shape;
+    let mut text = format!(
+        "Cascade, {} nodes, {} edges, {} failed, seed {}; {}\ntick {} ms: an update waits for a commit at most that long, and the times below include it\n",
+        shape.nodes, shape.edges, shape.failed, shape.seed, process::machine(), options.tick_ms
+    );
+    for (workers, outcome) in runs {
+        let measured = match outcome {
+            Ok(measured) => measured,
+            Err(error) => {
+                let _ = writeln!(text, "\n{workers} worker(s) failed: {error}");
+                continue;
+            }
+        };
+        let _ = writeln!(
+            text,
+            "\n{workers} worker(s): loaded in {:.1} s, first computed in {:.2} s, {} nodes affected, peak {:.0} MiB",
+            measured.load_seconds, measured.first_seconds, measured.affected, measured.peak_mib
+        );
+        let _ = writeln!(text, "{:<7} {:>7} {:>9} {:>9} {:>9} {:>17}", "update", "count", "p50 ms", "p99 ms", "max ms", "execute() p50 ms");
+        for line in measured.quantiles() {
+            let _ = writeln!(
+                text,
+                "{:<7} {:>7} {:>9.2} {:>9.2} {:>9.2} {:>17.2}",
+                line.kind, line.count, line.p50_ms, line.p99_ms, line.max_ms, line.acknowledged_p50_ms
+            );
+        }
+        let Some(all) = measured.quantiles().pop() else { continue };
+        let tick = |ms: Option<f64>| ms.map_or("–".to_string(), |ms| format!("{ms:.1}"));
+        let _ = writeln!(
+            text,
+            "aims, beyond the tick: p50 {P50_MS_MAX} ms, p99 {P99_MS_MAX} ms; the engine's ticks, loading included: p50 {} ms, p99 {} ms",
+            tick(measured.ticks.p50_ms),
+            tick(measured.ticks.p99_ms)
+        );
+        let search = measured.search_p50_ms();
+        let _ = writeln!(text, "from scratch: a plain search in Rust {search:.2} ms ({:.1} × the update's p50)", search / all.p50_ms);
+        if let Some(recomputed) = recomputed {
+            let ms = recomputed.seconds * 1000.0;
+            let _ = writeln!(text, "from scratch: DuckDB {} {ms:.0} ms ({:.0} × the update's p50)", recomputed.version, ms / all.p50_ms);
+        }
+    }
+    text
+}
+
+fn json(options: &CascadeOptions, runs: &[(usize, Result<Measured>)], recomputed: Option<&Recomputed>) -> String {
+    let runs = runs.iter().map(|(workers, outcome)| match outcome {
+        Err(error) => json!({ "workers": workers, "error": error.to_string() }),
+        Ok(measured) => {
+            let updates = measured.quantiles().into_iter().map(|line| {
+                json!({
+                    "kind": line.kind, "count": line.count, "p50_ms": line.p50_ms, "p99_ms": line.p99_ms,
+                    "max_ms": line.max_ms, "execute_p50_ms": line.acknowledged_p50_ms,
+                })
+            });
+            json!({
+                "workers": workers, "load_seconds": measured.load_seconds, "first_seconds": measured.first_seconds,
+                "affected": measured.affected, "updates": updates.collect::<Vec<_>>(), "search_p50_ms": measured.search_p50_ms(),
+                "ticks": measured.ticks, "peak_mib": measured.peak_mib,
+            })
+        }
+    });
+    let report = json!({
+        "benchmark": "cascade", "tidegate": env!("CARGO_PKG_VERSION"), "machine": process::machine(),
+        "nodes": options.shape.nodes, "edges": options.shape.edges, "failed": options.shape.failed, "seed": options.shape.seed,
+        "tick_ms": options.tick_ms, "runs": runs.collect::<Vec<_>>(), "duckdb": recomputed,
+    });
+    format!("{report}\n")
+}

@@ -1,0 +1,83 @@
+//! The engine that is measured, started as `tidegate run --once` starts it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tidegate::generator::ServerConnectors;
+use tidegate::output::{self, Format};
+use tidegate::{Config, Engine, Inbox, Registry, Response};
+use tidegate_types::connector::Connectors;
+use tidegate_types::error::{Error, Result};
+use tidegate_types::time::WallClock;
+
+use crate::stats::histogram_quantile;
+
+/// How long ticks took, from open to visible.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Ticks {
+    pub count: u64,
+    /// None: no tick, or longer than the histogram's last bound.
+    pub p50_ms: Option<f64>,
+    pub p99_ms: Option<f64>,
+}
+
+pub fn connectors() -> ServerConnectors {
+    ServerConnectors::new(Registry::new(Inbox::default()))
+}
+
+/// Must be called inside a tokio runtime. `once`: bounded inputs, and nothing
+/// is created after the sources have started.
+pub fn start(
+    workers: usize,
+    tick: Duration,
+    once: bool,
+    variables: BTreeMap<String, String>,
+    connectors: Arc<dyn Connectors>,
+) -> Result<Engine> {
+    let config = Config { workers, tick, once, clock: Arc::new(WallClock), folder: PathBuf::from("."), variables };
+    Engine::start(config, connectors)
+}
+
+/// A query's column names and types, and its rows.
+pub async fn select(engine: &Engine, sql: &str) -> Result<(Vec<(String, String)>, Vec<Map<String, Value>>)> {
+    let Some(Response::Rows { batches, schema, .. }) = engine.execute(sql, "bench").await?.pop() else {
+        return Err(Error::engine(format!("'{sql}' gave no rows")));
+    };
+    let columns = schema.fields().iter().map(|field| (field.name().clone(), field.data_type().to_string())).collect();
+    let text = output::format(Format::Json, &schema, &batches)?;
+    let rows = text.lines().map(|line| serde_json::from_str(line).map_err(|error| Error::engine(format!("'{line}': {error}"))));
+    Ok((columns, rows.collect::<Result<_>>()?))
+}
+
+/// A query's single number.
+pub async fn select_count(engine: &Engine, sql: &str) -> Result<u64> {
+    let (_, rows) = select(engine, sql).await?;
+    let value = rows.first().and_then(|row| row.values().next()).and_then(Value::as_u64);
+    value.ok_or_else(|| Error::engine(format!("'{sql}' gave no count")))
+}
+
+/// A counter or gauge, summed over its labels.
+pub fn metric(engine: &Engine, name: &str) -> f64 {
+    let families = engine.registry().gather();
+    let Some(family) = families.iter().find(|family| family.name() == name) else { return 0.0 };
+    // One of the two is always zero.
+    family.get_metric().iter().map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value()).sum()
+}
+
+pub fn ticks(engine: &Engine) -> Ticks {
+    let families = engine.registry().gather();
+    let family = families.iter().find(|family| family.name() == "tidegate_tick_duration_seconds");
+    let Some(metric) = family.and_then(|family| family.get_metric().first()) else {
+        return Ticks { count: 0, p50_ms: None, p99_ms: None };
+    };
+    let histogram = metric.get_histogram();
+    let buckets: Vec<(f64, u64)> =
+        histogram.get_bucket().iter().map(|bucket| (bucket.upper_bound(), bucket.cumulative_count())).collect();
+    let count = histogram.get_sample_count();
+    let ms = |q| histogram_quantile(&buckets, count, q).filter(|seconds| seconds.is_finite()).map(|seconds| seconds * 1000.0);
+    Ticks { count, p50_ms: ms(0.5), p99_ms: ms(0.99) }
+}

@@ -1,0 +1,68 @@
+//! Tidegate's benchmarks, through the public door only.
+//!
+//! In reading order: [`nexmark`] runs the suite's queries from file to settled
+//! result; [`cascade`] changes one edge of a dependency graph at a time.
+//! [`engine`] starts what is measured, [`process`] measures it from outside,
+//! [`duckdb`] recomputes it, [`stats`] sums it up. README.md has the method.
+
+mod cascade;
+mod duckdb;
+mod engine;
+mod nexmark;
+mod process;
+mod stats;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+use tidegate_types::error::{Error, Result};
+
+#[derive(Parser)]
+#[command(name = "tidegate-benches", about = "Tidegate's benchmarks")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The Nexmark queries, each from file to settled result
+    Nexmark(nexmark::NexmarkOptions),
+    /// One edge of a dependency graph changes: how soon the cascade view shows it
+    Cascade(cascade::CascadeOptions),
+    /// One run of one query, in a process of its own so that its memory is its own
+    #[command(hide = true)]
+    OneQuery(nexmark::OneQuery),
+    #[command(hide = true)]
+    OneCascade(cascade::OneCascade),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Nexmark(options) => nexmark::run(&options),
+        Command::Cascade(options) => cascade::run(&options),
+        Command::OneQuery(one) => answer(nexmark::one(&one)),
+        Command::OneCascade(one) => answer(cascade::one(&one)),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs `measured` to its end, and tells the process that asked.
+fn answer<T: Serialize>(measured: impl Future<Output = Result<T>>) -> Result<bool> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Error::engine(format!("threads cannot be started: {error}")))?;
+    let told = match runtime.block_on(measured) {
+        Ok(value) => serde_json::json!({ "done": value }),
+        Err(error) => serde_json::json!({ "error": error.to_string() }),
+    };
+    println!("{told}");
+    Ok(true)
+}

@@ -1,0 +1,267 @@
+//! `json` format: one object per line, by arrow-json.
+//!
+//! Rows      a field goes to the column of its name; unknown fields are
+//!           ignored and not looked into, absent ones are NULL
+//! Rules     a key that is there twice: the last one counts.
+//!           TEXT takes strings only: a number, boolean or object is refused.
+//!           Numeric columns take numbers, and strings that spell one; a
+//!           fraction in an integer column is cut off.
+//!           TIMESTAMP takes RFC 3339 with or without zone (none means UTC),
+//!           `2024-01-31 09:26:56.123`, a bare date, or a number of
+//!           milliseconds since 1970 (the column's unit, which is that).
+//!           Superfluous or missing commas are forgiven, as arrow-json does
+//! Errors    per line: not an object, cut short, more than one value, nested
+//!           deeper than 64, not UTF-8, a value that is not of its column's
+//!           type. All are dead letters; the neighbours live
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::json::ReaderBuilder;
+use arrow::json::reader::Decoder as ArrowDecoder;
+use memchr::memchr2_iter;
+use tidegate_types::error::{Error, Result};
+
+use super::isolate::{Attempt, isolate};
+use super::{Bad, Columns, Cut, Decoded, Decoder, Line, brief, dead_letters, sql_type};
+
+/// Objects and lists inside one another.
+pub const DEPTH_MAX: usize = 64;
+
+pub struct JsonDecoder {
+    columns: Columns,
+    /// The wanted columns only: what is not in it is skipped, not decoded.
+    schema: SchemaRef,
+    line_bytes_max: usize,
+}
+
+impl JsonDecoder {
+    /// Errors: a column of a type that JSON cannot hold.
+    pub fn new(columns: Columns, line_bytes_max: usize) -> Result<Self> {
+        for field in columns.schema.fields() {
+            let one = Arc::new(Schema::new(vec![field.clone()]));
+            ReaderBuilder::new(one).build_decoder().map_err(|_| {
+                let (name, kind) = (field.name(), sql_type(field.data_type()));
+                Error::user(format!("format 'json' cannot fill column \"{name}\" of type {kind}")).hint("declare it as TEXT, or leave it out")
+            })?;
+        }
+        let schema = Arc::new(columns.schema.project(&columns.wanted).expect("wanted columns are declared"));
+        Ok(Self { columns, schema, line_bytes_max })
+    }
+
+    /// Records already told apart, as from the body of a request. They may
+    /// hold newlines. Positions are `name:n`, counted from 1.
+    pub fn decode_records(&self, records: &[&[u8]], name: &str) -> Decoded {
+        let cut = records.iter().zip(1..).map(|(bytes, number)| Line { number, bytes });
+        let (long, lines): (Vec<Line>, Vec<Line>) = cut.partition(|line| line.bytes.len() > self.line_bytes_max);
+        let bad = long.into_iter().map(|line| Bad { line, reason: super::over_long(self.line_bytes_max) }).collect();
+        self.decode_lines(&lines, bad, records.len() as u64, name)
+    }
+
+    fn decode_lines<'a>(&self, lines: &[Line<'a>], mut bad: Vec<Bad<'a>>, count: u64, name: &str) -> Decoded {
+        let found = isolate(lines, |rows| JsonAttempt::new(&self.schema, rows));
+        bad.extend(found.bad.into_iter().map(|bad| Bad { reason: brief(&bad.reason), ..bad }));
+        let rows = match <[RecordBatch; 1]>::try_from(found.batches) {
+            Ok([only]) => only,
+            Err(batches) => concat_batches(&self.schema, &batches).expect("all attempts share one schema"),
+        };
+        let count_rows = rows.num_rows();
+        Decoded { rows: self.columns.batch(rows.columns().to_vec(), count_rows), dead: dead_letters(bad, name), lines: count }
+    }
+}
+
+impl Decoder for JsonDecoder {
+    fn decode(&self, block: &[u8], first_line: u64, name: &str) -> Decoded {
+        let mut cut = Cut::new(block, first_line, self.line_bytes_max);
+        cut.lines.retain(|line| !line.bytes.trim_ascii_start().is_empty());
+        self.decode_lines(&cut.lines, cut.bad, cut.count, name)
+    }
+}
+
+struct JsonAttempt {
+    decoder: ArrowDecoder,
+    taken: usize,
+    schema: SchemaRef,
+}
+
+impl JsonAttempt {
+    fn new(schema: &SchemaRef, rows: usize) -> Self {
+        let builder = ReaderBuilder::new(schema.clone()).with_batch_size(rows);
+        let decoder = builder.build_decoder().expect("the column types were tried when the source was created");
+        Self { decoder, taken: 0, schema: schema.clone() }
+    }
+}
+
+impl Attempt for JsonAttempt {
+    fn take(&mut self, line: &[u8]) -> Result<(), String> {
+        if line.trim_ascii_start().first() != Some(&b'{') {
+            return Err("not a JSON object".into());
+        }
+        // Before the decoder sees it: its error messages recurse.
+        if is_deeper_than(DEPTH_MAX, line) {
+            return Err(format!("nested deeper than {DEPTH_MAX}"));
+        }
+        let read = self.decoder.decode(line).map_err(|error| reason(&error))?;
+        self.taken += 1;
+        // arrow-json takes newlines for blanks: what is left open here would
+        // swallow the next line.
+        match (self.decoder.has_partial_record(), read == line.len() && self.decoder.len() == self.taken) {
+            (true, _) => Err("the JSON object is cut short".into()),
+            (false, false) => Err("more than one JSON value".into()),
+            (false, true) => Ok(()),
+        }
+    }
+
+    fn finish(mut self) -> Result<RecordBatch, String> {
+        match self.decoder.flush() {
+            Ok(batch) => Ok(batch.unwrap_or_else(|| RecordBatch::new_empty(self.schema))),
+            Err(error) => Err(reason(&error)),
+        }
+    }
+}
+
+fn reason(error: &ArrowError) -> String {
+    match error {
+        ArrowError::JsonError(message) | ArrowError::ParseError(message) => message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Strings are looked into only where the brackets could be too many.
+fn is_deeper_than(max: usize, line: &[u8]) -> bool {
+    if line.len() <= max || memchr2_iter(b'{', b'[', line).nth(max).is_none() {
+        return false;
+    }
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for &byte in line {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > max {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field, TimeUnit};
+    use arrow::util::pretty::pretty_format_batches;
+
+    use super::*;
+
+    fn decoder(fields: &[(&str, DataType)], wanted: &[usize]) -> JsonDecoder {
+        let fields: Vec<Field> = fields.iter().map(|(name, kind)| Field::new(*name, kind.clone(), true)).collect();
+        JsonDecoder::new(Columns { schema: Arc::new(Schema::new(fields)), wanted: wanted.to_vec() }, 1 << 20).unwrap()
+    }
+
+    fn sample() -> JsonDecoder {
+        let timestamp = DataType::Timestamp(TimeUnit::Millisecond, None);
+        decoder(&[("a", DataType::Int64), ("s", DataType::Utf8), ("ts", timestamp)], &[0, 1, 2])
+    }
+
+    /// Rows as `a|s|ts`, and dead letters as `position reason`.
+    fn decode(text: &[u8]) -> (Vec<String>, Vec<String>) {
+        let decoded = sample().decode(text, 1, "f");
+        let table = pretty_format_batches(&[decoded.rows]).unwrap().to_string();
+        let rows = table.lines().filter(|line| line.starts_with('|')).skip(1);
+        let rows = rows.map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>().join("|")).collect();
+        (rows, decoded.dead.iter().map(|dead| format!("{} {}", dead.position, dead.reason)).collect())
+    }
+
+    #[test]
+    fn good_lines() {
+        let cases: [(&str, &str); 11] = [
+            (r#"{"a":1,"s":"x","ts":"2024-01-31T09:26:56.123Z"}"#, "1|x|2024-01-31T09:26:56.123"),
+            (r#"{"ts":"2024-01-31T09:26:56+02:00"}"#, "||2024-01-31T07:26:56"),
+            (r#"{"ts":"2024-01-31 09:26:56.5"}"#, "||2024-01-31T09:26:56.500"),
+            (r#"{"ts":"2024-01-31T09:26:56"}"#, "||2024-01-31T09:26:56"),
+            (r#"{"ts":1706693216123}"#, "||2024-01-31T09:26:56.123"),
+            (r#"{"a":1,"a":2}"#, "2||"),
+            (r#"{"zzz":{"deep":[1,2]},"a":"7"}"#, "7||"),
+            (r#"{"a":2.9}"#, "2||"),
+            (r#"{"s":"\u00e9\ud83d\ude00"}"#, "|é😀|"),
+            (r#"  {"a":null}  "#, "||"),
+            ("{}", "||"),
+        ];
+        for (line, row) in cases {
+            assert_eq!(decode(line.as_bytes()), (vec![row.to_string()], vec![]), "{line}");
+        }
+    }
+
+    #[test]
+    fn bad_lines_are_dead_and_their_neighbours_live() {
+        let deep = format!(r#"{{"z":{}1{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
+        let cases: [(&[u8], &str); 16] = [
+            (br#"{"a":1"#, "cut short"),
+            (br#"{"a":"#, "cut short"),
+            (br#"{"s":"x"#, "cut short"),
+            (br#"{"a":1} {"a":2}"#, "more than one"),
+            (br#"{"a":1} x"#, "unexpected 'x'"),
+            (b"[1]", "not a JSON object"),
+            (b"1", "not a JSON object"),
+            (b"null", "not a JSON object"),
+            (b"}", "not a JSON object"),
+            (br#"{"a":"one"}"#, "failed to parse \"one\" as Int64"),
+            (br#"{"a":9223372036854775808}"#, "failed to parse"),
+            (br#"{"s":1}"#, "expected string got 1"),
+            (br#"{"ts":"yesterday"}"#, "failed to parse \"yesterday\""),
+            (b"{\"s\":\"\xff\"}", "non-UTF-8"),
+            (br#"{"s":"\ud800"}"#, "surrogate"),
+            (deep.as_bytes(), "nested deeper than 64"),
+        ];
+        for (line, reason) in cases {
+            let text = [b"{\"a\":1}\n", line, b"\n{\"a\":2}\n"].concat();
+            let (rows, dead) = decode(&text);
+            assert_eq!(rows, ["1||", "2||"], "{}", String::from_utf8_lossy(line));
+            assert_eq!(dead.len(), 1, "{dead:?}");
+            assert!(dead[0].starts_with("f:2 ") && dead[0].contains(reason), "{} is not about {reason}", dead[0]);
+        }
+    }
+
+    #[test]
+    fn depth_counts_brackets_outside_strings() {
+        let brackets_in_text = format!(r#"{{"s":"{}"}}"#, "[".repeat(1000));
+        let just = format!("{}{}", "[".repeat(64), "]".repeat(64));
+        let over = format!("{}{}", "[".repeat(65), "]".repeat(65));
+        let wide = format!("[{}]", "[],".repeat(1000));
+        for (text, deeper) in [(brackets_in_text, false), (just, false), (over, true), (wide, false)] {
+            assert_eq!(is_deeper_than(DEPTH_MAX, text.as_bytes()), deeper);
+        }
+    }
+
+    #[test]
+    fn columns_nobody_wants_are_null_and_their_values_are_not_judged() {
+        for wanted in [vec![], vec![1]] {
+            let decoded = decoder(&[("a", DataType::Int64), ("s", DataType::Utf8)], &wanted).decode(b"{\"a\":\"one\",\"s\":\"x\"}\n{}\n", 1, "f");
+            assert_eq!((decoded.rows.num_rows(), decoded.dead.len(), decoded.lines), (2, 0, 2));
+            assert_eq!(decoded.rows.column(0).null_count(), 2);
+            assert_eq!(decoded.rows.column(1).null_count(), 2 - wanted.len());
+        }
+    }
+
+    #[test]
+    fn a_large_block_with_one_bad_line_in_a_hundred() {
+        let mut text = Vec::new();
+        for i in 0..100_000 {
+            match i % 200 {
+                7 => text.extend_from_slice(b"{\"a\":\n"),
+                107 => text.extend_from_slice(b"{\"a\":\"one\"}\n"),
+                _ => text.extend_from_slice(format!("{{\"a\":{i},\"s\":\"x\"}}\n").as_bytes()),
+            }
+        }
+        let decoded = sample().decode(&text, 1, "f");
+        assert_eq!((decoded.rows.num_rows(), decoded.dead.len(), decoded.lines), (99_000, 1_000, 100_000));
+        assert_eq!(decoded.dead[1].position, "f:108");
+    }
+}

@@ -1,0 +1,620 @@
+//! `http` source: rows that are posted to `/v1/ingest/<source>`.
+//!
+//! Options   queue_bytes_max (32 MiB by default: bodies being read or waiting,
+//!             inflated), max_line_bytes (one record; 1 MiB by default),
+//!           format ('json', which is also the default)
+//! Bodies    a JSON array, one JSON object per line, or objects one after the
+//!           other; Content-Type application/json, application/x-ndjson (then
+//!           always line by line) or none; Content-Encoding gzip or none.
+//!           At most 8 MiB on the wire, 64 MiB inflated, and 200 times the wire
+//! Rows      as in `format::json`
+//! Delivery  200 only once the rows are committed. At least once: a client that
+//!           hears nothing may send the same again
+//! Answers   200 {"accepted": n, "rejected": m}, the rejected being dead letters
+//!           400 nothing in the body is a row     404 no such source
+//!           408 the body did not come in time    413 too large, or a bomb
+//!           415 another type or encoding         429 the queue is full: retry
+//!           503 the source went away before the commit: retry
+//!           Errors are {"error": …, "hint": …}
+//! End       never; with --once, as soon as nothing is queued
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use flate2::write::MultiGzDecoder;
+use http_body_util::BodyExt;
+use memchr::memchr;
+use parking_lot::Mutex;
+use serde_json::json;
+use tidegate_types::connector::{Budget, DeadLetter, Offset, Polled, Source, SourceBatch, SourceSpec};
+use tidegate_types::error::Result;
+use tokio::sync::{Notify, oneshot};
+
+use crate::format::json::JsonDecoder;
+use crate::format::{Columns, Decoded, LINE_BYTES_MAX};
+use crate::options::OptionReader;
+
+pub const WIRE_BYTES_MAX: usize = 8 << 20;
+pub const INFLATED_BYTES_MAX: usize = 64 << 20;
+pub const INFLATION_RATIO_MAX: usize = 200;
+
+/// Below this a body may inflate as it likes: small things cannot hurt.
+const INFLATED_BYTES_FREE: usize = 64 << 10;
+
+const QUEUE_BYTES_MAX: usize = 32 << 20;
+
+/// A client that takes longer to send its body holds memory for nothing.
+const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Where requests meet sources. Clones share one place.
+#[derive(Clone, Default)]
+pub struct Inbox {
+    queues: Arc<Mutex<BTreeMap<String, Arc<Queue>>>>,
+}
+
+impl Inbox {
+    /// `POST /v1/ingest/{source}`, to be merged into the server's router.
+    pub fn router(&self) -> Router {
+        // Our own bounds are finer than axum's, and say what they are.
+        Router::new().route("/v1/ingest/{source}", post(ingest)).layer(DefaultBodyLimit::disable()).with_state(self.clone())
+    }
+
+    /// A source that is only being checked must not take a running one's place.
+    fn register_if_free(&self, name: &str, queue: &Arc<Queue>) {
+        self.queues.lock().entry(name.to_string()).or_insert_with(|| queue.clone());
+    }
+
+    fn register(&self, name: &str, queue: &Arc<Queue>) {
+        self.queues.lock().insert(name.to_string(), queue.clone());
+    }
+
+    fn unregister(&self, name: &str, queue: &Arc<Queue>) {
+        let mut queues = self.queues.lock();
+        if queues.get(name).is_some_and(|registered| Arc::ptr_eq(registered, queue)) {
+            queues.remove(name);
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<Arc<Queue>, Refusal> {
+        let queues = self.queues.lock();
+        queues.get(name).cloned().ok_or_else(|| {
+            let names: Vec<&str> = queues.keys().map(String::as_str).collect();
+            let hint = match names.is_empty() {
+                true => "no source has connector = 'http'".to_string(),
+                false => format!("the sources with connector = 'http' are {}", names.join(", ")),
+            };
+            Refusal::new(StatusCode::NOT_FOUND, format!("there is no source \"{name}\" to post to"), hint)
+        })
+    }
+}
+
+/// What is on its way to one source.
+struct Queue {
+    decoder: JsonDecoder,
+    bytes_max: usize,
+    requests: AtomicU64,
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    deliveries: VecDeque<Delivery>,
+    /// Bytes of deliveries and of bodies being read.
+    reserved: usize,
+    /// The source is gone.
+    closed: bool,
+}
+
+/// One request's rows, and who waits for their commit.
+struct Delivery {
+    rows: RecordBatch,
+    dead: Vec<DeadLetter>,
+    bytes: usize,
+    committed: oneshot::Sender<()>,
+}
+
+impl Queue {
+    fn reserve(&self, bytes: usize) -> bool {
+        let mut waiting = self.waiting.lock();
+        let fits = waiting.reserved + bytes <= self.bytes_max;
+        if fits {
+            waiting.reserved += bytes;
+        }
+        fits
+    }
+
+    fn release(&self, bytes: usize) {
+        self.waiting.lock().reserved -= bytes;
+    }
+
+    /// False where the source is gone.
+    fn push(&self, delivery: Delivery) -> bool {
+        let mut waiting = self.waiting.lock();
+        if waiting.closed {
+            return false;
+        }
+        waiting.deliveries.push_back(delivery);
+        drop(waiting);
+        self.arrived.notify_one();
+        true
+    }
+
+    /// Deliveries within the budget, one at least, where there are any.
+    fn take(&self, bytes_max: usize) -> Vec<Delivery> {
+        let mut waiting = self.waiting.lock();
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        while let Some(next) = waiting.deliveries.front() {
+            if !taken.is_empty() && bytes + next.bytes > bytes_max {
+                break;
+            }
+            bytes += next.bytes;
+            taken.extend(waiting.deliveries.pop_front());
+        }
+        waiting.reserved -= bytes;
+        taken
+    }
+
+    /// Whoever waits hears that the source is gone.
+    fn close(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.closed = true;
+        waiting.deliveries.clear();
+    }
+}
+
+/// Memory a request holds in its queue's bound, given back when dropped.
+struct Reservation {
+    queue: Arc<Queue>,
+    bytes: usize,
+}
+
+impl Reservation {
+    fn grow(&mut self, bytes: usize) -> bool {
+        let fits = self.queue.reserve(bytes);
+        if fits {
+            self.bytes += bytes;
+        }
+        fits
+    }
+
+    /// From now on it is the delivery's.
+    fn hand_over(mut self) -> usize {
+        std::mem::take(&mut self.bytes)
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.queue.release(self.bytes);
+    }
+}
+
+pub struct HttpSource {
+    name: String,
+    schema: SchemaRef,
+    inbox: Inbox,
+    queue: Arc<Queue>,
+    once: bool,
+    polled: bool,
+    /// Batches handed out so far; the offset of the last one.
+    batches: u64,
+    /// Handed out and not acknowledged.
+    uncommitted: VecDeque<(u64, Vec<oneshot::Sender<()>>)>,
+}
+
+impl HttpSource {
+    pub fn new(spec: &SourceSpec, inbox: &Inbox) -> Result<Self> {
+        let mut options = OptionReader::new("source", &spec.name, &spec.options);
+        options.one_of("format", &[("json", ())])?;
+        let bytes_max = options.bytes("queue_bytes_max")?.unwrap_or(QUEUE_BYTES_MAX);
+        let line_bytes_max = options.bytes("max_line_bytes")?.unwrap_or(LINE_BYTES_MAX);
+        let decoder = JsonDecoder::new(Columns::of(spec), line_bytes_max)?;
+        options.finish()?;
+        let queue = Queue { decoder, bytes_max, requests: AtomicU64::new(0), waiting: Mutex::default(), arrived: Notify::new() };
+        let queue = Arc::new(queue);
+        inbox.register_if_free(&spec.name, &queue);
+        Ok(Self {
+            name: spec.name.clone(),
+            schema: spec.schema.clone(),
+            inbox: inbox.clone(),
+            queue,
+            once: spec.once,
+            polled: false,
+            batches: 0,
+            uncommitted: VecDeque::new(),
+        })
+    }
+
+    fn batch(&mut self, deliveries: Vec<Delivery>) -> SourceBatch {
+        self.batches += 1;
+        let rows = match deliveries.as_slice() {
+            [only] => only.rows.clone(),
+            all => concat_batches(&self.schema, all.iter().map(|delivery| &delivery.rows)).expect("all deliveries are in the source's schema"),
+        };
+        let mut batch = SourceBatch { rows, dead: Vec::new(), bytes: 0, offset: Offset(self.batches.to_string()) };
+        let mut waiting = Vec::with_capacity(deliveries.len());
+        for delivery in deliveries {
+            batch.dead.extend(delivery.dead);
+            batch.bytes += delivery.bytes;
+            waiting.push(delivery.committed);
+        }
+        self.uncommitted.push_back((self.batches, waiting));
+        batch
+    }
+}
+
+#[async_trait]
+impl Source for HttpSource {
+    /// Cancel safe: rows leave the queue in the step that returns them.
+    async fn poll(&mut self, budget: Budget) -> Result<Polled> {
+        if !std::mem::replace(&mut self.polled, true) {
+            self.inbox.register(&self.name, &self.queue);
+        }
+        loop {
+            let deliveries = self.queue.take(budget.bytes_max);
+            match (deliveries.is_empty(), self.once) {
+                (false, _) => return Ok(Polled::Batch(self.batch(deliveries))),
+                (true, true) => return Ok(Polled::End),
+                (true, false) => self.queue.arrived.notified().await,
+            }
+        }
+    }
+
+    async fn acknowledge(&mut self, offset: Offset) {
+        let upto = offset.0.parse().unwrap_or(0);
+        while let Some((_, waiting)) = self.uncommitted.pop_front_if(|(batch, _)| *batch <= upto) {
+            for client in waiting {
+                // A client that hung up does not hear it; its rows stay.
+                let _ = client.send(());
+            }
+        }
+    }
+}
+
+impl Drop for HttpSource {
+    fn drop(&mut self) {
+        self.inbox.unregister(&self.name, &self.queue);
+        self.queue.close();
+    }
+}
+
+/// An answer that is not 200.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    error: String,
+    hint: String,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, error: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { status, error: error.into(), hint: hint.into() }
+    }
+
+    fn too_large(error: String) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, error, "send the rows in several requests")
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, axum::Json(json!({ "error": self.error, "hint": self.hint }))).into_response();
+        if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+async fn ingest(State(inbox): State<Inbox>, Path(source): Path<String>, request: Request) -> Result<Response, Refusal> {
+    let queue = inbox.find(&source)?;
+    let (parts, body) = request.into_parts();
+    let by_line = by_line(&parts.headers)?;
+    let coding = Coding::of(&parts.headers)?;
+    let (body, reservation) = tokio::time::timeout(BODY_TIME_MAX, read_body(&queue, &parts.headers, body, coding))
+        .await
+        .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, format!("the body took longer than {BODY_TIME_MAX:?}"), "send smaller bodies"))??;
+
+    let gone = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("source \"{source}\" went away before the commit"), "send the same again");
+    let decoding = queue.clone();
+    let position = format!("{source}: request {}, record", queue.requests.fetch_add(1, Ordering::Relaxed) + 1);
+    let decoded = tokio::task::spawn_blocking(move || decoding.decoder.decode_records(&records(&body, by_line), &position)).await;
+    let Decoded { rows, dead, .. } = decoded.map_err(|_| gone())?;
+
+    let (accepted, rejected) = (rows.num_rows(), dead.len());
+    if let (0, Some(first)) = (accepted, dead.first()) {
+        let error = format!("nothing in the body is a row; {}: {}", first.position, first.reason);
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, error, "send a JSON array of objects, or one JSON object per line"));
+    }
+    if accepted > 0 {
+        let (committed, is_committed) = oneshot::channel();
+        if !queue.push(Delivery { rows, dead, bytes: reservation.hand_over(), committed }) {
+            return Err(gone());
+        }
+        is_committed.await.map_err(|_| gone())?;
+    }
+    Ok(axum::Json(json!({ "accepted": accepted, "rejected": rejected })).into_response())
+}
+
+/// Whether the body says it is one object per line.
+fn by_line(headers: &HeaderMap) -> Result<bool, Refusal> {
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else { return Ok(false) };
+    let essence = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        "" | "application/json" | "text/json" => Ok(false),
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Ok(true),
+        // What curl says when it is told nothing.
+        "application/x-www-form-urlencoded" | "text/plain" | "application/octet-stream" => Ok(false),
+        other => Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            format!("Content-Type '{}' is not taken", other.escape_default()),
+            "send application/json or application/x-ndjson",
+        )),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Plain,
+    Gzip,
+}
+
+impl Coding {
+    fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
+        let Some(coding) = headers.get(header::CONTENT_ENCODING) else { return Ok(Self::Plain) };
+        match coding.to_str().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+            "" | "identity" => Ok(Self::Plain),
+            "gzip" | "x-gzip" => Ok(Self::Gzip),
+            other => Err(Refusal::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                format!("Content-Encoding '{}' is not taken", other.escape_default()),
+                "send gzip, or no encoding",
+            )),
+        }
+    }
+}
+
+/// The body, inflated, and its place in the queue's bound. Every bound holds
+/// while the body streams in: no byte beyond one is kept.
+async fn read_body(queue: &Arc<Queue>, headers: &HeaderMap, mut body: Body, coding: Coding) -> Result<(Vec<u8>, Reservation), Refusal> {
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let over_wire = || Refusal::too_large(format!("the body is larger than {WIRE_BYTES_MAX} bytes"));
+    if announced.is_some_and(|bytes| bytes > WIRE_BYTES_MAX) {
+        return Err(over_wire());
+    }
+    let reservation = Reservation { queue: queue.clone(), bytes: 0 };
+    let mut inflating = Inflating::new(coding, Kept { bytes: Vec::new(), wire: 0, reservation, refusal: None });
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, format!("the body broke off: {error}"), "send it again"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let kept = inflating.kept();
+        kept.wire += data.len();
+        if kept.wire > WIRE_BYTES_MAX {
+            return Err(over_wire());
+        }
+        inflating.write(&data)?;
+    }
+    let kept = inflating.finish()?;
+    Ok((kept.bytes, kept.reservation))
+}
+
+enum Inflating {
+    Plain(Kept),
+    Gzip(Box<MultiGzDecoder<Kept>>),
+}
+
+impl Inflating {
+    fn new(coding: Coding, kept: Kept) -> Self {
+        match coding {
+            Coding::Plain => Self::Plain(kept),
+            Coding::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(kept))),
+        }
+    }
+
+    fn kept(&mut self) -> &mut Kept {
+        match self {
+            Self::Plain(kept) => kept,
+            Self::Gzip(decoder) => decoder.get_mut(),
+        }
+    }
+
+    fn write(&mut self, data: &Bytes) -> Result<(), Refusal> {
+        let written = match self {
+            Self::Plain(kept) => kept.write_all(data),
+            Self::Gzip(decoder) => decoder.write_all(data),
+        };
+        written.map_err(|error| self.refusal(&error))
+    }
+
+    fn finish(mut self) -> Result<Kept, Refusal> {
+        if let Self::Gzip(decoder) = &mut self {
+            decoder.try_finish().map_err(|error| self.refusal(&error))?;
+        }
+        match self {
+            Self::Plain(kept) => Ok(kept),
+            Self::Gzip(decoder) => Ok(decoder.finish().expect("a stream that was finished finishes")),
+        }
+    }
+
+    /// A bound's own words, or else the decoder's.
+    fn refusal(&mut self, error: &std::io::Error) -> Refusal {
+        self.kept().refusal.take().unwrap_or_else(|| {
+            Refusal::new(StatusCode::BAD_REQUEST, format!("the body is not gzip: {error}"), "leave Content-Encoding out if it is not compressed")
+        })
+    }
+}
+
+/// Takes inflated bytes as long as every bound holds.
+struct Kept {
+    bytes: Vec<u8>,
+    wire: usize,
+    reservation: Reservation,
+    refusal: Option<Refusal>,
+}
+
+impl Write for Kept {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        let queue_bytes_max = self.reservation.queue.bytes_max;
+        match bound_broken(self.bytes.len() + data.len(), self.wire, queue_bytes_max) {
+            Some(error) => self.refusal = Some(Refusal::too_large(error)),
+            None if !self.reservation.grow(data.len()) => {
+                let error = format!("the source's queue of {queue_bytes_max} bytes is full");
+                self.refusal = Some(Refusal::new(StatusCode::TOO_MANY_REQUESTS, error, "send the same again after a second"));
+            }
+            None => {
+                self.bytes.extend_from_slice(data);
+                return Ok(data.len());
+            }
+        }
+        Err(std::io::Error::other("a bound is broken"))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Which bound `inflated` bytes from `wire` bytes break.
+fn bound_broken(inflated: usize, wire: usize, queue_bytes_max: usize) -> Option<String> {
+    if inflated > INFLATED_BYTES_MAX {
+        Some(format!("the body inflates to more than {INFLATED_BYTES_MAX} bytes"))
+    } else if inflated > INFLATED_BYTES_FREE && inflated / INFLATION_RATIO_MAX > wire {
+        Some(format!("the body inflates to more than {INFLATION_RATIO_MAX} times its size"))
+    } else if inflated > queue_bytes_max {
+        Some(format!("the body is larger than the source's queue of {queue_bytes_max} bytes (option queue_bytes_max)"))
+    } else {
+        None
+    }
+}
+
+/// The records of a body. What is no record is one too: the decoder says why.
+fn records(body: &[u8], by_line: bool) -> Vec<&[u8]> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
+    match body.first() {
+        None => Vec::new(),
+        Some(_) if by_line || is_line_by_line(body) => {
+            body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).collect()
+        }
+        Some(b'[') => values(&body[1..], true),
+        Some(_) => values(body, false),
+    }
+}
+
+/// The first object ends where its line does. Then one broken line costs
+/// itself; told apart by brackets alone, it would cost all that follow.
+fn is_line_by_line(body: &[u8]) -> bool {
+    let line = &body[..memchr(b'\n', body).unwrap_or(body.len())];
+    line.first() == Some(&b'{') && value_end(line) == Some(line.trim_ascii_end().len())
+}
+
+/// The values in `rest`, one after the other or, in an array, up to its end.
+fn values(mut rest: &[u8], in_array: bool) -> Vec<&[u8]> {
+    let mut found = Vec::new();
+    loop {
+        rest = rest.trim_ascii_start();
+        match rest.first() {
+            None => return found,
+            Some(b',') if in_array => rest = &rest[1..],
+            Some(b']') if in_array => {
+                let behind = rest[1..].trim_ascii();
+                // Something stands behind the array: it is no record.
+                found.extend((!behind.is_empty()).then_some(behind));
+                return found;
+            }
+            Some(_) => {
+                let end = value_end(rest).unwrap_or(rest.len());
+                found.push(rest[..end].trim_ascii_end());
+                rest = &rest[end..];
+            }
+        }
+    }
+}
+
+/// Where the value at the start of `text` ends; None where it is cut short.
+fn value_end(text: &[u8]) -> Option<usize> {
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for (i, byte) in text.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => {
+                in_string = !in_string;
+                if depth == 0 && !in_string {
+                    return Some(i + 1);
+                }
+            }
+            _ if in_string => {}
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' if depth == 1 => return Some(i + 1),
+            b'}' | b']' if depth > 0 => depth -= 1,
+            // A bare word or number ends at what cannot be part of it. One
+            // byte at least, so that the caller moves on.
+            b',' | b']' | b'}' | b' ' | b'\n' | b'\t' | b'\r' if depth == 0 => return Some(i.max(1)),
+            _ => {}
+        }
+    }
+    (depth == 0 && !in_string).then_some(text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_come_apart_into_records() {
+        let cases: [(&str, bool, &[&str]); 16] = [
+            ("", false, &[]),
+            ("[]", false, &[]),
+            (r#"[{"a":1},{"a":[2]}]"#, false, &[r#"{"a":1}"#, r#"{"a":[2]}"#]),
+            ("[\n {\"a\":1} ,\n {\"a\":\"]},\"} ]\n", false, &["{\"a\":1}", "{\"a\":\"]},\"}"]),
+            (r#"[{"a":1},{"a":"#, false, &[r#"{"a":1}"#, r#"{"a":"#]),
+            (r#"[1,"x",null,{}]"#, false, &["1", "\"x\"", "null", "{}"]),
+            (r#"[{"a":1}] tail"#, false, &[r#"{"a":1}"#, "tail"]),
+            ("{\"a\":1}\n{\"a\":\n{\"a\":3}", false, &["{\"a\":1}", "{\"a\":", "{\"a\":3}"]),
+            ("{\"a\":1}{\"a\":2} {\"a\":3}", false, &["{\"a\":1}", "{\"a\":2}", "{\"a\":3}"]),
+            ("{\n\"a\":1\n}\n{\n\"a\":2\n}", false, &["{\n\"a\":1\n}", "{\n\"a\":2\n}"]),
+            ("{\"a\":\r\n{\"a\":2}\r\n", true, &["{\"a\":", "{\"a\":2}"]),
+            ("{\"a\":\"}\\\"\"}", false, &["{\"a\":\"}\\\"\"}"]),
+            ("nonsense here", false, &["nonsense", "here"]),
+            ("}{}", false, &["}", "{}"]),
+            ("[", false, &[]),
+            ("\u{feff}{}", false, &["{}"]),
+        ];
+        for (body, by_line, expected) in cases {
+            let got: Vec<&str> = records(body.as_bytes(), by_line).into_iter().map(|record| std::str::from_utf8(record).unwrap()).collect();
+            assert_eq!(got, expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn bounds() {
+        let cases = [
+            (INFLATED_BYTES_MAX, INFLATED_BYTES_MAX, usize::MAX, None),
+            (INFLATED_BYTES_MAX + 1, INFLATED_BYTES_MAX, usize::MAX, Some("inflates to more than 67108864 bytes")),
+            (INFLATED_BYTES_FREE, 1, usize::MAX, None),
+            (2_000_199, 10_000, usize::MAX, None),
+            (2_000_200, 10_000, usize::MAX, Some("more than 200 times")),
+            (100, 100, 99, Some("queue_bytes_max")),
+        ];
+        for (inflated, wire, queue, reason) in cases {
+            let broken = bound_broken(inflated, wire, queue);
+            assert_eq!(broken.is_some(), reason.is_some(), "{inflated} from {wire}: {broken:?}");
+            assert!(broken.unwrap_or_default().contains(reason.unwrap_or_default()));
+        }
+    }
+}

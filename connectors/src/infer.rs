@@ -1,0 +1,343 @@
+//! The `CREATE SOURCE` for a file, from its first lines.
+//!
+//! Reads     at most 1000 lines and 1 MiB, decompressed
+//! Formats   JSON lines, CSV with a header, combined and common web logs,
+//!           syslog (RFC 5424, RFC 3164); else text with the one column `line`
+//! Types     TEXT, BIGINT, DOUBLE, BOOLEAN, TIMESTAMP, DATE; the first
+//!           TIMESTAMP gets a watermark. A column whose lines disagree, or that
+//!           is nested, is left to the reader in a comment
+//! Errors    the file cannot be read, or is empty
+
+use std::fmt::Write;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use arrow::csv::reader::Format as CsvReader;
+use arrow::datatypes::{DataType, Field, TimeUnit};
+use arrow::json::reader::infer_json_schema_from_iterator;
+use arrow::compute::kernels::cast_utils::string_to_datetime;
+use chrono::{NaiveDate, Utc};
+use serde_json::{Map, Value};
+use tidegate_types::error::{Error, Result};
+
+use crate::format::sql_type;
+use crate::format::text::Preset;
+use crate::tail::Compression;
+
+const LINES_MAX: usize = 1000;
+const BYTES_MAX: usize = 1 << 20;
+
+/// How far behind the newest event another may come, as a first proposal.
+const LATENESS: &str = "30 seconds";
+
+/// The statement, with a newline at the end.
+pub fn infer(path: &Path) -> Result<String> {
+    let head = head(path)?;
+    let text = String::from_utf8_lossy(&head);
+    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.trim().is_empty()).take(LINES_MAX).collect();
+    if lines.is_empty() {
+        return Err(Error::user(format!("file {} is empty", path.display())).hint("infer needs a few lines to look at"));
+    }
+    Ok(statement(path, &propose(&lines)))
+}
+
+/// The file's first whole lines, decompressed.
+fn head(path: &Path) -> Result<Vec<u8>> {
+    let read = || {
+        let mut magic = Vec::new();
+        File::open(path)?.take(4).read_to_end(&mut magic)?;
+        let reader = Compression::of(&magic).reader(File::open(path)?)?;
+        let mut head = Vec::new();
+        reader.take(BYTES_MAX as u64).read_to_end(&mut head).map(|_| head)
+    };
+    let mut head = read().map_err(|error: std::io::Error| {
+        let error = Error::user(format!("file {} cannot be read: {error}", path.display()));
+        error.hint("give the path of a file with a few lines, plain or compressed with gzip or zstd")
+    })?;
+    if head.len() == BYTES_MAX
+        && let Some(end) = memchr::memrchr(b'\n', &head)
+    {
+        head.truncate(end);
+    }
+    Ok(head.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(head))
+}
+
+/// What the statement is made of.
+#[derive(Debug, PartialEq, Eq)]
+struct Proposal {
+    /// Name, type, and what is unsure about it.
+    columns: Vec<(String, DataType, Option<String>)>,
+    /// Fields that cannot be columns, and why.
+    left_out: Vec<(String, String)>,
+    /// In the order of the `WITH`, after connector and path.
+    options: Vec<(&'static str, String)>,
+}
+
+/// The first format that nine lines in ten agree with.
+fn propose(lines: &[&str]) -> Proposal {
+    let objects: Vec<Map<String, Value>> = lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    if is_most(objects.len(), lines.len()) {
+        return json(&objects);
+    }
+    for (name, preset) in Preset::ALL {
+        let regex = preset.regex();
+        if is_most(lines.iter().filter(|line| regex.is_match(line)).count(), lines.len()) {
+            return preset_columns(name, preset);
+        }
+    }
+    csv(lines).unwrap_or_else(|| Proposal {
+        columns: vec![column("line", DataType::Utf8)],
+        left_out: Vec::new(),
+        options: vec![("format", "text".into())],
+    })
+}
+
+fn is_most(count: usize, of: usize) -> bool {
+    count > 0 && 10 * count >= 9 * of
+}
+
+fn column(name: &str, data_type: DataType) -> (String, DataType, Option<String>) {
+    (name.to_string(), data_type, None)
+}
+
+fn timestamp() -> DataType {
+    DataType::Timestamp(TimeUnit::Millisecond, None)
+}
+
+fn json(objects: &[Map<String, Value>]) -> Proposal {
+    let mut proposal = Proposal { columns: Vec::new(), left_out: Vec::new(), options: vec![("format", "json".into())] };
+    // Fields in the order in which they first appear, which serde_json's map
+    // does not keep; arrow's inference does not either. By name, then.
+    let mut names: Vec<&String> = objects.iter().flat_map(Map::keys).collect();
+    names.sort();
+    names.dedup();
+    for name in names {
+        let values: Vec<&Value> = objects.iter().filter_map(|object| object.get(name)).filter(|value| !value.is_null()).collect();
+        match json_type(&values) {
+            Ok((data_type, unsure)) => proposal.columns.push((name.clone(), data_type, unsure)),
+            Err(why) => proposal.left_out.push((name.clone(), why.into())),
+        }
+    }
+    proposal
+}
+
+/// The type all values agree on, and what is unsure about it; or why the
+/// field is no column.
+fn json_type(values: &[&Value]) -> Result<(DataType, Option<String>), &'static str> {
+    let rows = values.iter().map(|value| Ok(Value::Object(Map::from_iter([("v".to_string(), (*value).clone())]))));
+    let inferred = infer_json_schema_from_iterator(rows).ok().and_then(|schema| Some(schema.fields().first()?.data_type().clone()));
+    match inferred {
+        None if values.is_empty() => Ok((DataType::Utf8, Some("always null so far".into()))),
+        None => Err("its values are of several shapes"),
+        Some(nested) if nested.is_nested() => Err("nested"),
+        Some(DataType::Utf8) if values.iter().all(|value| value.is_string()) => {
+            let texts: Vec<&str> = values.iter().filter_map(|value| value.as_str()).collect();
+            Ok((text_type(&texts), None))
+        }
+        Some(DataType::Utf8) => Ok((DataType::Utf8, Some("some values are no strings: those lines become dead letters".into()))),
+        Some(scalar) => Ok((scalar, None)),
+    }
+}
+
+/// TIMESTAMP or DATE where every text is one.
+fn text_type(texts: &[&str]) -> DataType {
+    let is_date = |text: &&str| text.len() == 10 && NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok();
+    let is_time = |text: &&str| text.len() > 10 && text.as_bytes()[4] == b'-' && string_to_datetime(&Utc, text).is_ok();
+    match texts {
+        [] => DataType::Utf8,
+        texts if texts.iter().all(is_date) => DataType::Date32,
+        texts if texts.iter().all(is_time) => timestamp(),
+        _ => DataType::Utf8,
+    }
+}
+
+fn preset_columns(name: &str, preset: Preset) -> Proposal {
+    let text = |names: &[&str]| names.iter().map(|name| column(name, DataType::Utf8)).collect::<Vec<_>>();
+    let number = |name: &str| column(name, DataType::Int64);
+    let mut columns = Vec::new();
+    match preset {
+        Preset::CommonLog | Preset::CombinedLog => {
+            columns.extend(text(&["ip", "ident", "user"]));
+            columns.push(column("ts", timestamp()));
+            columns.extend(text(&["method", "path", "protocol"]));
+            columns.extend([number("status"), number("bytes")]);
+            if preset == Preset::CombinedLog {
+                columns.extend(text(&["referer", "agent"]));
+            }
+        }
+        Preset::SyslogRfc3164 | Preset::SyslogRfc5424 => {
+            columns.extend([number("facility"), number("severity"), column("ts", timestamp())]);
+            columns.extend(text(&["host", "app", "pid"]));
+            if preset == Preset::SyslogRfc5424 {
+                columns.extend(text(&["msgid", "structured"]));
+            }
+            columns.extend(text(&["message"]));
+        }
+    }
+    Proposal { columns, left_out: Vec::new(), options: vec![("format", "text".into()), ("preset", name.into())] }
+}
+
+/// A header and rows of as many fields, with one of the usual delimiters.
+fn csv(lines: &[&str]) -> Option<Proposal> {
+    let text = lines.join("\n");
+    let delimiter = [b',', b';', b'\t', b'|'].into_iter().find(|delimiter| looks_like_csv(lines, *delimiter))?;
+    let format = CsvReader::default().with_header(true).with_delimiter(delimiter);
+    let (schema, _) = format.infer_schema(text.as_bytes(), None).ok()?;
+    let columns = schema.fields().iter().map(|field| (field.name().trim().to_string(), csv_type(field), None)).collect();
+    let mut options = vec![("format", "csv".to_string())];
+    match delimiter {
+        b',' => {}
+        b'\t' => options.push(("delimiter", "tab".into())),
+        other => options.push(("delimiter", char::from(other).to_string())),
+    }
+    Some(Proposal { columns, left_out: Vec::new(), options })
+}
+
+/// At least two columns, all with names that could be ones: a row of numbers
+/// or a line of prose with a comma in it is no header.
+fn looks_like_csv(lines: &[&str], delimiter: u8) -> bool {
+    let names: Vec<&str> = lines[0].split(char::from(delimiter)).map(|name| name.trim().trim_matches('"')).collect();
+    let is_name = |name: &&str| !name.is_empty() && name.len() <= 64 && name.parse::<f64>().is_err() && name.split_whitespace().count() <= 4;
+    let mut distinct = names.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    let format = CsvReader::default().with_header(true).with_delimiter(delimiter);
+    names.len() >= 2
+        && lines.len() >= 2
+        && names.iter().all(is_name)
+        && distinct.len() == names.len()
+        && format.infer_schema(lines.join("\n").as_bytes(), None).is_ok()
+}
+
+fn csv_type(field: &Field) -> DataType {
+    match field.data_type() {
+        DataType::Timestamp(..) => timestamp(),
+        DataType::Null => DataType::Utf8,
+        other => other.clone(),
+    }
+}
+
+fn statement(path: &Path, proposal: &Proposal) -> String {
+    let mut clauses: Vec<(String, String)> = proposal
+        .columns
+        .iter()
+        .map(|(name, data_type, unsure)| {
+            let comment = unsure.as_ref().map_or(String::new(), |unsure| format!(" -- {unsure}"));
+            (format!("{} {}", identifier(name), sql_type(data_type)), comment)
+        })
+        .collect();
+    if let Some((name, ..)) = proposal.columns.iter().find(|(_, data_type, _)| *data_type == timestamp()) {
+        let name = identifier(name);
+        clauses.push((format!("WATERMARK FOR {name} AS {name} - INTERVAL '{LATENESS}'"), String::new()));
+    }
+    let mut options = vec![("connector", "file".to_string()), ("path", path.display().to_string())];
+    options.extend(proposal.options.iter().cloned());
+    let options: Vec<String> = options.iter().map(|(key, value)| format!("{key} = '{}'", value.replace('\'', "''"))).collect();
+
+    let mut text = String::new();
+    for (name, why) in &proposal.left_out {
+        // A name is the file's: it may not end the comment.
+        let _ = writeln!(text, "-- left out: {} ({why})", name.escape_debug());
+    }
+    let _ = writeln!(text, "CREATE SOURCE {} (", identifier(&source_name(path)));
+    for (i, (clause, comment)) in clauses.iter().enumerate() {
+        let comma = if i + 1 < clauses.len() { "," } else { "" };
+        let _ = writeln!(text, "  {clause}{comma}{comment}");
+    }
+    let _ = writeln!(text, ") WITH ({});", options.join(", "));
+    text
+}
+
+/// The file's name up to its first dot, made a word.
+fn source_name(path: &Path) -> String {
+    let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().to_lowercase());
+    let stem = name.split('.').find(|part| !part.is_empty()).unwrap_or("source");
+    let word: String = stem.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    if word.starts_with(|c: char| c.is_ascii_digit()) { format!("s_{word}") } else { word }
+}
+
+/// Quoted where SQL would not read it back as it is.
+fn identifier(name: &str) -> String {
+    const RESERVED: [&str; 64] = [
+        "all", "and", "any", "array", "as", "asc", "between", "by", "case", "cast", "check", "column", "create", "cross", "current", "default", "delete",
+        "desc", "distinct", "drop", "else", "end", "except", "exists", "false", "fetch", "for", "from", "full", "group", "having", "in", "inner",
+        "insert", "intersect", "interval", "into", "is", "join", "left", "like", "limit", "natural", "not", "null", "offset", "on", "or", "order",
+        "outer", "partition", "primary", "right", "select", "set", "table", "then", "to", "true", "union", "user", "watermark", "when", "where",
+    ];
+    let is_word = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    match is_word && !RESERVED.contains(&name) {
+        true => name.to_string(),
+        false => format!("\"{}\"", name.replace('"', "\"\"")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proposal(text: &str) -> String {
+        statement(Path::new("data/My scans.jsonl.gz"), &propose(&text.lines().collect::<Vec<_>>()))
+    }
+
+    #[test]
+    fn json_lines() {
+        let text = r#"{"parcel":"p1","ts":"2024-01-31T09:26:56Z","lat":1.5,"n":1,"Ok":true,"day":"2024-01-31","meta":{"a":1},"mixed":1,"none":null}
+{"parcel":"p2","ts":"2024-01-31 09:26:57","lat":2,"n":2,"Ok":false,"day":"2024-02-01","mixed":"x","odd":[1]}"#;
+        let expected = "-- left out: meta (nested)
+-- left out: odd (nested)
+CREATE SOURCE my_scans (
+  \"Ok\" BOOLEAN,
+  day DATE,
+  lat DOUBLE,
+  mixed TEXT, -- some values are no strings: those lines become dead letters
+  n BIGINT,
+  none TEXT, -- always null so far
+  parcel TEXT,
+  ts TIMESTAMP,
+  WATERMARK FOR ts AS ts - INTERVAL '30 seconds'
+) WITH (connector = 'file', path = 'data/My scans.jsonl.gz', format = 'json');
+";
+        assert_eq!(proposal(text), expected);
+    }
+
+    #[test]
+    fn csv_with_any_usual_delimiter() {
+        let text = "id;when;temp;order\n1;2024-01-31 09:26:56;2.5;a\n2;2024-01-31 09:26:57.5;3;b";
+        let expected = "CREATE SOURCE my_scans (
+  id BIGINT,
+  when TIMESTAMP,
+  temp DOUBLE,
+  \"order\" TEXT,
+  WATERMARK FOR when AS when - INTERVAL '30 seconds'
+) WITH (connector = 'file', path = 'data/My scans.jsonl.gz', format = 'csv', delimiter = ';');
+";
+        assert_eq!(proposal(text), expected.replace("when", "\"when\""));
+    }
+
+    #[test]
+    fn logs_and_plain_text() {
+        let cases = [
+            ("h - - [10/Oct/2000:13:55:36 -0700] \"GET / HTTP/1.0\" 200 5", "preset = 'common_log'"),
+            ("h - - [10/Oct/2000:13:55:36 -0700] \"GET / HTTP/1.0\" 200 5 \"-\" \"curl\"", "preset = 'combined_log'"),
+            ("<34>1 2003-10-11T22:14:15.003Z h su - ID47 - m", "preset = 'syslog_rfc5424'"),
+            ("Jun 14 15:16:01 combo sshd[19939]: no", "preset = 'syslog_rfc3164'"),
+            ("dear reader, this is prose\nand it goes on, for a while, like that", "(\n  line TEXT\n) WITH (connector = 'file', path = 'data/My scans.jsonl.gz', format = 'text')"),
+        ];
+        for (text, expected) in cases {
+            let statement = proposal(text);
+            assert!(statement.contains(expected), "{statement}");
+        }
+    }
+
+    #[test]
+    fn names_are_quoted_when_sql_would_not_read_them_back() {
+        for (name, expected) in [("a_1", "a_1"), ("A", "\"A\""), ("1a", "\"1a\""), ("from", "\"from\""), ("a\"b", "\"a\"\"b\""), ("é", "\"é\"")] {
+            assert_eq!(identifier(name), expected);
+        }
+        for (path, expected) in [("/x/2024-01.log", "s_2024_01"), ("messages", "messages"), (".hidden.csv", "hidden")] {
+            assert_eq!(source_name(Path::new(path)), expected);
+        }
+    }
+}

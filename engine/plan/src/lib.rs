@@ -1,0 +1,15 @@
+//! SQL to plans. Pure: the same catalog and text give the same plan.
+//!
+//! In reading order: a text becomes [`statement`]s; a query becomes DataFusion's
+//! optimised logical plan ([`sql`]), which is [`lower`]ed to [`node`]s, which
+//! [`explain`] prints and the runtime renders.
+
+pub mod catalog;
+pub mod explain;
+pub mod lower;
+pub mod node;
+pub mod sql;
+pub mod statement;
+
+pub use catalog::{Catalog, Relation, RelationKind};
+pub use node::{Node, NodeRef, Op};

@@ -1,0 +1,503 @@
+//! DataFusion's logical plan to nodes: which operator computes what, and what is known of it.
+//!
+//! What has no operator is refused here, by name, with the way out.
+
+mod aggregate;
+mod clock;
+mod join;
+mod kernel;
+mod top;
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::row::{RowConverter, SortField};
+use datafusion::common::tree_node::TreeNode;
+use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::logical_expr::{
+    Distinct, Expr, LogicalPlan, Operator, Volatility, execution_props::ExecutionProps, physical_planning_context::PhysicalPlanningContext,
+    utils::{conjunction, split_conjunction_owned},
+};
+use datafusion::physical_expr::create_physical_expr;
+use datafusion::physical_plan::PhysicalExpr;
+use tidegate_operators::expand::ExpandPlan;
+use tidegate_types::error::{Error, Result};
+use tidegate_types::expr::{RowProgram, evaluate};
+
+use crate::catalog::{Catalog, RelationKind};
+use crate::node::{ColumnBound, Facts, Node, NodeRef, Op};
+use crate::sql::planning_error;
+
+/// The nodes of an optimised `plan`.
+pub fn lower(plan: &LogicalPlan, catalog: &Catalog) -> Result<NodeRef> {
+    let node = Lowering { catalog, recursive: Vec::new() }.node(plan)?;
+    check_types(&node.schema)?;
+    Ok(node)
+}
+
+struct Lowering<'a> {
+    catalog: &'a Catalog,
+    /// Recursive relations in scope, innermost last.
+    recursive: Vec<(String, SchemaRef)>,
+}
+
+impl Lowering<'_> {
+    fn node(&mut self, plan: &LogicalPlan) -> Result<NodeRef> {
+        match plan {
+            LogicalPlan::TableScan(scan) => self.scan(scan),
+            LogicalPlan::SubqueryAlias(alias) => self.node(&alias.input),
+            // A view is a bag: an order without a limit says nothing about it.
+            LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.node(&sort.input),
+            LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => self.limit(plan),
+            LogicalPlan::Filter(filter) => self.filter(filter),
+            LogicalPlan::Projection(projection) => {
+                let input = self.node(&projection.input)?;
+                self.project(input, projection.input.schema(), &projection.expr, plan.schema())
+            }
+            LogicalPlan::Join(join) => self.join(join),
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            LogicalPlan::Window(window) => self.window(window),
+            LogicalPlan::Distinct(Distinct::All(input)) => {
+                let input = self.node(input)?;
+                self.distinct(input)
+            }
+            LogicalPlan::Distinct(Distinct::On(on)) => self.distinct_on(on),
+            LogicalPlan::Union(union) => {
+                let inputs = union.inputs.iter().map(|input| self.node(input)).collect::<Result<Vec<_>>>()?;
+                self.union(inputs, nullable(plan.schema()))
+            }
+            LogicalPlan::Values(values) => self.values(&values.values, plan.schema()),
+            LogicalPlan::EmptyRelation(empty) => Ok(constant(RecordBatch::try_new_with_options(
+                nullable(plan.schema()),
+                empty_columns(plan.schema()),
+                &RecordBatchOptions::new().with_row_count(Some(usize::from(empty.produce_one_row))),
+            )
+            .map_err(|error| Error::engine(error.to_string()))?)),
+            LogicalPlan::Unnest(unnest) => self.unnest(unnest),
+            LogicalPlan::RecursiveQuery(recursive) => self.fixpoint(recursive),
+            other => Err(Error::unsupported(
+                format!("{} in a view", other.display().to_string().split([':', ' ']).next().unwrap_or_default()),
+                "write it as SELECT over relations",
+            )),
+        }
+    }
+
+    fn scan(&mut self, scan: &datafusion::logical_expr::TableScan) -> Result<NodeRef> {
+        let name = match scan.table_name.schema() {
+            Some("sys") => format!("sys.{}", scan.table_name.table()),
+            _ => scan.table_name.table().to_string(),
+        };
+        let recursive = self.recursive.iter().rev().find(|(recursive, _)| *recursive == name);
+        let (op, schema, facts) = match (recursive, self.catalog.get(&name)) {
+            (Some((name, schema)), _) => (Op::Recursive { name: name.clone() }, Arc::clone(schema), Facts::default()),
+            (None, Some(relation)) => {
+                if matches!(relation.kind, RelationKind::System) {
+                    return Err(Error::unsupported(format!("a view over {name}"), "query it directly; Prometheus has it as metrics"));
+                }
+                (Op::Scan { relation: relation.name.clone() }, Arc::clone(&relation.schema), relation.facts())
+            }
+            (None, None) => return Err(Error::user(format!("relation \"{name}\" does not exist"))),
+        };
+        let node = Node::new(op, schema, facts);
+        let node = match &scan.projection {
+            Some(columns) if !columns.iter().copied().eq(0..node.schema.fields().len()) => pick(&node, columns),
+            _ => node,
+        };
+        match conjunction(scan.filters.clone()) {
+            Some(predicate) => self.filter_by(node, &scan.projected_schema, predicate),
+            None => Ok(node),
+        }
+    }
+
+    fn filter(&mut self, filter: &datafusion::logical_expr::Filter) -> Result<NodeRef> {
+        let input = match filter.input.as_ref() {
+            LogicalPlan::Window(window) => match self.top_of_window(window, &filter.predicate)? {
+                Some(top) => top,
+                None => self.node(&filter.input)?,
+            },
+            _ => self.node(&filter.input)?,
+        };
+        self.filter_by(input, filter.input.schema(), filter.predicate.clone())
+    }
+
+    /// Conditions on the clock become temporal filters; the others a program.
+    fn filter_by(&self, input: NodeRef, schema: &DFSchema, predicate: Expr) -> Result<NodeRef> {
+        let (clocked, plain): (Vec<_>, Vec<_>) = split_conjunction_owned(predicate).into_iter().partition(clock::reads_clock);
+        let mut node = input;
+        if let Some(plain) = conjunction(plain) {
+            let predicate = self.physical(&plain, schema)?;
+            node = filtered(&node, predicate);
+        }
+        self.clocked(node, schema, clocked)
+    }
+
+    fn project(&self, input: NodeRef, input_schema: &DFSchema, exprs: &[Expr], schema: &DFSchema) -> Result<NodeRef> {
+        let project = exprs.iter().map(|expr| self.physical(expr, input_schema)).collect::<Result<Vec<_>>>()?;
+        let facts = projected_facts(&input.facts, input_schema, exprs);
+        Ok(projected(&input, project, nullable(schema), facts))
+    }
+
+    fn distinct(&self, input: NodeRef) -> Result<NodeRef> {
+        if !input.facts.keys.is_empty() {
+            return Ok(input);
+        }
+        check_types(&input.schema)?;
+        let all = (0..input.schema.fields().len()).collect();
+        let facts = Facts { keys: vec![all], ..input.facts.clone() };
+        let schema = Arc::clone(&input.schema);
+        Ok(Node::new(Op::Distinct { input }, schema, facts))
+    }
+
+    fn union(&self, inputs: Vec<NodeRef>, schema: SchemaRef) -> Result<NodeRef> {
+        let inputs: Vec<NodeRef> = inputs.iter().map(|input| retyped(input, &schema)).collect();
+        let mut facts = inputs[0].facts.clone();
+        facts.keys.clear();
+        for input in &inputs[1..] {
+            facts.append_only &= input.facts.append_only;
+            // A bound must hold on every side, with the larger slack.
+            facts.bounds = facts.bounds.iter().filter_map(|bound| {
+                let other = input.facts.bounds.iter().find(|other| other.column == bound.column && other.source == bound.source)?;
+                Some(ColumnBound { slack_ms: bound.slack_ms.max(other.slack_ms), ..bound.clone() })
+            }).collect();
+        }
+        Ok(Node::new(Op::Union { inputs }, schema, facts))
+    }
+
+    fn values(&self, rows: &[Vec<Expr>], schema: &DFSchema) -> Result<NodeRef> {
+        let arrow = nullable(schema);
+        let unit = one_row();
+        let row = |row: &Vec<Expr>| {
+            let columns = row.iter().zip(arrow.fields()).map(|(expr, field)| {
+                let column = evaluate(self.physical(expr, &DFSchema::empty())?.as_ref(), &unit).map_err(Error::user)?;
+                arrow::compute::cast(&column, field.data_type()).map_err(|error| Error::user(error.to_string()))
+            });
+            let columns = columns.collect::<Result<Vec<ArrayRef>>>()?;
+            RecordBatch::try_new(Arc::clone(&arrow), columns).map_err(|error| Error::user(error.to_string()))
+        };
+        let batches = rows.iter().map(row).collect::<Result<Vec<_>>>()?;
+        Ok(constant(concat_batches(&arrow, &batches).map_err(|error| Error::user(error.to_string()))?))
+    }
+
+    fn unnest(&mut self, unnest: &datafusion::logical_expr::Unnest) -> Result<NodeRef> {
+        let input = self.node(&unnest.input)?;
+        let [(column, output)] = &unnest.list_type_columns[..] else {
+            return Err(Error::unsupported("UNNEST of several lists or of a struct", "unnest one list per subquery"));
+        };
+        let list = matches!(input.schema.field(*column).data_type(), DataType::List(_));
+        if output.depth != 1 || !list || !unnest.struct_type_columns.is_empty() {
+            return Err(Error::unsupported("UNNEST of anything but one level of a list", "unnest one level per subquery"));
+        }
+        let schema = nullable(&unnest.schema);
+        let keep_empty = unnest.options.preserve_nulls();
+        let facts = Facts {
+            append_only: input.facts.append_only,
+            bounds: input.facts.bounds.iter().filter(|bound| bound.column != *column).cloned().collect(),
+            keys: Vec::new(),
+        };
+        let facts = hop_bound(facts, &unnest.input, *column, &input.facts);
+        let plan = ExpandPlan { column: *column, keep_empty, schema: Arc::clone(&schema) };
+        Ok(Node::new(Op::Expand { input, plan }, schema, facts))
+    }
+
+    fn fixpoint(&mut self, query: &datafusion::logical_expr::RecursiveQuery) -> Result<NodeRef> {
+        if !self.recursive.is_empty() {
+            return Err(Error::unsupported("WITH RECURSIVE inside WITH RECURSIVE", "create the inner one as a materialized view"));
+        }
+        let start = self.node(&query.static_term)?;
+        let schema = Arc::clone(&start.schema);
+        check_types(&schema)?;
+        self.recursive.push((query.name.clone(), Arc::clone(&schema)));
+        let step = self.node(&query.recursive_term);
+        self.recursive.pop();
+        let step = retyped(&step?, &schema);
+        refuse_in_recursion(&step)?;
+        if count_recursive(&step) != 1 {
+            return Err(Error::unsupported(
+                format!("a recursive term that reads \"{}\" {} times", query.name, count_recursive(&step)),
+                "read it once; a join of the relation with itself can be split into two steps",
+            ));
+        }
+        let step = Node::new(Op::Union { inputs: vec![start, step] }, Arc::clone(&schema), Facts::default());
+        let keys = if query.is_distinct { vec![(0..schema.fields().len()).collect()] } else { Vec::new() };
+        let facts = Facts { keys, ..Facts::default() };
+        Ok(Node::new(Op::Fixpoint { name: query.name.clone(), step, distinct: query.is_distinct }, schema, facts))
+    }
+
+    /// `expr` over rows of `schema`, refusing what a view cannot compute.
+    fn physical(&self, expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
+        refuse_in_expression(expr)?;
+        let properties = ExecutionProps::new();
+        create_physical_expr(expr, schema, &properties, &PhysicalPlanningContext::default()).map_err(|error| planning_error(&error))
+    }
+}
+
+fn refuse_in_expression(expr: &Expr) -> Result<()> {
+    let mut refused = None;
+    let _ = expr.exists(|expr| {
+        let refusal = match expr {
+            Expr::ScalarVariable(_, name) => Some(Error::unsupported(
+                format!("{} outside a comparison in WHERE or HAVING", name.join(" ")),
+                "compare a column with it, as in ts < now() - INTERVAL '5 minutes', joined to the rest by AND",
+            )),
+            Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => Some(match call.func.name() {
+                "current_date" | "current_time" | "today" => {
+                    Error::unsupported(format!("{}()", call.func.name()), "compare with now(), which moves by itself")
+                }
+                name => Error::unsupported(format!("{name}(), which gives another value each time,"), "take the value from the input"),
+            }),
+            Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_) => Some(Error::unsupported(
+                "a subquery that cannot be written as a join",
+                "join with the subquery, or aggregate it in a view of its own",
+            )),
+            Expr::OuterReferenceColumn(_, column) => Some(Error::unsupported(
+                format!("this use of the outer column \"{}\" in a subquery", column.name()),
+                "join with the subquery on that column",
+            )),
+            Expr::Placeholder(_) => Some(Error::unsupported("a parameter in a view", "write the value")),
+            _ => None,
+        };
+        let found = refusal.is_some();
+        refused = refused.take().or(refusal);
+        Ok(found)
+    });
+    refused.map_or(Ok(()), Err)
+}
+
+fn refuse_in_recursion(node: &Node) -> Result<()> {
+    if !node.is_recursive() {
+        return Ok(());
+    }
+    let name = match &node.op {
+        Op::Aggregate { .. } => "an aggregate",
+        Op::Top { .. } => "LIMIT or DISTINCT ON",
+        Op::Recompute { .. } => "a window function or aggregate",
+        Op::Temporal { .. } => "a comparison with the clock",
+        _ => return node.inputs().into_iter().try_for_each(|input| refuse_in_recursion(input)),
+    };
+    Err(Error::unsupported(
+        format!("{name} over the recursive relation inside WITH RECURSIVE"),
+        "compute it over the recursion's result, outside",
+    ))
+}
+
+fn count_recursive(node: &Node) -> usize {
+    match &node.op {
+        Op::Recursive { .. } => 1,
+        // A union of a side with itself negated is one reading of it, as in an outer join.
+        Op::Union { inputs } => inputs.iter().map(|input| count_recursive(input)).max().unwrap_or(0),
+        _ => node.inputs().into_iter().map(|input| count_recursive(input)).sum(),
+    }
+}
+
+/// Keyed state needs types that have an order.
+fn check_types(schema: &Schema) -> Result<()> {
+    for field in schema.fields() {
+        if !RowConverter::supports_fields(&[SortField::new(field.data_type().clone())]) {
+            return Err(Error::unsupported(
+                format!("column \"{}\" of type {}", field.name(), field.data_type()),
+                "take the parts you need as columns of their own",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A plan's columns; any may be NULL, as outer joins make it so.
+fn nullable(schema: &DFSchema) -> SchemaRef {
+    nullable_arrow(schema.as_arrow())
+}
+
+fn nullable_arrow(schema: &Schema) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| Field::new(field.name(), field.data_type().clone(), true));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+fn constant(rows: RecordBatch) -> NodeRef {
+    let schema = rows.schema();
+    Node::new(Op::Constant { rows }, schema, Facts { append_only: true, ..Facts::default() })
+}
+
+fn empty_columns(schema: &DFSchema) -> Vec<ArrayRef> {
+    schema.fields().iter().map(|field| arrow::array::new_empty_array(field.data_type())).collect()
+}
+
+fn one_row() -> RecordBatch {
+    let options = RecordBatchOptions::new().with_row_count(Some(1));
+    RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options).expect("no columns, one row")
+}
+
+/// A column of `node` by its index.
+fn column(node: &Node, index: usize) -> Arc<dyn PhysicalExpr> {
+    let name = node.schema.field(index).name();
+    Arc::new(datafusion::physical_expr::expressions::Column::new(name, index))
+}
+
+/// The rows for which `predicate` is true.
+fn filtered(input: &NodeRef, predicate: Arc<dyn PhysicalExpr>) -> NodeRef {
+    let program = RowProgram { predicate: Some(predicate), project: None, schema: Arc::clone(&input.schema) };
+    Node::new(Op::Program { input: Arc::clone(input), program }, Arc::clone(&input.schema), input.facts.clone())
+}
+
+/// `project` over `input`; over a plain filter, in one program with it.
+fn projected(input: &NodeRef, project: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef, facts: Facts) -> NodeRef {
+    let (source, predicate) = match &input.op {
+        Op::Program { input, program } if program.project.is_none() => (input, program.predicate.clone()),
+        _ => (input, None),
+    };
+    let program = RowProgram { predicate, project: Some(project), schema: Arc::clone(&schema) };
+    Node::new(Op::Program { input: Arc::clone(source), program }, schema, facts)
+}
+
+/// The columns at `columns`, in that order.
+fn pick(input: &NodeRef, columns: &[usize]) -> NodeRef {
+    let schema = Arc::new(Schema::new(columns.iter().map(|&i| input.schema.field(i).clone()).collect::<Vec<_>>()));
+    let facts = picked_facts(&input.facts, columns);
+    projected(input, columns.iter().map(|&i| column(input, i)).collect(), schema, facts)
+}
+
+fn picked_facts(facts: &Facts, columns: &[usize]) -> Facts {
+    let position = |column: usize| columns.iter().position(|&picked| picked == column);
+    let keys = facts.keys.iter().filter_map(|key| key.iter().map(|&column| position(column)).collect::<Option<Vec<_>>>());
+    let bounds = columns.iter().enumerate().flat_map(|(new, &old)| {
+        facts.bounds.iter().filter(move |bound| bound.column == old).map(move |bound| ColumnBound { column: new, ..bound.clone() })
+    });
+    Facts { append_only: facts.append_only, keys: keys.collect(), bounds: bounds.collect() }
+}
+
+/// The same rows under another schema of the same types.
+fn retyped(input: &NodeRef, schema: &SchemaRef) -> NodeRef {
+    if input.schema == *schema {
+        return Arc::clone(input);
+    }
+    let project = (0..schema.fields().len()).map(|i| {
+        let (from, to) = (input.schema.field(i).data_type(), schema.field(i).data_type());
+        let plain = column(input, i);
+        match from == to {
+            true => plain,
+            false => Arc::new(datafusion::physical_expr::expressions::CastExpr::new(plain, to.clone(), None)),
+        }
+    });
+    projected(input, project.collect(), Arc::clone(schema), input.facts.clone())
+}
+
+/// What a projection keeps of what is known.
+fn projected_facts(facts: &Facts, schema: &DFSchema, exprs: &[Expr]) -> Facts {
+    let plain: Vec<Option<usize>> = exprs.iter().map(|expr| column_index(expr, schema)).collect();
+    let position = |column: usize| plain.iter().position(|&picked| picked == Some(column));
+    let keys = facts.keys.iter().filter_map(|key| key.iter().map(|&column| position(column)).collect::<Option<Vec<_>>>());
+    let bounds = exprs.iter().enumerate().flat_map(|(new, expr)| {
+        let bounds = bound_of(expr, schema, facts);
+        bounds.into_iter().map(move |bound| ColumnBound { column: new, ..bound })
+    });
+    Facts { append_only: facts.append_only, keys: keys.collect(), bounds: bounds.collect() }
+}
+
+fn column_index(expr: &Expr, schema: &DFSchema) -> Option<usize> {
+    match expr {
+        Expr::Column(column) => schema.maybe_index_of_column(column),
+        Expr::Alias(alias) => column_index(&alias.expr, schema),
+        _ => None,
+    }
+}
+
+/// Bounds of an expression that grows with a bounded column: the column, its bin, it plus a constant.
+fn bound_of(expr: &Expr, schema: &DFSchema, facts: &Facts) -> Vec<ColumnBound> {
+    let slacken = |bounds: Vec<ColumnBound>, by: i64| {
+        bounds.into_iter().map(|bound| ColumnBound { slack_ms: bound.slack_ms.saturating_add(by), ..bound }).collect()
+    };
+    match expr {
+        Expr::Column(_) => {
+            let index = column_index(expr, schema);
+            facts.bounds.iter().filter(|bound| Some(bound.column) == index).cloned().collect()
+        }
+        Expr::Alias(alias) => bound_of(&alias.expr, schema, facts),
+        Expr::ScalarFunction(call) if call.func.name() == "date_bin" => match &call.args[..] {
+            [size, time, ..] => literal_ms(size).map_or(Vec::new(), |size| slacken(bound_of(time, schema, facts), size)),
+            _ => Vec::new(),
+        },
+        Expr::ScalarFunction(call) if call.func.name() == "date_trunc" => match &call.args[..] {
+            [Expr::Literal(unit, _), time] => {
+                let size = match unit.try_as_str().flatten().unwrap_or_default().to_lowercase().as_str() {
+                    "second" => 1_000,
+                    "minute" => 60_000,
+                    "hour" => 3_600_000,
+                    "day" => 86_400_000,
+                    "week" => 7 * 86_400_000,
+                    "month" => 31 * 86_400_000,
+                    _ => 366 * 86_400_000,
+                };
+                slacken(bound_of(time, schema, facts), size)
+            }
+            _ => Vec::new(),
+        },
+        Expr::BinaryExpr(binary) => match (binary.op, literal_ms(&binary.right)) {
+            (Operator::Plus, Some(ms)) => slacken(bound_of(&binary.left, schema, facts), -ms),
+            (Operator::Minus, Some(ms)) => slacken(bound_of(&binary.left, schema, facts), ms),
+            _ => Vec::new(),
+        },
+        _ => Vec::new(),
+    }
+}
+
+/// A literal interval without months, in milliseconds.
+fn literal_ms(expr: &Expr) -> Option<i64> {
+    match expr {
+        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), _) if value.months == 0 => {
+            Some(i64::from(value.days) * 86_400_000 + value.nanoseconds / 1_000_000)
+        }
+        Expr::Literal(ScalarValue::IntervalDayTime(Some(value)), _) => Some(i64::from(value.days) * 86_400_000 + i64::from(value.milliseconds)),
+        _ => None,
+    }
+}
+
+/// An element of `hop_starts(ts, slide, size)` is later than `ts - size`.
+fn hop_bound(mut facts: Facts, input: &LogicalPlan, column: usize, before: &Facts) -> Facts {
+    if let LogicalPlan::Projection(projection) = input
+        && let Some(expr) = projection.expr.get(column)
+        && let Expr::ScalarFunction(call) = expr.clone().unalias_nested().data
+        && call.func.name() == "hop_starts"
+        && let Some(size) = literal_ms(&call.args[2])
+        && let Some(time) = column_index(&call.args[0], projection.input.schema())
+        && let Some(kept) = projection.expr.iter().position(|expr| column_index(expr, projection.input.schema()) == Some(time))
+    {
+        let bounds = before.bounds.iter().filter(|bound| bound.column == kept);
+        facts.bounds.extend(bounds.map(|bound| ColumnBound { column, slack_ms: bound.slack_ms.saturating_add(size), ..bound.clone() }));
+    }
+    facts
+}
+
+/// Appends computed columns where `exprs` are not columns already; where each is now.
+fn with_columns(lowering: &Lowering, input: NodeRef, schema: &DFSchema, exprs: &[Expr]) -> Result<(NodeRef, Vec<usize>)> {
+    let mut project: Vec<Arc<dyn PhysicalExpr>> = (0..input.schema.fields().len()).map(|i| column(&input, i)).collect();
+    let mut fields: Vec<Arc<Field>> = input.schema.fields().iter().cloned().collect();
+    let mut facts = input.facts.clone();
+    let width = project.len();
+    let mut positions = Vec::with_capacity(exprs.len());
+    for expr in exprs {
+        if let Some(index) = column_index(expr, schema) {
+            positions.push(index);
+            continue;
+        }
+        let physical = lowering.physical(expr, schema)?;
+        let data_type = physical.data_type(schema.as_arrow()).map_err(|error| planning_error(&error))?;
+        let bounds = bound_of(expr, schema, &input.facts);
+        facts.bounds.extend(bounds.into_iter().map(|bound| ColumnBound { column: project.len(), ..bound }));
+        positions.push(project.len());
+        fields.push(Arc::new(Field::new(expr.schema_name().to_string(), data_type, true)));
+        project.push(physical);
+    }
+    if project.len() == width {
+        return Ok((input, positions));
+    }
+    Ok((projected(&input, project, Arc::new(Schema::new(fields)), facts), positions))
+}
+
+fn is_millisecond(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Timestamp(TimeUnit::Millisecond, _))
+}
+
+fn unqualified(column: &str) -> Expr {
+    Expr::Column(Column::from_name(column))
+}

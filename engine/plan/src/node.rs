@@ -1,0 +1,122 @@
+//! A view's plan: what the runtime renders, one operator per node.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use tidegate_operators::aggregate::AggregatePlan;
+use tidegate_operators::expand::ExpandPlan;
+use tidegate_operators::recompute::RecomputePlan;
+use tidegate_operators::temporal::TemporalPlan;
+use tidegate_operators::top::TopPlan;
+use tidegate_types::expr::RowProgram;
+
+pub type NodeRef = Arc<Node>;
+
+/// One operator, what it gives, and what is known about that.
+/// Nodes are shared: the same `Arc` met twice is rendered once.
+#[derive(Debug)]
+pub struct Node {
+    pub op: Op,
+    pub schema: SchemaRef,
+    pub facts: Facts,
+}
+
+#[derive(Debug)]
+pub enum Op {
+    /// A source, a table or a materialized view.
+    Scan { relation: String },
+    /// The same rows always.
+    Constant { rows: RecordBatch },
+    Program { input: NodeRef, program: RowProgram },
+    Expand { input: NodeRef, plan: ExpandPlan },
+    Temporal { input: NodeRef, plan: TemporalPlan, condition: String },
+    /// Pairs of rows with equal keys; left columns, then right columns.
+    Join { left: NodeRef, right: NodeRef, left_key: Vec<usize>, right_key: Vec<usize>, null_equals_null: bool },
+    Distinct { input: NodeRef },
+    Union { inputs: Vec<NodeRef> },
+    Negate { input: NodeRef },
+    Aggregate { input: NodeRef, plan: AggregatePlan, calls: String },
+    Top { input: NodeRef, plan: TopPlan },
+    Recompute { input: NodeRef, plan: RecomputePlan, calls: String },
+    /// The least relation that `step` maps to itself; `step` reads it as [`Op::Recursive`].
+    Fixpoint { name: String, step: NodeRef, distinct: bool },
+    Recursive { name: String },
+}
+
+/// What the planner knows about a node's rows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Facts {
+    /// Rows only ever come.
+    pub append_only: bool,
+    /// Columns below which no row can come any more, as watermarks pass.
+    pub bounds: Vec<ColumnBound>,
+    /// Each set of columns names a row.
+    pub keys: Vec<Vec<usize>>,
+}
+
+/// A future row has `column >= watermark(source) - slack_ms`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ColumnBound {
+    pub column: usize,
+    pub source: usize,
+    pub slack_ms: i64,
+}
+
+impl Node {
+    pub fn new(op: Op, schema: SchemaRef, facts: Facts) -> NodeRef {
+        Arc::new(Self { op, schema, facts })
+    }
+
+    pub fn inputs(&self) -> Vec<&NodeRef> {
+        match &self.op {
+            Op::Scan { .. } | Op::Constant { .. } | Op::Recursive { .. } => Vec::new(),
+            Op::Program { input, .. }
+            | Op::Expand { input, .. }
+            | Op::Temporal { input, .. }
+            | Op::Distinct { input }
+            | Op::Negate { input }
+            | Op::Aggregate { input, .. }
+            | Op::Top { input, .. }
+            | Op::Recompute { input, .. }
+            | Op::Fixpoint { step: input, .. } => vec![input],
+            Op::Join { left, right, .. } => vec![left, right],
+            Op::Union { inputs } => inputs.iter().collect(),
+        }
+    }
+
+    /// Whether the recursive relation is read in here.
+    pub fn is_recursive(&self) -> bool {
+        match &self.op {
+            Op::Recursive { .. } => true,
+            Op::Fixpoint { .. } => false,
+            _ => self.inputs().into_iter().any(|input| input.is_recursive()),
+        }
+    }
+
+    /// The relations read, each once, in order of appearance.
+    pub fn relations(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        self.collect_relations(&mut found);
+        found
+    }
+
+    fn collect_relations(&self, found: &mut Vec<String>) {
+        if let Op::Scan { relation } = &self.op
+            && !found.contains(relation)
+        {
+            found.push(relation.clone());
+        }
+        self.inputs().into_iter().for_each(|input| input.collect_relations(found));
+    }
+
+    /// Whether rows come or go as time passes, without input.
+    pub fn is_temporal(&self) -> bool {
+        matches!(self.op, Op::Temporal { .. }) || self.inputs().into_iter().any(|input| input.is_temporal())
+    }
+}
+
+/// The columns of both, one after the other; names may repeat.
+pub fn joined_schema(left: &Schema, right: &Schema) -> SchemaRef {
+    Arc::new(Schema::new(left.fields().iter().chain(right.fields()).cloned().collect::<Vec<_>>()))
+}

@@ -1,0 +1,574 @@
+//! Text to statements: Tidegate's own by hand over sqlparser's tokens, the rest by sqlparser.
+//! Every error has its place.
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::sql::sqlparser::ast::{self, ColumnDef, ColumnOption, Expr, ObjectName, Query};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+use std::sync::Arc;
+use tidegate_types::connector::Options;
+use tidegate_types::error::{Error, Result, did_you_mean};
+
+/// Text longer than this is refused before it is read.
+pub const SQL_BYTES_MAX: usize = 1 << 20;
+/// Tokens in one statement.
+pub const TOKENS_MAX: usize = 100_000;
+/// Brackets within brackets.
+pub const NESTING_MAX: usize = 200;
+/// Operators of one kind in a row make trees as deep as they are long.
+pub const OPERATORS_MAX: usize = 4_000;
+
+/// A statement and where it begins.
+pub struct Placed {
+    pub statement: Statement,
+    pub file: String,
+    pub line: u64,
+    pub column: u64,
+    /// Its words, to find names in when planning fails.
+    pub tokens: Vec<TokenWithSpan>,
+    pub text: String,
+}
+
+pub enum Statement {
+    CreateSource { name: String, replace: bool, schema: SchemaRef, watermark: Option<(String, i64)>, options: Options },
+    CreateTable { name: String, replace: bool, schema: SchemaRef, key: Vec<String> },
+    CreateView { name: String, replace: bool, query: Box<Query> },
+    /// A materialized view, or with `detection` a detection.
+    CreateKept { name: String, replace: bool, detection: bool, options: Options, query: Box<Query> },
+    CreateSink { name: String, replace: bool, from: String, options: Options },
+    CreateAction { name: String, replace: bool, from: String, options: Options },
+    Drop { kind: String, name: String, if_exists: bool },
+    Insert(Box<ast::Statement>),
+    Update(Box<ast::Statement>),
+    Delete(Box<ast::Statement>),
+    Show { what: String },
+    Explain { query: Box<Query> },
+    ExplainNamed { name: String },
+    Query(Box<Query>),
+}
+
+/// The statements of `text`, in order.
+pub fn parse(text: &str, file: &str) -> Result<Vec<Placed>> {
+    if SQL_BYTES_MAX < text.len() {
+        return Err(Error::user(format!("{} bytes of SQL are more than the {SQL_BYTES_MAX} allowed", text.len()))
+            .hint("split it into several files")
+            .at(file, 0, 0));
+    }
+    let dialect = PostgreSqlDialect {};
+    let tokens = Tokenizer::new(&dialect, text)
+        .with_unescape(true)
+        .tokenize_with_location()
+        .map_err(|error| Error::user(error.message.to_lowercase()).at(file, error.location.line, error.location.column))?;
+    let mut statements = Vec::new();
+    for tokens in tokens.split(|token| token.token == Token::SemiColon) {
+        let words = || tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_)));
+        let Some(first) = words().next() else { continue };
+        let start = first.span.start;
+        let tokens: Vec<TokenWithSpan> = words().cloned().collect();
+        check_size(&tokens).map_err(|error| error.at(file, start.line, start.column))?;
+        let end = tokens.last().map(|token| token.span.end).unwrap_or(start);
+        let statement = One { tokens: tokens.clone(), file, parser: Parser::new(&dialect).with_tokens_with_locations(tokens.clone()) }.parse()?;
+        let text = slice(text, start, end);
+        statements.push(Placed { statement, file: file.into(), line: start.line, column: start.column, tokens, text });
+    }
+    Ok(statements)
+}
+
+fn slice(text: &str, start: Location, end: Location) -> String {
+    let lines = text.lines().skip(start.line as usize - 1).take((end.line - start.line + 1) as usize);
+    lines.collect::<Vec<_>>().join("\n").trim().to_string()
+}
+
+// Deep trees end in deep recursion, in the parser, the planner and even in `drop`. Refuse them
+// by their tokens, before there is a tree.
+fn check_size(tokens: &[TokenWithSpan]) -> Result<()> {
+    if TOKENS_MAX < tokens.len() {
+        return Err(Error::user(format!("a statement of {} words is longer than the {TOKENS_MAX} allowed", tokens.len()))
+            .hint("put long lists into a table and join it"));
+    }
+    let (mut depth, mut deepest, mut operators) = (0_usize, 0, 0);
+    for token in tokens {
+        match &token.token {
+            Token::LParen | Token::LBracket => depth += 1,
+            Token::RParen | Token::RBracket => depth = depth.saturating_sub(1),
+            Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::StringConcat | Token::Eq => operators += 1,
+            Token::Word(word) if matches!(word.keyword, Keyword::AND | Keyword::OR | Keyword::NOT | Keyword::UNION | Keyword::CASE) => {
+                operators += 1;
+            }
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    if NESTING_MAX < deepest {
+        return Err(Error::user(format!("brackets are nested {deepest} deep, more than the {NESTING_MAX} allowed"))
+            .hint("name the inner queries with CREATE VIEW"));
+    }
+    if OPERATORS_MAX < operators {
+        return Err(Error::user(format!("{operators} operators in one statement are more than the {OPERATORS_MAX} allowed"))
+            .hint("use IN (…) or a join instead of a long chain"));
+    }
+    Ok(())
+}
+
+struct One<'a> {
+    tokens: Vec<TokenWithSpan>,
+    file: &'a str,
+    parser: Parser<'a>,
+}
+
+impl One<'_> {
+    fn parse(mut self) -> Result<Statement> {
+        let parsed = self.statement();
+        let statement = parsed.map_err(|error| self.placed(error))?;
+        match self.parser.peek_token().token {
+            Token::EOF => Ok(statement),
+            token => Err(self.error(format!("unexpected {token} after the end of the statement"))),
+        }
+    }
+
+    fn statement(&mut self) -> std::result::Result<Statement, Trouble> {
+        match self.word(0).as_str() {
+            "CREATE" => self.create(),
+            "DROP" => self.drop(),
+            "SHOW" => {
+                self.parser.next_token();
+                let what = self.rest();
+                Ok(Statement::Show { what })
+            }
+            "EXPLAIN" => self.explain(),
+            "INSERT" => Ok(Statement::Insert(Box::new(self.parser.parse_statement()?))),
+            "UPDATE" => Ok(Statement::Update(Box::new(self.parser.parse_statement()?))),
+            "DELETE" => Ok(Statement::Delete(Box::new(self.parser.parse_statement()?))),
+            "SELECT" | "WITH" | "VALUES" | "(" => Ok(Statement::Query(self.parser.parse_query()?)),
+            other => Err(self
+                .error(format!("{other} does not begin a statement"))
+                .hint("statements are CREATE, DROP, INSERT, UPDATE, DELETE, SELECT, SHOW and EXPLAIN")
+                .into()),
+        }
+    }
+
+    fn create(&mut self) -> std::result::Result<Statement, Trouble> {
+        self.parser.next_token();
+        let replace = self.parser.parse_keywords(&[Keyword::OR, Keyword::REPLACE]);
+        let kind = self.next_word();
+        match kind.as_str() {
+            "SOURCE" => self.create_source(replace),
+            "TABLE" => self.create_table(replace),
+            "VIEW" => {
+                let name = self.name()?;
+                self.parser.expect_keyword_is(Keyword::AS)?;
+                Ok(Statement::CreateView { name, replace, query: self.parser.parse_query()? })
+            }
+            "MATERIALIZED" => {
+                self.parser.expect_keyword_is(Keyword::VIEW)?;
+                let name = self.name()?;
+                self.parser.expect_keyword_is(Keyword::AS)?;
+                let query = self.parser.parse_query()?;
+                Ok(Statement::CreateKept { name, replace, detection: false, options: Options::new(), query })
+            }
+            "DETECTION" => {
+                let name = self.name()?;
+                let options = self.options()?;
+                self.parser.expect_keyword_is(Keyword::AS)?;
+                Ok(Statement::CreateKept { name, replace, detection: true, options, query: self.parser.parse_query()? })
+            }
+            "SINK" | "ACTION" => {
+                let name = self.name()?;
+                self.parser.expect_keyword_is(Keyword::FROM)?;
+                let from = self.name()?;
+                let options = self.options()?;
+                Ok(match kind.as_str() {
+                    "SINK" => Statement::CreateSink { name, replace, from, options },
+                    _ => Statement::CreateAction { name, replace, from, options },
+                })
+            }
+            other => Err(self.unknown_kind("CREATE", other).into()),
+        }
+    }
+
+    fn unknown_kind(&self, verb: &str, kind: &str) -> Error {
+        let kinds = ["SOURCE", "TABLE", "VIEW", "MATERIALIZED VIEW", "DETECTION", "SINK", "ACTION"];
+        let error = self.error(format!("{verb} {kind} is not supported"));
+        match did_you_mean(kind, kinds) {
+            Some(kind) => error.hint(format!("did you mean {verb} {kind}?")),
+            None => error.hint(format!("there are {}", kinds.map(|kind| format!("{verb} {kind}")).join(", "))),
+        }
+    }
+
+    fn create_source(&mut self, replace: bool) -> std::result::Result<Statement, Trouble> {
+        let name = self.name()?;
+        self.parser.expect_token(&Token::LParen)?;
+        let (mut fields, mut watermark) = (Vec::new(), None);
+        loop {
+            if self.word(0) == "WATERMARK" && self.word(1) == "FOR" {
+                self.parser.next_token();
+                self.parser.next_token();
+                watermark = Some(self.watermark()?);
+            } else {
+                let column = self.parser.parse_column_def()?;
+                if let Some(option) = column.options.iter().find(|option| !matches!(option.option, ColumnOption::Null)) {
+                    return Err(self
+                        .error(format!("{} on column \"{}\" of a source is not supported", option.option, column.name.value))
+                        .hint("filter in a view; a row that does not fit its types goes to sys.dead_letter")
+                        .into());
+                }
+                fields.push(self.field(&column)?);
+            }
+            if !self.parser.consume_token(&Token::Comma) {
+                break;
+            }
+        }
+        self.parser.expect_token(&Token::RParen)?;
+        let options = self.options()?;
+        self.check_columns(&fields)?;
+        if let Some((column, _)) = &watermark {
+            self.check_watermark(column, &fields)?;
+        }
+        Ok(Statement::CreateSource { name, replace, schema: Arc::new(Schema::new(fields)), watermark, options })
+    }
+
+    /// `ts AS ts - INTERVAL '30 seconds'`, or `ts AS ts`, or just `ts`.
+    fn watermark(&mut self) -> std::result::Result<(String, i64), Trouble> {
+        let column = self.identifier()?;
+        if !self.parser.parse_keyword(Keyword::AS) {
+            return Ok((column, 0));
+        }
+        let lateness = match self.parser.parse_expr()? {
+            Expr::Identifier(ident) if normal(&ident) == column => Some(0),
+            Expr::BinaryOp { left, op: ast::BinaryOperator::Minus, right } => match (*left, *right) {
+                (Expr::Identifier(ident), Expr::Interval(interval)) if normal(&ident) == column => interval_ms(&interval),
+                _ => None,
+            },
+            _ => None,
+        };
+        let lateness = lateness.ok_or_else(|| {
+            self.error(format!("the watermark of \"{column}\" must lag it by an interval"))
+                .hint(format!("write WATERMARK FOR {column} AS {column} - INTERVAL '30 seconds'"))
+        })?;
+        Ok((column, lateness))
+    }
+
+    fn check_watermark(&self, column: &str, fields: &[Field]) -> std::result::Result<(), Trouble> {
+        let names = fields.iter().map(|field| field.name().as_str());
+        let Some(field) = fields.iter().find(|field| field.name() == column) else {
+            let error = self.error(format!("the watermark's column \"{column}\" is not a column of the source"));
+            return Err(match did_you_mean(column, names) {
+                Some(name) => error.hint(format!("did you mean \"{name}\"?")),
+                None => error,
+            }
+            .into());
+        };
+        match field.data_type() {
+            DataType::Timestamp(TimeUnit::Millisecond, _) => Ok(()),
+            other => Err(self
+                .error(format!("a watermark needs a TIMESTAMP column, and \"{column}\" is {other}"))
+                .hint(format!("declare {column} TIMESTAMP"))
+                .into()),
+        }
+    }
+
+    fn create_table(&mut self, replace: bool) -> std::result::Result<Statement, Trouble> {
+        let name = self.name()?;
+        self.parser.expect_token(&Token::LParen)?;
+        let (mut fields, mut key) = (Vec::new(), Vec::new());
+        loop {
+            if self.word(0) == "PRIMARY" && self.word(1) == "KEY" {
+                self.parser.next_token();
+                self.parser.next_token();
+                self.parser.expect_token(&Token::LParen)?;
+                let columns = self.parser.parse_comma_separated(Parser::parse_identifier)?;
+                key.extend(columns.iter().map(normal));
+                self.parser.expect_token(&Token::RParen)?;
+            } else {
+                let column = self.parser.parse_column_def()?;
+                let mut nullable = true;
+                for option in &column.options {
+                    match &option.option {
+                        ColumnOption::Null => {}
+                        ColumnOption::NotNull => nullable = false,
+                        ColumnOption::PrimaryKey(_) => key.push(normal(&column.name)),
+                        other => {
+                            return Err(self.error(format!("{other} on column \"{}\" is not supported", column.name.value)).into());
+                        }
+                    }
+                }
+                let field = self.field(&column)?;
+                fields.push(field.with_nullable(nullable));
+            }
+            if !self.parser.consume_token(&Token::Comma) {
+                break;
+            }
+        }
+        self.parser.expect_token(&Token::RParen)?;
+        self.check_columns(&fields)?;
+        if let Some(column) = key.iter().find(|column| !fields.iter().any(|field| field.name() == *column)) {
+            return Err(self.error(format!("the primary key's column \"{column}\" is not a column of the table")).into());
+        }
+        Ok(Statement::CreateTable { name, replace, schema: Arc::new(Schema::new(fields)), key })
+    }
+
+    fn check_columns(&self, fields: &[Field]) -> std::result::Result<(), Trouble> {
+        let twice = fields.iter().enumerate().find(|(i, field)| fields[..*i].iter().any(|other| other.name() == field.name()));
+        match twice {
+            Some((_, field)) => Err(self.error(format!("column \"{}\" is declared twice", field.name())).into()),
+            None if fields.is_empty() => Err(self.error("a relation needs at least one column").into()),
+            None => Ok(()),
+        }
+    }
+
+    fn field(&self, column: &ColumnDef) -> std::result::Result<Field, Trouble> {
+        let data_type = arrow_type(&column.data_type).ok_or_else(|| {
+            self.error(format!("type {} of column \"{}\" is not supported", column.data_type, column.name.value)).hint(
+                "types are TEXT, BOOLEAN, SMALLINT, INT, BIGINT, REAL, DOUBLE, DECIMAL(p, s), DATE, TIMESTAMP and T[]",
+            )
+        })?;
+        Ok(Field::new(normal(&column.name), data_type, true))
+    }
+
+    /// `WITH (key = 'value', …)`, or nothing.
+    fn options(&mut self) -> std::result::Result<Options, Trouble> {
+        let mut options = Options::new();
+        if !self.parser.parse_keyword(Keyword::WITH) {
+            return Ok(options);
+        }
+        self.parser.expect_token(&Token::LParen)?;
+        loop {
+            let mut key = self.identifier()?;
+            while self.parser.consume_token(&Token::Period) {
+                key = format!("{key}.{}", self.parser.parse_identifier()?.value);
+            }
+            self.parser.expect_token(&Token::Eq)?;
+            let value = match self.parser.next_token().token {
+                Token::SingleQuotedString(value) | Token::EscapedStringLiteral(value) | Token::Number(value, _) => value,
+                Token::Word(word) if matches!(word.keyword, Keyword::TRUE | Keyword::FALSE) => word.value.to_lowercase(),
+                other => {
+                    return Err(self
+                        .error(format!("option \"{key}\" has the value {other}, which is no literal"))
+                        .hint(format!("write {key} = '…'"))
+                        .into());
+                }
+            };
+            if options.insert(key.clone(), value).is_some() {
+                return Err(self.error(format!("option \"{key}\" is given twice")).into());
+            }
+            if !self.parser.consume_token(&Token::Comma) {
+                break;
+            }
+        }
+        self.parser.expect_token(&Token::RParen)?;
+        Ok(options)
+    }
+
+    fn drop(&mut self) -> std::result::Result<Statement, Trouble> {
+        self.parser.next_token();
+        let mut kind = self.next_word();
+        if kind == "MATERIALIZED" {
+            self.parser.expect_keyword_is(Keyword::VIEW)?;
+            kind = "MATERIALIZED VIEW".into();
+        }
+        if !["SOURCE", "TABLE", "VIEW", "MATERIALIZED VIEW", "DETECTION", "SINK", "ACTION"].contains(&kind.as_str()) {
+            return Err(self.unknown_kind("DROP", &kind).into());
+        }
+        let if_exists = self.parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
+        Ok(Statement::Drop { kind, name: self.name()?, if_exists })
+    }
+
+    fn explain(&mut self) -> std::result::Result<Statement, Trouble> {
+        self.parser.next_token();
+        if matches!(self.word(0).as_str(), "SELECT" | "WITH" | "VALUES" | "(") {
+            return Ok(Statement::Explain { query: self.parser.parse_query()? });
+        }
+        for words in [&["MATERIALIZED", "VIEW"][..], &["VIEW"], &["DETECTION"]] {
+            if words.iter().enumerate().all(|(i, word)| self.word(i) == *word) {
+                words.iter().for_each(|_| drop(self.parser.next_token()));
+                break;
+            }
+        }
+        Ok(Statement::ExplainNamed { name: self.name()? })
+    }
+
+    fn name(&mut self) -> std::result::Result<String, Trouble> {
+        let ObjectName(parts) = self.parser.parse_object_name(false)?;
+        match &parts[..] {
+            [part] => part.as_ident().map(normal).ok_or_else(|| self.error("a name must be an identifier").into()),
+            [schema, part] if schema.as_ident().map(normal).as_deref() == Some("public") => {
+                part.as_ident().map(normal).ok_or_else(|| self.error("a name must be an identifier").into())
+            }
+            _ => {
+                let name = ObjectName(parts);
+                Err(self.error(format!("{name} names a schema, and there is only one")).hint("leave the schema away").into())
+            }
+        }
+    }
+
+    fn identifier(&mut self) -> std::result::Result<String, Trouble> {
+        Ok(normal(&self.parser.parse_identifier()?))
+    }
+
+    fn word(&self, ahead: usize) -> String {
+        match self.parser.peek_nth_token(ahead).token {
+            Token::Word(word) if word.quote_style.is_none() => word.value.to_uppercase(),
+            other => other.to_string(),
+        }
+    }
+
+    fn next_word(&mut self) -> String {
+        let word = self.word(0);
+        self.parser.next_token();
+        word
+    }
+
+    fn rest(&mut self) -> String {
+        let mut words = Vec::new();
+        while self.parser.peek_token().token != Token::EOF {
+            words.push(self.parser.next_token().token.to_string());
+        }
+        words.join(" ").to_lowercase()
+    }
+
+    /// An error at the word the parser is at.
+    fn error(&self, message: impl Into<String>) -> Error {
+        let at = self.parser.peek_token().span.start;
+        let at = if at.line == 0 { self.tokens.last().map_or(at, |token| token.span.end) } else { at };
+        Error::user(message).at(self.file, at.line, at.column)
+    }
+
+    fn placed(&self, trouble: Trouble) -> Error {
+        let message = match trouble {
+            Trouble::Ours(error) => return error,
+            Trouble::Parser(ParserError::RecursionLimitExceeded) => {
+                return self.error("the query is nested too deeply").hint("name the inner queries with CREATE VIEW");
+            }
+            Trouble::Parser(ParserError::ParserError(message) | ParserError::TokenizerError(message)) => message,
+        };
+        // sqlparser ends its messages with the place; ours goes in front.
+        let (text, place) = match message.split_once(" at Line: ") {
+            Some((text, place)) => (text.to_string(), place.split_once(", Column: ").map(|(l, c)| (l.to_string(), c.to_string()))),
+            None => (message, None),
+        };
+        let mut text = text;
+        if let Some(first) = text.get(..1).map(str::to_lowercase) {
+            text.replace_range(..1, &first);
+        }
+        match place.and_then(|(line, column)| Some((line.parse().ok()?, column.parse().ok()?))) {
+            Some((line, column)) if 0 < line => Error::user(text).at(self.file, line, column),
+            _ => self.error(text),
+        }
+    }
+}
+
+enum Trouble {
+    Ours(Error),
+    Parser(ParserError),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Ours(error)
+    }
+}
+
+impl From<ParserError> for Trouble {
+    fn from(error: ParserError) -> Self {
+        Self::Parser(error)
+    }
+}
+
+/// Postgres folds unquoted names to lower case.
+pub fn normal(ident: &ast::Ident) -> String {
+    match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    }
+}
+
+/// Milliseconds of a literal interval without months.
+pub fn interval_ms(interval: &ast::Interval) -> Option<i64> {
+    use datafusion::common::ScalarValue;
+    let Expr::Value(value) = interval.value.as_ref() else { return None };
+    let mut text = match &value.value {
+        ast::Value::SingleQuotedString(text) => text.clone(),
+        ast::Value::Number(text, _) => text.clone(),
+        _ => return None,
+    };
+    if let Some(unit) = &interval.leading_field {
+        text = format!("{text} {unit}");
+    }
+    let parsed = arrow::compute::kernels::cast_utils::parse_interval_month_day_nano(&text).ok()?;
+    let ScalarValue::IntervalMonthDayNano(Some(value)) = ScalarValue::IntervalMonthDayNano(Some(parsed)) else { return None };
+    (value.months == 0).then(|| i64::from(value.days) * 86_400_000 + value.nanoseconds / 1_000_000)
+}
+
+/// TIMESTAMP is in milliseconds, as ticks and watermarks are.
+pub fn arrow_type(data_type: &ast::DataType) -> Option<DataType> {
+    use ast::DataType as Sql;
+    Some(match data_type {
+        Sql::Text | Sql::Varchar(_) | Sql::CharVarying(_) | Sql::CharacterVarying(_) | Sql::Char(_) | Sql::Character(_) | Sql::String(_) => DataType::Utf8,
+        Sql::Bool | Sql::Boolean => DataType::Boolean,
+        Sql::TinyInt(_) => DataType::Int8,
+        Sql::SmallInt(_) | Sql::Int2(_) => DataType::Int16,
+        Sql::Int(_) | Sql::Integer(_) | Sql::Int4(_) => DataType::Int32,
+        Sql::BigInt(_) | Sql::Int8(_) => DataType::Int64,
+        Sql::Real | Sql::Float4 => DataType::Float32,
+        Sql::Double(_) | Sql::DoublePrecision | Sql::Float8 | Sql::Float(_) | Sql::Float64 => DataType::Float64,
+        Sql::Decimal(info) | Sql::Numeric(info) | Sql::Dec(info) => match info {
+            ast::ExactNumberInfo::None => DataType::Decimal128(38, 10),
+            ast::ExactNumberInfo::Precision(p) => DataType::Decimal128(u8::try_from(*p).ok().filter(|p| (1..=38).contains(p))?, 0),
+            ast::ExactNumberInfo::PrecisionAndScale(p, s) => {
+                let precision = u8::try_from(*p).ok().filter(|p| (1..=38).contains(p))?;
+                let scale = i8::try_from(*s).ok().filter(|s| 0 <= *s && *s as u8 <= precision)?;
+                DataType::Decimal128(precision, scale)
+            }
+        },
+        Sql::Date => DataType::Date32,
+        Sql::Timestamp(_, _) | Sql::Datetime(_) => DataType::Timestamp(TimeUnit::Millisecond, None),
+        Sql::Array(ast::ArrayElemTypeDef::SquareBracket(inner, _) | ast::ArrayElemTypeDef::AngleBracket(inner)) => {
+            DataType::List(Arc::new(Field::new("item", arrow_type(inner)?, true)))
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(text: &str) -> Result<Statement> {
+        parse(text, "t.sql").map(|mut statements| statements.remove(0).statement)
+    }
+
+    fn message(text: &str) -> String {
+        match parse(text, "t.sql") {
+            Ok(_) => "accepted".into(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_source_has_columns_a_watermark_and_options() {
+        let text = "CREATE SOURCE s (a TEXT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '30 seconds') WITH (connector = 'file', header.x = 'y')";
+        let Ok(Statement::CreateSource { name, schema, watermark, options, .. }) = one(text) else { panic!("{}", message(text)) };
+        assert_eq!(name, "s");
+        assert_eq!(schema.fields().len(), 2);
+        assert_eq!(watermark, Some(("ts".into(), 30_000)));
+        assert_eq!(options.get("header.x").map(String::as_str), Some("y"));
+    }
+
+    #[test]
+    fn errors_have_places_and_ways_out() {
+        assert_eq!(message("CREATE SORCE s (a TEXT)"), "t.sql:1:14: CREATE SORCE is not supported\nhint: did you mean CREATE SOURCE?");
+        assert!(message("\nCREATE SOURCE s (ts TEXT, WATERMARK FOR ts AS ts)").contains("needs a TIMESTAMP column"));
+        assert!(message("SELECT FROM WHERE").starts_with("t.sql:1:"));
+        assert!(message("CREATE TABLE t (a INT, a TEXT)").contains("declared twice"));
+    }
+
+    #[test]
+    fn depth_is_refused_before_there_is_a_tree() {
+        let nested = format!("SELECT {}1{}", "(".repeat(10_000), ")".repeat(10_000));
+        assert!(message(&nested).contains("nested 10000 deep"));
+        assert!(message(&format!("SELECT 1{}", "+1".repeat(10_000))).contains("10000 operators"));
+        assert!(message(&format!("SELECT {}1", "- ".repeat(10_000))).contains("operators"));
+    }
+}

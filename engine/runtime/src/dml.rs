@@ -1,0 +1,174 @@
+//! INSERT, UPDATE and DELETE on tables: read what they say as queries, then write rows.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options, concat_batches};
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::util::display::FormatOptions;
+use datafusion::sql::sqlparser::ast::{self, FromTable, Query, TableFactor, TableObject, TableWithJoins};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use tidegate_plan::statement::normal;
+use tidegate_types::error::{Error, Result, did_you_mean};
+
+use crate::coordinator::Write;
+use crate::engine::{Engine, Response};
+use crate::read;
+
+/// What to write, and Postgres' tag for it.
+pub async fn evaluate(engine: &Engine, statement: &ast::Statement) -> Result<(Write, String)> {
+    match statement {
+        ast::Statement::Insert(insert) => self::insert(engine, insert).await,
+        ast::Statement::Update(update) => self::update(engine, update).await,
+        ast::Statement::Delete(delete) => self::delete(engine, delete).await,
+        other => Err(Error::unsupported(other, "use INSERT, UPDATE or DELETE")),
+    }
+}
+
+async fn insert(engine: &Engine, insert: &ast::Insert) -> Result<(Write, String)> {
+    if insert.on.is_some() || insert.returning.is_some() {
+        return Err(Error::unsupported("INSERT with ON CONFLICT or RETURNING", "UPDATE the rows that are there, then INSERT the others"));
+    }
+    let TableObject::TableName(name) = &insert.table else {
+        return Err(Error::unsupported("INSERT into a function", "insert into a table"));
+    };
+    let (table, schema) = table(engine, &name.to_string()).await?;
+    let Some(source) = &insert.source else {
+        return Err(Error::unsupported("INSERT without VALUES or SELECT", "say the rows"));
+    };
+    let rows = rows_of(engine, source).await?;
+    let columns: Vec<String> = match insert.columns.is_empty() {
+        true => schema.fields().iter().map(|field| field.name().clone()).collect(),
+        false => insert.columns.iter().map(|column| column.0.last().and_then(|part| part.as_ident()).map(normal).unwrap_or_default()).collect(),
+    };
+    if rows.num_columns() != columns.len() && (!insert.columns.is_empty() || columns.len() < rows.num_columns()) {
+        return Err(Error::user(format!("INSERT has {} expressions and {} columns", rows.num_columns(), columns.len())));
+    }
+    let unknown = columns.iter().find(|column| schema.column_with_name(column).is_none());
+    if let Some(column) = unknown {
+        let error = Error::user(format!("column \"{column}\" does not exist in table \"{table}\""));
+        return Err(match did_you_mean(column, schema.fields().iter().map(|field| field.name().as_str())) {
+            Some(close) => error.hint(format!("did you mean \"{close}\"?")),
+            None => error,
+        });
+    }
+    let fitted = schema.fields().iter().map(|field| {
+        let position = columns.iter().position(|column| column == field.name()).filter(|i| *i < rows.num_columns());
+        match position {
+            Some(i) => fit(rows.column(i), field.data_type(), field.name()),
+            None => Ok(new_null_array(field.data_type(), rows.num_rows())),
+        }
+    });
+    let insert = batch(&schema, fitted.collect::<Result<_>>()?)?;
+    let tag = format!("INSERT 0 {}", insert.num_rows());
+    Ok((Write { table, delete: RecordBatch::new_empty(schema), insert }, tag))
+}
+
+async fn update(engine: &Engine, update: &ast::Update) -> Result<(Write, String)> {
+    if update.from.is_some() || update.returning.is_some() {
+        return Err(Error::unsupported("UPDATE with FROM or RETURNING", "use a subquery in SET or WHERE"));
+    }
+    let name = plain_table(&update.table)?;
+    let (table, schema) = table(engine, &name).await?;
+    let mut news: Vec<String> = schema.fields().iter().map(|field| quoted(field.name())).collect();
+    for assignment in &update.assignments {
+        let ast::AssignmentTarget::ColumnName(target) = &assignment.target else {
+            return Err(Error::unsupported("UPDATE of several columns at once", "assign them one by one"));
+        };
+        let column = target.0.last().and_then(|part| part.as_ident()).map(normal).unwrap_or_default();
+        let Some((i, _)) = schema.column_with_name(&column) else {
+            return Err(Error::user(format!("column \"{column}\" does not exist in table \"{table}\"")));
+        };
+        news[i] = format!("({})", assignment.value);
+    }
+    let width = schema.fields().len();
+    let olds: Vec<String> = schema.fields().iter().enumerate().map(|(i, field)| format!("{} AS old_{i}", quoted(field.name()))).collect();
+    let news: Vec<String> = news.iter().enumerate().map(|(i, expr)| format!("{expr} AS new_{i}")).collect();
+    let condition = update.selection.as_ref().map(|selection| format!(" WHERE {selection}")).unwrap_or_default();
+    let sql = format!("SELECT {}, {} FROM {}{condition}", olds.join(", "), news.join(", "), update.table);
+    let rows = rows_of(engine, &*reparsed(&sql)?).await?;
+    let delete = batch(&schema, rows.columns()[..width].to_vec())?;
+    let fitted = schema.fields().iter().enumerate().map(|(i, field)| fit(rows.column(width + i), field.data_type(), field.name()));
+    let insert = batch(&schema, fitted.collect::<Result<_>>()?)?;
+    let tag = format!("UPDATE {}", insert.num_rows());
+    Ok((Write { table, delete, insert }, tag))
+}
+
+async fn delete(engine: &Engine, delete: &ast::Delete) -> Result<(Write, String)> {
+    let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
+    let [from] = &from[..] else {
+        return Err(Error::unsupported("DELETE from several tables", "delete from one at a time"));
+    };
+    if delete.using.is_some() || delete.returning.is_some() {
+        return Err(Error::unsupported("DELETE with USING or RETURNING", "use a subquery in WHERE"));
+    }
+    let (table, schema) = table(engine, &plain_table(from)?).await?;
+    let columns: Vec<String> = schema.fields().iter().map(|field| quoted(field.name())).collect();
+    let condition = delete.selection.as_ref().map(|selection| format!(" WHERE {selection}")).unwrap_or_default();
+    let rows = rows_of(engine, &*reparsed(&format!("SELECT {} FROM {from}{condition}", columns.join(", ")))?).await?;
+    let gone = batch(&schema, rows.columns().to_vec())?;
+    let tag = format!("DELETE {}", gone.num_rows());
+    Ok((Write { table, delete: gone, insert: RecordBatch::new_empty(schema) }, tag))
+}
+
+fn plain_table(table: &TableWithJoins) -> Result<String> {
+    match &table.relation {
+        TableFactor::Table { name, .. } if table.joins.is_empty() => Ok(name.to_string()),
+        other => Err(Error::unsupported(format!("a change to {other}"), "change one table at a time")),
+    }
+}
+
+async fn table(engine: &Engine, name: &str) -> Result<(String, SchemaRef)> {
+    let wanted = name.trim_matches('"').to_string();
+    let wanted = if name.starts_with('"') { wanted } else { wanted.to_lowercase() };
+    let relations = engine.relations();
+    match relations.iter().find(|relation| relation.name == wanted) {
+        Some(relation) if relation.kind == "table" => Ok((wanted, Arc::clone(&relation.schema))),
+        Some(relation) => Err(Error::user(format!("{} \"{wanted}\" cannot be written", relation.kind)).hint("only tables can: CREATE TABLE")),
+        None => {
+            let error = Error::user(format!("table \"{wanted}\" does not exist"));
+            Err(match did_you_mean(&wanted, relations.iter().map(|relation| relation.name.as_str())) {
+                Some(close) => error.hint(format!("did you mean \"{close}\"?")),
+                None => error,
+            })
+        }
+    }
+}
+
+async fn rows_of(engine: &Engine, query: &Query) -> Result<RecordBatch> {
+    match read::query(engine, query).await? {
+        Response::Rows { batches, schema, .. } => concat_batches(&schema, &batches).map_err(|error| Error::engine(error.to_string())),
+        Response::Done { tag } => Err(Error::engine(format!("a query answered {tag}"))),
+    }
+}
+
+fn reparsed(sql: &str) -> Result<Box<Query>> {
+    let parsed = Parser::new(&PostgreSqlDialect {}).try_with_sql(sql).and_then(|mut parser| parser.parse_query());
+    parsed.map_err(|error| Error::engine(format!("{sql} does not parse: {error}")))
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn fit(column: &ArrayRef, data_type: &arrow::datatypes::DataType, name: &str) -> Result<ArrayRef> {
+    let options = CastOptions { safe: false, format_options: FormatOptions::default() };
+    cast_with_options(column, data_type, &options)
+        .map_err(|error| Error::user(format!("column \"{name}\" is {data_type}: {}", error.to_string().to_lowercase())))
+}
+
+fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>) -> Result<RecordBatch> {
+    RecordBatch::try_new(Arc::clone(schema), columns).map_err(|error| {
+        let text = error.to_string();
+        match text.contains("non-nullable") {
+            true => Error::user(format!("NULL in a NOT NULL column: {}", not_null_columns(schema))),
+            false => Error::user(text),
+        }
+    })
+}
+
+fn not_null_columns(schema: &Schema) -> String {
+    let names: Vec<&str> = schema.fields().iter().filter(|field| !field.is_nullable()).map(|field| field.name().as_str()).collect();
+    names.join(", ")
+}

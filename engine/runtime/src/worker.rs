@@ -1,0 +1,238 @@
+//! A timely worker: takes commands in order, steps its dataflows, reports closed ticks.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use crossbeam_channel::{Receiver, TryRecvError};
+use differential_dataflow::trace::TraceReader;
+use tidegate_operators::arrange::{Layout, Trace, arrange, read_at, rows_of};
+use tidegate_operators::stream::{ErrorRow, Errors, Rows, Timed, Watermarks};
+use tidegate_plan::NodeRef;
+use tidegate_types::{Delta, Tick};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::core::input::Handle as InputHandle;
+use timely::dataflow::operators::generic::operator::Operator;
+use timely::dataflow::operators::{Input, Probe, probe};
+use timely::progress::Antichain;
+use timely::worker::Worker;
+
+use crate::render::Renderer;
+
+/// What a dataflow computes and what becomes of it. All workers build the same.
+#[derive(Clone)]
+pub struct DataflowSpec {
+    pub name: String,
+    pub node: NodeRef,
+    /// Relations whose rows are pushed in, with their schemas.
+    pub inputs: Vec<(String, SchemaRef)>,
+    /// Relations whose arrangements are imported.
+    pub imports: Vec<String>,
+    /// Keep the rows: readable, and importable by later dataflows.
+    pub export: bool,
+    /// Report each tick's changes.
+    pub capture: bool,
+}
+
+/// In order, from the one bridge.
+#[derive(Clone)]
+pub enum Command {
+    Create(Arc<DataflowSpec>),
+    Drop { name: String },
+    /// Rows of `relation` at the open tick, for all its readers or for one.
+    Rows { relation: String, reader: Option<String>, timed: Timed<Tick> },
+    /// No more rows for ticks up to this one.
+    Close { tick: Tick, watermarks: Arc<[Option<i64>]>, compact: Tick },
+    /// Rows of several relations at a closed tick, this worker's share.
+    Read { names: Vec<String>, tick: Tick, reply: crossbeam_channel::Sender<Vec<Delta>> },
+    Stop,
+}
+
+/// A closed tick, from one worker.
+pub struct Report {
+    pub tick: Tick,
+    /// Per captured dataflow, its changes by tick, up to `tick`.
+    pub changes: Vec<(String, Tick, Vec<Delta>)>,
+    /// Per dataflow, its errors.
+    pub errors: Vec<(String, Vec<(ErrorRow, i64)>)>,
+}
+
+/// How long a worker without work sleeps before it looks again; commands wake it.
+const PARK: Duration = Duration::from_millis(20);
+
+/// Runs until `Stop`.
+pub fn run(worker: &mut Worker, commands: &Receiver<Command>, report: impl Fn(Report)) {
+    let mut state = State { dataflows: BTreeMap::new(), watermarks: Watermarks::default(), closing: None, open: 0 };
+    loop {
+        loop {
+            match commands.try_recv() {
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return state.stop(worker),
+                Ok(command) => state.apply(worker, command),
+                Err(TryRecvError::Empty) => break,
+            }
+        }
+        worker.step_or_park(Some(PARK));
+        state.report_closed(&report);
+    }
+}
+
+struct State {
+    dataflows: BTreeMap<String, Running>,
+    watermarks: Watermarks,
+    /// The tick that is closed at the inputs but not yet known to have passed all operators.
+    closing: Option<Tick>,
+    /// Inputs are at this time.
+    open: Tick,
+}
+
+struct Running {
+    index: usize,
+    inputs: HashMap<String, InputHandle<Tick, CapacityContainerBuilder<Vec<Timed<Tick>>>>>,
+    probe: probe::Handle<Tick>,
+    errors: Errors,
+    export: Option<(Trace<Tick>, Arc<Layout>)>,
+    captured: Option<Captured>,
+}
+
+type Captured = Rc<RefCell<BTreeMap<Tick, Vec<Delta>>>>;
+
+impl State {
+    fn apply(&mut self, worker: &mut Worker, command: Command) {
+        match command {
+            Command::Create(spec) => {
+                let running = self.build(worker, &spec);
+                self.dataflows.insert(spec.name.clone(), running);
+            }
+            Command::Drop { name } => {
+                if let Some(running) = self.dataflows.remove(&name) {
+                    let index = running.index;
+                    drop(running);
+                    worker.drop_dataflow(index);
+                }
+            }
+            Command::Rows { relation, reader, timed } => {
+                for (name, running) in &mut self.dataflows {
+                    if reader.as_ref().is_none_or(|reader| reader == name)
+                        && let Some(input) = running.inputs.get_mut(&relation)
+                    {
+                        input.send(timed.clone());
+                        input.flush();
+                    }
+                }
+                // Rows flow while their tick is still open; only its end waits for the close.
+                worker.step();
+            }
+            Command::Close { tick, watermarks, compact } => self.close(tick, watermarks, compact),
+            Command::Read { names, tick, reply } => {
+                let read = |name: &String| {
+                    let (trace, layout) = self.dataflows.get_mut(name).and_then(|running| running.export.as_mut()).expect("the bridge names readable relations");
+                    read_at(trace, layout, tick)
+                };
+                // A reader that gave up is no concern of ours.
+                let _ = reply.send(names.iter().map(read).collect());
+            }
+            Command::Stop => unreachable!("handled by the loop"),
+        }
+    }
+
+    fn close(&mut self, tick: Tick, watermarks: Arc<[Option<i64>]>, compact: Tick) {
+        self.watermarks.set(tick, watermarks);
+        self.watermarks.forget_before(compact);
+        self.open = tick + 1;
+        let frontier = Antichain::from_elem(compact);
+        for running in self.dataflows.values_mut() {
+            running.inputs.values_mut().for_each(|input| input.advance_to(tick + 1));
+            if let Some((trace, _)) = &mut running.export {
+                trace.set_logical_compaction(frontier.borrow());
+                trace.set_physical_compaction(frontier.borrow());
+            }
+        }
+        self.closing = Some(tick);
+    }
+
+    fn report_closed(&mut self, report: &impl Fn(Report)) {
+        let Some(tick) = self.closing else { return };
+        if self.dataflows.values().any(|running| running.probe.less_equal(&tick)) {
+            return;
+        }
+        self.closing = None;
+        let mut changes = Vec::new();
+        let mut errors = Vec::new();
+        for (name, running) in &self.dataflows {
+            let failed = running.errors.take_through(tick);
+            if !failed.is_empty() {
+                errors.push((name.clone(), failed));
+            }
+            if let Some(captured) = &running.captured {
+                let mut captured = captured.borrow_mut();
+                let later = captured.split_off(&(tick + 1));
+                let done = std::mem::replace(&mut *captured, later);
+                changes.extend(done.into_iter().map(|(tick, deltas)| (name.clone(), tick, deltas)));
+            }
+        }
+        report(Report { tick, changes, errors });
+    }
+
+    fn build(&mut self, worker: &mut Worker, spec: &DataflowSpec) -> Running {
+        let index = worker.next_dataflow_index();
+        let errors = Errors::default();
+        let watermarks = self.watermarks.clone();
+        let mut inputs = HashMap::new();
+        let mut probe = probe::Handle::new();
+        let captured: Option<Captured> = spec.capture.then(Captured::default);
+        let layout = Arc::new(Layout::whole(Arc::clone(&spec.node.schema)));
+        let dataflows = &mut self.dataflows;
+        let export = worker.dataflow_named::<Tick, _, _>(&spec.name, |scope| {
+            let mut relations: HashMap<String, Rows<Tick>> = HashMap::new();
+            for (name, _) in &spec.inputs {
+                let (handle, rows) = scope.new_input::<Vec<Timed<Tick>>>();
+                inputs.insert(name.clone(), handle);
+                relations.insert(name.clone(), rows);
+            }
+            for name in &spec.imports {
+                let (trace, layout) = dataflows.get_mut(name).and_then(|running| running.export.as_mut()).expect("the catalog knows what is kept");
+                let arranged = trace.import_named(scope, name);
+                relations.insert(name.clone(), rows_of(arranged, Arc::clone(layout)));
+            }
+            let rows = Renderer::new(scope, errors.clone(), watermarks, relations).render(&spec.node);
+            let rows = match &captured {
+                Some(captured) => capture(rows, Rc::clone(captured)),
+                None => rows,
+            };
+            if !spec.export {
+                rows.probe_with(&mut probe);
+                return None;
+            }
+            let arranged = arrange(rows, Arc::clone(&layout), false, "View");
+            arranged.stream.probe_with(&mut probe);
+            Some((arranged.trace, layout))
+        });
+        for input in inputs.values_mut() {
+            input.advance_to(self.open);
+        }
+        Running { index, inputs, probe, errors, export, captured }
+    }
+
+    fn stop(self, worker: &mut Worker) {
+        let indices: Vec<usize> = self.dataflows.values().map(|running| running.index).collect();
+        drop(self);
+        indices.into_iter().for_each(|index| worker.drop_dataflow(index));
+    }
+}
+
+fn capture<'scope>(rows: Rows<'scope, Tick>, captured: Captured) -> Rows<'scope, Tick> {
+    rows.unary(Pipeline, "Capture", move |_, _| {
+        move |input, output| {
+            input.for_each(|cap, data| {
+                for timed in data.iter() {
+                    captured.borrow_mut().entry(timed.time).or_default().push(timed.delta.clone());
+                }
+                output.session(&cap).give_container(data);
+            });
+        }
+    })
+}

@@ -1,0 +1,385 @@
+//! What users type.
+//!
+//! Exit codes: 0 good, 1 the user's input is wrong, 2 the engine failed.
+//! `TIDEGATE_LOG` says what is logged, to standard error: `warn` by default.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use tidegate_connectors::{Inbox, Registry};
+use tidegate_runtime::{Config, Engine, Response};
+use tidegate_types::error::{Error, Fault, Result};
+use tidegate_types::time::WallClock;
+use tracing_subscriber::EnvFilter;
+
+use crate::demo::{self, DemoOptions};
+use crate::generator::ServerConnectors;
+use crate::output::{self, print};
+use crate::pack::Pack;
+use crate::test::{self, TestOptions};
+use crate::{http, interrupted, pg};
+
+const LISTEN_HTTP: &str = "127.0.0.1:7470";
+const LISTEN_PG: &str = "127.0.0.1:7471";
+
+/// Tidegate turns streams into settled findings, and findings into actions.
+#[derive(Parser)]
+#[command(name = "tidegate", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Watch three pilots being attacked, on generated streams; nothing else needed
+    Demo(Demo),
+    /// Run a pack until interrupted
+    Run(Run),
+    /// Run a pack until its bounded inputs are spent and settled, then answer a query
+    Query(Query),
+    /// Parse, plan and type-check a pack, and say what bounds its state; no side effects
+    Check(Check),
+    /// Run the tests beside a pack's .sql files
+    Test(Test),
+    /// Print the plan of one of a pack's views
+    Explain(Explain),
+    /// Print the CREATE SOURCE for a file
+    Infer(Infer),
+}
+
+#[derive(Args)]
+struct EngineArgs {
+    /// Threads that compute (1 to 64)
+    #[arg(long, default_value_t = workers_default(), value_parser = workers)]
+    workers: usize,
+    /// Pace of commits, such as 50ms
+    #[arg(long, default_value = "50ms", value_parser = duration)]
+    tick: Duration,
+    /// Folder for durable state (there is none yet: refused)
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+}
+
+impl EngineArgs {
+    /// Errors: an option whose meaning is not there yet.
+    fn check(&self) -> Result<()> {
+        match &self.data_dir {
+            None => Ok(()),
+            Some(path) => Err(Error::user(format!("--data-dir {}: durable state is not there yet", path.display()))
+                .hint("leave the option out; state is kept in memory")),
+        }
+    }
+}
+
+#[derive(Args)]
+struct Demo {
+    /// Decides the story
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+    /// How long the story is told; each second tells 12 minutes
+    #[arg(long = "for", default_value = "30s", value_parser = duration)]
+    duration: Duration,
+    /// Clean events per second
+    #[arg(long, default_value_t = 2000.0)]
+    rate: f64,
+    /// A line per second and no screen control, for logs
+    #[arg(long)]
+    plain: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// Where metrics are: an address, or off
+    #[arg(long, default_value = LISTEN_HTTP)]
+    listen_http: Listen,
+    /// Where SQL is, over the Postgres protocol: an address, or off
+    #[arg(long, default_value = LISTEN_PG)]
+    listen_pg: Listen,
+}
+
+#[derive(Args)]
+struct Run {
+    /// Folder of .sql files, with an optional tidegate.toml
+    pack: PathBuf,
+    /// Stop when bounded inputs are spent and settled
+    #[arg(long)]
+    once: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// Where metrics and ingest are: an address, or off [default: 127.0.0.1:7470; off with --once]
+    #[arg(long)]
+    listen_http: Option<Listen>,
+    /// Where SQL is, over the Postgres protocol: an address, or off [default: 127.0.0.1:7471; off with --once]
+    #[arg(long)]
+    listen_pg: Option<Listen>,
+}
+
+#[derive(Args)]
+struct Query {
+    pack: PathBuf,
+    /// The query to answer
+    sql: String,
+    #[arg(long, value_enum, default_value = "table")]
+    format: output::Format,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+#[derive(Args)]
+struct Check {
+    pack: PathBuf,
+}
+
+#[derive(Args)]
+struct Test {
+    /// A pack, a folder of packs, or one .slt file
+    pack: PathBuf,
+    /// Write what is answered into the files; read the diff before committing
+    #[arg(long)]
+    rewrite: bool,
+    /// Threads that compute (1 to 64)
+    #[arg(long, default_value_t = 1, value_parser = workers)]
+    workers: usize,
+}
+
+#[derive(Args)]
+struct Explain {
+    pack: PathBuf,
+    /// The view's name
+    name: String,
+}
+
+#[derive(Args)]
+struct Infer {
+    /// A file of JSON lines, CSV or text
+    path: PathBuf,
+}
+
+/// An address to listen on, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Listen(Option<SocketAddr>);
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let address = text.parse().map_err(|_| "wanted is an address such as 127.0.0.1:7470, or off".to_string());
+        address.map(|address| Self(Some(address)))
+    }
+}
+
+/// Half of the cores: the other half reads, decodes and answers.
+fn workers_default() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)).min(64)
+}
+
+fn workers(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|workers| (1..=64).contains(workers)).ok_or_else(|| "wanted is a number from 1 to 64".into())
+}
+
+/// `250ms`, `30s`, `2m`, `1h`
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let factor_ms = match &text[digits..] {
+        "ms" => Some(1),
+        "s" => Some(1_000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        _ => None,
+    };
+    let number = text[..digits].parse::<u64>().ok().filter(|number| *number > 0);
+    let ms = number.zip(factor_ms).and_then(|(number, factor_ms)| number.checked_mul(factor_ms)).filter(|ms| *ms <= 86_400_000);
+    ms.map(Duration::from_millis).ok_or_else(|| "wanted is a time up to a day, such as 250ms, 30s, 2m or 1h".into())
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Also help and the version come as an "error".
+            let is_wrong = error.use_stderr();
+            return match error.print() {
+                Ok(()) if !is_wrong => ExitCode::SUCCESS,
+                _ => ExitCode::from(1),
+            };
+        }
+    };
+    log_to_stderr(&cli.command);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = runtime
+        .map_err(|error| Error::engine(format!("threads cannot be started: {error}")))
+        .and_then(|runtime| runtime.block_on(execute(cli.command)));
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        match error.fault {
+            Fault::User => ExitCode::from(1),
+            Fault::Engine => ExitCode::from(2),
+        }
+    })
+}
+
+fn log_to_stderr(command: &Command) {
+    // Nothing is written across the demo's screen unless asked for.
+    let is_on_screen = matches!(command, Command::Demo(demo) if !demo.plain && std::io::stdout().is_terminal());
+    let default = if is_on_screen { "off" } else { "warn" };
+    let filter = EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init();
+}
+
+async fn execute(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Demo(args) => demo(args).await,
+        Command::Run(args) => run(args).await,
+        Command::Query(args) => query(args).await,
+        Command::Check(args) => check(&args.pack),
+        Command::Test(Test { pack, rewrite, workers }) => test::run(TestOptions { pack, workers, rewrite }).await,
+        Command::Explain(args) => explain(&args),
+        Command::Infer(args) => print(&tidegate_connectors::infer(&args.path)?).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+async fn demo(args: Demo) -> Result<ExitCode> {
+    args.engine.check()?;
+    let options = DemoOptions {
+        seed: args.seed,
+        duration: args.duration,
+        rate: args.rate,
+        plain: args.plain,
+        workers: args.engine.workers,
+        tick: args.engine.tick,
+        listen_http: args.listen_http.0,
+        listen_pg: args.listen_pg.0,
+    };
+    demo::run(options).await
+}
+
+async fn run(args: Run) -> Result<ExitCode> {
+    args.engine.check()?;
+    let pack = Pack::load(&args.pack)?;
+    let inbox = Inbox::default();
+    let engine = start(&pack, &args.engine, args.once, inbox.clone())?;
+    let otherwise = |address: &str| if args.once { Ok(Listen(None)) } else { address.parse().map_err(Error::engine) };
+    if let Some(listen) = args.listen_http.map_or_else(|| otherwise(LISTEN_HTTP), Ok)?.0 {
+        let bound = http::serve(engine.clone(), inbox, listen).await?;
+        print(&format!("http://{bound}/metrics\n"))?;
+    }
+    if let Some(listen) = args.listen_pg.map_or_else(|| otherwise(LISTEN_PG), Ok)?.0 {
+        let bound = pg::serve(engine.clone(), listen).await?;
+        print(&format!("postgres://{bound}/tidegate\n"))?;
+    }
+    load(&engine, &pack).await?;
+    let is_good = if args.once {
+        settle(&engine).await?
+    } else {
+        interrupted().await;
+        true
+    };
+    engine.shutdown().await?;
+    Ok(code(is_good))
+}
+
+async fn query(args: Query) -> Result<ExitCode> {
+    args.engine.check()?;
+    let pack = Pack::load(&args.pack)?;
+    let engine = start(&pack, &args.engine, true, Inbox::default())?;
+    load(&engine, &pack).await?;
+    let is_settled = settle(&engine).await?;
+    if is_settled {
+        match engine.execute(&args.sql, "query").await?.pop() {
+            Some(Response::Rows { batches, schema, .. }) => print(&output::format(args.format, &schema, &batches)?)?,
+            Some(Response::Done { tag }) => print(&format!("{tag}\n"))?,
+            None => return Err(Error::user("the query is empty").hint("give a SELECT")),
+        }
+    }
+    engine.shutdown().await?;
+    Ok(code(is_settled))
+}
+
+fn check(path: &Path) -> Result<ExitCode> {
+    let pack = Pack::load(path)?;
+    let connectors = Arc::new(ServerConnectors::new(Registry::new(Inbox::default())));
+    for line in tidegate_runtime::check(&pack.files, pack.variables, connectors)? {
+        print(&format!("{line}\n"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn explain(args: &Explain) -> Result<ExitCode> {
+    let pack = Pack::load(&args.pack)?;
+    let connectors = Arc::new(ServerConnectors::new(Registry::new(Inbox::default())));
+    let plan = tidegate_runtime::explain(&pack.files, pack.variables, connectors, &args.name)?;
+    print(&format!("{}\n", plan.trim_end()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start(pack: &Pack, args: &EngineArgs, once: bool, inbox: Inbox) -> Result<Engine> {
+    let config = Config {
+        workers: args.workers,
+        tick: args.tick,
+        once,
+        clock: Arc::new(WallClock),
+        folder: pack.folder.clone(),
+        variables: pack.variables.clone(),
+    };
+    Engine::start(config, Arc::new(ServerConnectors::new(Registry::new(inbox))))
+}
+
+async fn load(engine: &Engine, pack: &Pack) -> Result<()> {
+    for (file, sql) in &pack.files {
+        engine.execute(sql, file).await?;
+    }
+    engine.start_sources().await
+}
+
+/// Waits until all is settled. False: someone interrupted it.
+async fn settle(engine: &Engine) -> Result<bool> {
+    tokio::select! {
+        settled = engine.settled() => settled.map(|()| true),
+        () = interrupted() => {
+            eprintln!("error: interrupted before all was settled");
+            Ok(false)
+        }
+    }
+}
+
+fn code(is_good: bool) -> ExitCode {
+    if is_good { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_and_addresses() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
+        for wrong in ["", "30", "0s", "s", "25h", "99999999999999999999s", "1d"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!("off".parse(), Ok(Listen(None)));
+        assert!("localhost".parse::<Listen>().is_err());
+    }
+
+    #[test]
+    fn durable_state_is_refused_until_it_is_there() {
+        let Ok(Cli { command: Command::Run(run) }) = Cli::try_parse_from(["tidegate", "run", "p", "--data-dir", "/d"]) else { panic!() };
+        assert!(run.engine.check().unwrap_err().to_string().contains("durable state is not there yet"));
+    }
+}

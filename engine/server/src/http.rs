@@ -1,0 +1,142 @@
+//! The HTTP door.
+//!
+//! GET  /metrics               Prometheus's text format
+//! GET  /healthz               200 while the process lives
+//! GET  /readyz                200 when the engine is ready, else 503; both say
+//!                             {"ready", "reason", "tick", "lag_ms"}
+//! POST /v1/query              {"sql"} -> {"tick", "columns", "rows"}, read-only,
+//!                             bounds as in [`crate::read`] and [`ROWS_MAX`].
+//!                             400, or 500 where the engine failed:
+//!                             {"error", "hint", "code"}, the code a SQLSTATE
+//! POST /v1/ingest/<source>    rows for a source with connector = 'http'
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::json::StructMode;
+use arrow::json::writer::{JsonArray, WriterBuilder};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use prometheus::TextEncoder;
+use serde::Deserialize;
+use serde_json::json;
+use tidegate_connectors::Inbox;
+use tidegate_runtime::Engine;
+use tidegate_types::error::{Error, Fault, Result};
+
+use crate::read::{Answer, Reader, Refusal};
+
+/// Rows one query may answer here: they are JSON, and in memory at once.
+pub const ROWS_MAX: usize = 100_000;
+
+/// A query is text; beyond this it is a mistake.
+const SQL_BYTES_MAX: usize = 1 << 20;
+
+/// Listens, serves in the background, and returns the address it is bound to.
+pub async fn serve(engine: Engine, inbox: Inbox, listen: SocketAddr) -> Result<SocketAddr> {
+    let (listener, bound) = crate::bind("--listen-http", listen).await?;
+    let router = router(engine, inbox)?;
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!("the HTTP door on {bound} is closed: {error}");
+        }
+    });
+    Ok(bound)
+}
+
+/// All routes.
+pub fn router(engine: Engine, inbox: Inbox) -> Result<Router> {
+    let reader = Arc::new(Reader::new(engine.clone())?);
+    let asked = Router::new().route("/metrics", get(metrics)).route("/readyz", get(ready)).with_state(engine);
+    let queried = Router::new().route("/v1/query", post(query)).layer(DefaultBodyLimit::max(SQL_BYTES_MAX)).with_state(reader);
+    Ok(Router::new().route("/healthz", get(|| async { "ok\n" })).merge(asked).merge(queried).merge(inbox.router()))
+}
+
+async fn metrics(State(engine): State<Engine>) -> Response {
+    match TextEncoder::new().encode_to_string(&engine.registry().gather()) {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics cannot be written: {error}\n")).into_response(),
+    }
+}
+
+async fn ready(State(engine): State<Engine>) -> Response {
+    let health = engine.health();
+    let status = if health.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = json!({ "ready": health.ready, "reason": health.reason, "tick": health.tick, "lag_ms": health.lag_ms });
+    (status, Json(body)).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    sql: String,
+}
+
+async fn query(State(reader): State<Arc<Reader>>, question: Result<Json<Question>, JsonRejection>) -> Result<Response, Refusal> {
+    let Json(question) = question.map_err(|rejection| {
+        let error = Error::user(format!("the body is not a query: {}", rejection.body_text()));
+        Refusal::new("22023", error.hint("send {\"sql\": \"SELECT …\"} as application/json"))
+    })?;
+    let answer = reader.query(&question.sql, ROWS_MAX).await?;
+    told(&answer)
+}
+
+/// The answer as JSON; rows as lists, for two columns may share a name.
+fn told(answer: &Answer) -> Result<Response, Refusal> {
+    let fields = answer.schema.fields();
+    let columns: Vec<_> = fields.iter().map(|field| json!({ "name": field.name(), "type": field.data_type().to_string() })).collect();
+    let body = json!({ "tick": answer.tick, "columns": columns });
+    // The rows are JSON already: they follow as they are.
+    let mut text = body.to_string();
+    text.pop();
+    text.push_str(",\"rows\":");
+    text.push_str(&rows(&answer.batches)?);
+    text.push('}');
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
+}
+
+fn rows(batches: &[RecordBatch]) -> Result<String, Refusal> {
+    let builder = WriterBuilder::new().with_explicit_nulls(true).with_struct_mode(StructMode::ListOnly);
+    let mut writer = builder.build::<_, JsonArray>(Vec::new());
+    let written = batches.iter().try_for_each(|batch| writer.write(batch)).and_then(|()| writer.finish());
+    written.map_err(|error| {
+        let error = Error::user(format!("the rows cannot be written as JSON: {error}"));
+        Refusal::new("0A000", error.hint("cast the column to TEXT"))
+    })?;
+    let bytes = writer.into_inner();
+    // The writer writes nothing at all where there was no batch.
+    Ok(if bytes.is_empty() { "[]".into() } else { String::from_utf8_lossy(&bytes).into_owned() })
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = match self.error.fault {
+            Fault::User => StatusCode::BAD_REQUEST,
+            Fault::Engine => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(json!({ "error": self.error.message, "hint": self.error.hint, "code": self.code }))).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Float64Array, StringArray};
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+
+    #[test]
+    fn rows_are_lists_and_nulls_are_told() {
+        let schema = Arc::new(Schema::new(vec![Field::new("a", DataType::Utf8, true), Field::new("a", DataType::Float64, true)]));
+        let columns: Vec<arrow::array::ArrayRef> =
+            vec![Arc::new(StringArray::from(vec![Some("x"), None])), Arc::new(Float64Array::from(vec![1.5, 2.0]))];
+        let batch = RecordBatch::try_new(schema, columns).unwrap();
+        assert_eq!(rows(&[batch]).unwrap(), r#"[["x",1.5],[null,2.0]]"#);
+        assert_eq!(rows(&[]).unwrap(), "[]");
+    }
+}

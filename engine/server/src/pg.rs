@@ -1,0 +1,376 @@
+//! Read-only SQL over the Postgres wire protocol.
+//!
+//! Protocol  simple and extended, text and binary, cancel; no TLS and no
+//!           passwords yet, so it listens on loopback unless told otherwise
+//! Tick      each statement reads one closed tick, also when it joins views;
+//!           a prepared one is planned once and reads anew at each execution
+//! Bounds    [`CONNECTIONS_MAX`], and those of [`crate::read`]; a client's own
+//!           `statement_timeout` may only be shorter
+//! Refuses   what writes: SQLSTATE 25006. `SET`, `BEGIN`, `COMMIT` and the like
+//!           are answered as drivers expect, and change nothing for others
+
+use std::fmt::Debug;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use datafusion::common::{DFSchema, ParamValues};
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{EmptyRelation, LogicalPlan};
+use datafusion::prelude::SessionContext;
+use datafusion::sql::sqlparser::ast::Statement;
+use datafusion::sql::sqlparser::parser::ParserError;
+use datafusion_postgres::arrow_pg::datatypes::df;
+use datafusion_postgres::hooks::HookClient;
+use datafusion_postgres::hooks::set_show::SetShowHook;
+use datafusion_postgres::hooks::transactions::TransactionStatementHook;
+use datafusion_postgres::pgwire::api::auth::StartupHandler;
+use datafusion_postgres::pgwire::api::auth::noop::NoopStartupHandler;
+use datafusion_postgres::pgwire::api::cancel::{CancelHandler, DefaultCancelHandler};
+use datafusion_postgres::pgwire::api::portal::{Format, Portal};
+use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
+use datafusion_postgres::pgwire::api::results::{QueryResponse, Response, Tag};
+use datafusion_postgres::pgwire::api::stmt::StoredStatement;
+use datafusion_postgres::pgwire::api::store::PortalStore;
+use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, ConnectionManager, ErrorHandler, PgWireServerHandlers};
+use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
+use datafusion_postgres::pgwire::messages::PgWireBackendMessage;
+use datafusion_postgres::pgwire::tokio::process_socket;
+use datafusion_postgres::pgwire::types::format::FormatOptions;
+use datafusion_postgres::{DfSessionService, Parser, QueryHook};
+use futures::{Sink, StreamExt, stream};
+use tidegate_runtime::Engine;
+use tidegate_types::error::Result;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::read::{Duty, ROWS_MAX, Reader, Refusal, TIME_MAX, duty};
+
+/// Beyond it a client is told so, and may come again.
+pub const CONNECTIONS_MAX: usize = 200;
+
+/// Listens, serves in the background, and returns the address it is bound to.
+pub async fn serve(engine: Engine, listen: SocketAddr) -> Result<SocketAddr> {
+    let (listener, bound) = crate::bind("--listen-pg", listen).await?;
+    tokio::spawn(accept(listener, Arc::new(Door::new(Reader::new(engine)?))));
+    Ok(bound)
+}
+
+async fn accept(listener: TcpListener, door: Arc<Door>) {
+    let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let socket = match listener.accept().await {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                // Out of file descriptors, mostly: others may close theirs.
+                tracing::warn!("a Postgres connection was not accepted: {error}");
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        match seats.clone().try_acquire_owned() {
+            Ok(seat) => tokio::spawn(attend(socket, door.clone(), seat)),
+            Err(_) => tokio::spawn(turn_away(socket)),
+        };
+    }
+}
+
+async fn attend(socket: TcpStream, door: Arc<Door>, seat: OwnedSemaphorePermit) {
+    if let Err(error) = process_socket(socket, None, door).await {
+        tracing::debug!("a Postgres connection ended: {error}");
+    }
+    drop(seat);
+}
+
+/// The protocol's refusal, by hand: there is no session to send it from.
+async fn turn_away(mut socket: TcpStream) {
+    let fields = format!("SFATAL\0VFATAL\0C53300\0Mall {CONNECTIONS_MAX} connections are in use\0Htry again later\0\0");
+    let mut message = vec![b'E'];
+    message.extend((4 + fields.len() as u32).to_be_bytes());
+    message.extend(fields.as_bytes());
+    // What the client says first is read, or its system may discard the answer.
+    let exchange = async {
+        socket.read(&mut [0; 1024]).await?;
+        socket.write_all(&message).await?;
+        socket.shutdown().await
+    };
+    // A client that went away need not be told.
+    let _ = timeout(Duration::from_secs(2), exchange).await;
+}
+
+/// What pgwire asks for, for all connections.
+struct Door {
+    service: Arc<Service>,
+    startup: Arc<Startup>,
+    cancel: Arc<DefaultCancelHandler>,
+}
+
+impl Door {
+    fn new(reader: Reader) -> Self {
+        let connections = Arc::new(ConnectionManager::new());
+        Self {
+            service: Arc::new(Service::new(Arc::new(reader))),
+            startup: Arc::new(Startup { connections: connections.clone() }),
+            cancel: Arc::new(DefaultCancelHandler::new(connections)),
+        }
+    }
+}
+
+impl PgWireServerHandlers for Door {
+    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
+        self.service.clone()
+    }
+
+    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
+        self.service.clone()
+    }
+
+    fn startup_handler(&self) -> Arc<impl StartupHandler> {
+        self.startup.clone()
+    }
+
+    fn error_handler(&self) -> Arc<impl ErrorHandler> {
+        Arc::new(Teller)
+    }
+
+    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
+        self.cancel.clone()
+    }
+}
+
+struct Startup {
+    connections: Arc<ConnectionManager>,
+}
+
+#[async_trait]
+impl NoopStartupHandler for Startup {
+    fn connection_manager(&self) -> Option<Arc<ConnectionManager>> {
+        Some(self.connections.clone())
+    }
+}
+
+/// Gives DataFusion's errors their SQLSTATE, and strips what is not for users.
+struct Teller;
+
+impl ErrorHandler for Teller {
+    fn on_error<C: ClientInfo>(&self, _: &C, error: &mut PgWireError) {
+        let PgWireError::ApiError(cause) = error else { return };
+        let refusal = match (cause.downcast_ref::<DataFusionError>(), cause.downcast_ref::<ParserError>()) {
+            (Some(cause), _) => Refusal::from(cause),
+            (None, Some(cause)) => Refusal::from(cause),
+            (None, None) => return,
+        };
+        *error = told(refusal);
+    }
+}
+
+fn told(refusal: Refusal) -> PgWireError {
+    let mut info = ErrorInfo::new("ERROR".into(), refusal.code.into(), refusal.error.message);
+    info.hint = refusal.error.hint;
+    PgWireError::UserError(Box::new(info))
+}
+
+/// What `datafusion-postgres` keeps of a prepared statement.
+type Prepared = (String, Option<(Statement, LogicalPlan)>);
+
+struct Service {
+    reader: Arc<Reader>,
+    hooks: Vec<Arc<dyn QueryHook>>,
+    /// Parses and binds; the plans it runs are frozen ones.
+    inner: DfSessionService,
+}
+
+impl Service {
+    fn new(reader: Arc<Reader>) -> Self {
+        let manners = Manners { reader: reader.clone() };
+        let hooks: Vec<Arc<dyn QueryHook>> = vec![Arc::new(manners), Arc::new(SetShowHook), Arc::new(TransactionStatementHook)];
+        let inner = DfSessionService::new_with_hooks(reader.session(), hooks.clone());
+        Self { reader, hooks, inner }
+    }
+
+    /// The answer to one statement of a simple query.
+    async fn answer(&self, client: &mut dyn HookClient, statement: Statement) -> PgWireResult<Response> {
+        let scratch = self.reader.scratch();
+        for hook in &self.hooks {
+            if let Some(response) = hook.handle_simple_query(&statement, &scratch, client).await {
+                return response;
+            }
+        }
+        let limit = time_limit(client.metadata().get(STATEMENT_TIMEOUT));
+        let deadline = Instant::now() + limit;
+        let options = FormatOptions::from_client_metadata(client.metadata());
+        let rows = timeout_at(deadline, self.rows(statement, options)).await;
+        let rows = rows.unwrap_or_else(|_| Err(told(Refusal::too_slow(limit))))?;
+        Ok(Response::Query(bounded(rows, deadline, limit)))
+    }
+
+    async fn rows(&self, statement: Statement, options: FormatOptions) -> PgWireResult<QueryResponse> {
+        let plan = self.reader.plan(statement).await.map_err(told)?;
+        let (_, plan) = self.reader.freeze(plan).await.map_err(told)?;
+        df::encode_dataframe(self.reader.frame(plan), &Format::UnifiedText, Some(Arc::new(options))).await
+    }
+
+    /// The same portal, over the rows of the present tick.
+    async fn frozen(&self, portal: &Portal<Prepared>) -> PgWireResult<Portal<Prepared>> {
+        let stored = &portal.statement;
+        let mut statement = stored.statement.clone();
+        if let (_, Some((_, plan))) = &mut statement {
+            let (_, frozen) = self.reader.freeze(plan.clone()).await.map_err(told)?;
+            *plan = frozen;
+        }
+        let mut frozen = Portal::default();
+        frozen.name = portal.name.clone();
+        frozen.statement = Arc::new(StoredStatement::new(stored.id.clone(), statement, stored.parameter_types.clone()));
+        frozen.parameter_format = portal.parameter_format.clone();
+        frozen.parameters = portal.parameters.clone();
+        frozen.result_column_format = portal.result_column_format.clone();
+        Ok(frozen)
+    }
+}
+
+#[async_trait]
+impl SimpleQueryHandler for Service {
+    async fn do_query<C>(&self, client: &mut C, query: &str) -> PgWireResult<Vec<Response>>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let statements = self.reader.parse(query).map_err(told)?;
+        // Grafana's health check is the comment `-- ping`.
+        if statements.is_empty() {
+            return Ok(vec![Response::EmptyQuery]);
+        }
+        let mut responses = Vec::with_capacity(statements.len());
+        for statement in statements {
+            responses.push(self.answer(client, statement).await?);
+        }
+        Ok(responses)
+    }
+}
+
+#[async_trait]
+impl ExtendedQueryHandler for Service {
+    type Statement = Prepared;
+    type QueryParser = Parser;
+
+    fn query_parser(&self) -> Arc<Parser> {
+        self.inner.query_parser()
+    }
+
+    async fn do_query<C>(&self, client: &mut C, portal: &Portal<Prepared>, rows_max: usize) -> PgWireResult<Response>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let limit = time_limit(client.metadata().get(STATEMENT_TIMEOUT));
+        let deadline = Instant::now() + limit;
+        let executed = timeout_at(deadline, async {
+            let frozen = self.frozen(portal).await?;
+            ExtendedQueryHandler::do_query(&self.inner, client, &frozen, rows_max).await
+        });
+        match executed.await.unwrap_or_else(|_| Err(told(Refusal::too_slow(limit))))? {
+            Response::Query(rows) => Ok(Response::Query(bounded(rows, deadline, limit))),
+            other => Ok(other),
+        }
+    }
+}
+
+/// Where `SetShowHook` keeps a client's `statement_timeout`, in milliseconds.
+const STATEMENT_TIMEOUT: &str = "statement_timeout_ms";
+
+fn time_limit(wanted_ms: Option<&String>) -> Duration {
+    let wanted = wanted_ms.and_then(|text| text.parse().ok()).map(Duration::from_millis);
+    wanted.map_or(TIME_MAX, |wanted| wanted.min(TIME_MAX))
+}
+
+/// The rows, until there are too many or it takes too long.
+fn bounded(answer: QueryResponse, deadline: Instant, limit: Duration) -> QueryResponse {
+    let QueryResponse { command_tag, row_schema, data_rows, .. } = answer;
+    let rows = stream::unfold((data_rows, 0), move |(mut rows, count)| async move {
+        let row = match timeout_at(deadline, rows.next()).await {
+            Ok(None) => return None,
+            Ok(Some(_)) if count == ROWS_MAX => Err(told(Refusal::too_many_rows(ROWS_MAX))),
+            Ok(Some(row)) => row,
+            Err(_) => Err(told(Refusal::too_slow(limit))),
+        };
+        Some((row, (rows, count + 1)))
+    });
+    let mut bounded = QueryResponse::new(row_schema, rows);
+    bounded.set_command_tag(&command_tag);
+    bounded
+}
+
+/// Refuses what writes, and answers courtesies; the rest is for the next hook.
+struct Manners {
+    reader: Arc<Reader>,
+}
+
+impl Manners {
+    fn respond(&self, statement: &Statement) -> Option<PgWireResult<Response>> {
+        match duty(statement) {
+            Err(refusal) => Some(Err(told(refusal))),
+            Ok(Duty::Courtesy(tag)) => Some(Ok(Response::Execution(Tag::new(tag)))),
+            Ok(_) => None,
+        }
+    }
+}
+
+#[async_trait]
+impl QueryHook for Manners {
+    async fn handle_simple_query(
+        &self,
+        statement: &Statement,
+        _: &SessionContext,
+        _: &mut dyn HookClient,
+    ) -> Option<PgWireResult<Response>> {
+        self.respond(statement)
+    }
+
+    async fn handle_extended_parse_query(
+        &self,
+        statement: &Statement,
+        _: &SessionContext,
+        _: &(dyn ClientInfo + Send + Sync),
+    ) -> Option<PgWireResult<LogicalPlan>> {
+        match duty(statement) {
+            Err(refusal) => Some(Err(told(refusal))),
+            Ok(Duty::Query | Duty::Engine) => Some(self.reader.plan(statement.clone()).await.map_err(told)),
+            Ok(Duty::Courtesy(_)) => {
+                let nothing = EmptyRelation { produce_one_row: false, schema: Arc::new(DFSchema::empty()) };
+                Some(Ok(LogicalPlan::EmptyRelation(nothing)))
+            }
+            Ok(Duty::Session) => None,
+        }
+    }
+
+    async fn handle_extended_query(
+        &self,
+        statement: &Statement,
+        _: &LogicalPlan,
+        _: &ParamValues,
+        _: &SessionContext,
+        _: &mut dyn HookClient,
+    ) -> Option<PgWireResult<Response>> {
+        self.respond(statement)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_may_only_shorten_its_time() {
+        let cases = [(None, TIME_MAX), (Some("250"), Duration::from_millis(250)), (Some("3600000"), TIME_MAX), (Some("x"), TIME_MAX)];
+        for (wanted, expected) in cases {
+            assert_eq!(time_limit(wanted.map(String::from).as_ref()), expected, "{wanted:?}");
+        }
+    }
+}

@@ -1,0 +1,560 @@
+//! Ad-hoc queries over the engine's relations, each at one closed tick.
+//!
+//! SQL       DataFusion's, with `pg_catalog` and `information_schema` as
+//!           Postgres clients expect them. `EXPLAIN`, and `SHOW` of the
+//!           engine's own words, are answered by the engine
+//! Tick      a plan names its relations by [`Unfrozen`] scans; freezing a plan
+//!           takes one snapshot of all of them, so a join of two views reads
+//!           one tick. Nothing is kept between queries but names and schemas
+//! Bounds    [`TIME_MAX`], [`ROWS_MAX`], [`MEMORY_BYTES_MAX`] over all queries
+//!           at once; the error names the one that was met
+//! Refuses   everything that writes, with SQLSTATE 25006
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::catalog::{
+    CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider, Session, TableProvider,
+};
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
+use datafusion::common::{SchemaError, exec_err, plan_err};
+use datafusion::datasource::{MemTable, TableType, provider_as_source, source_as_provider};
+use datafusion::error::{DataFusionError, Result as DfResult};
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TableScan,
+    TypeSignature, Volatility,
+};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
+use datafusion::scalar::ScalarValue;
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::sqlparser::ast::{Ident, Set, Statement};
+use datafusion::sql::sqlparser::parser::ParserError;
+use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
+use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
+use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use futures::StreamExt;
+use tidegate_runtime::{Engine, Response};
+use tidegate_types::error::{Error, Fault, Result};
+
+/// From the first byte of a query to its last row.
+pub const TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Rows one query may answer.
+pub const ROWS_MAX: usize = 1_000_000;
+
+/// What all running queries may hold together, beyond the snapshots they read.
+pub const MEMORY_BYTES_MAX: usize = 512 << 20;
+
+/// The database's name, as clients see it.
+pub const CATALOG: &str = "tidegate";
+
+/// The prefix of the engine's own relations, and their schema.
+const SYSTEM: &str = "sys";
+
+/// Why a query was not answered.
+#[derive(Debug)]
+pub struct Refusal {
+    /// SQLSTATE.
+    pub code: &'static str,
+    pub error: Error,
+}
+
+impl Refusal {
+    pub fn new(code: &'static str, error: Error) -> Self {
+        Self { code, error }
+    }
+
+    pub fn too_slow(limit: Duration) -> Self {
+        let error = Error::user(format!("the query took longer than the {limit:?} allowed"));
+        Self::new("57014", error.hint("keep it as a materialized view, and select from that"))
+    }
+
+    pub fn too_many_rows(limit: usize) -> Self {
+        let error = Error::user(format!("the query answers more than the {limit} rows allowed"));
+        Self::new("54000", error.hint("add a WHERE or a LIMIT"))
+    }
+
+    pub fn read_only(what: &str) -> Self {
+        let error = Error::user(format!("{what} is refused: this door is read-only"));
+        Self::new("25006", error.hint("change a pack's .sql files, and run it with tidegate run"))
+    }
+}
+
+impl From<&DataFusionError> for Refusal {
+    fn from(error: &DataFusionError) -> Self {
+        let root = error.find_root();
+        if let DataFusionError::External(cause) = root
+            && let Some(ours) = cause.downcast_ref::<Error>()
+        {
+            return Self::from(ours.clone());
+        }
+        // Only the first line: the rest is for DataFusion's developers.
+        let said: Cow<str> = root.message();
+        let message = said.lines().next().unwrap_or_default().to_string();
+        let (code, hint) = meaning(root);
+        let error = if code == "XX000" { Error::engine(message) } else { Error::user(message) };
+        Self::new(code, if hint.is_empty() { error } else { error.hint(hint) })
+    }
+}
+
+impl From<DataFusionError> for Refusal {
+    fn from(error: DataFusionError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&ParserError> for Refusal {
+    fn from(error: &ParserError) -> Self {
+        let (ParserError::TokenizerError(message) | ParserError::ParserError(message)) = error else {
+            return Self::new("54001", Error::user("the query is nested too deeply").hint("split it with WITH"));
+        };
+        Self::new("42601", Error::user(message.clone()))
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::new(if error.fault == Fault::User { "42000" } else { "XX000" }, error)
+    }
+}
+
+/// The SQLSTATE of DataFusion's error, and a way out where there is one.
+fn meaning(error: &DataFusionError) -> (&'static str, &'static str) {
+    match error {
+        DataFusionError::SQL(..) => ("42601", ""),
+        DataFusionError::SchemaError(error, _) => match **error {
+            SchemaError::FieldNotFound { .. } => ("42703", ""),
+            SchemaError::AmbiguousReference { .. } => ("42702", "write it with its relation's name"),
+            _ => ("42701", ""),
+        },
+        DataFusionError::Plan(text) if text.contains("table '") && text.contains("not found") => {
+            ("42P01", "information_schema.tables lists what can be read")
+        }
+        DataFusionError::Plan(text) if text.starts_with("Invalid function") => ("42883", ""),
+        DataFusionError::Plan(_) => ("42000", ""),
+        DataFusionError::NotImplemented(_) => ("0A000", ""),
+        DataFusionError::ResourcesExhausted(_) => ("53200", "ask for fewer rows or groups at a time"),
+        DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => ("22000", ""),
+        _ => ("XX000", ""),
+    }
+}
+
+/// Who answers a statement.
+pub enum Duty {
+    /// A query over the relations.
+    Query,
+    /// `EXPLAIN`, and `SHOW` of the engine's own words.
+    Engine,
+    /// Postgres's session talk: `SET`, `SHOW` of a setting, `BEGIN`.
+    Session,
+    /// Talk that needs no more than its tag.
+    Courtesy(&'static str),
+}
+
+/// Errors: the statement writes, or would change the session for others.
+pub fn duty(statement: &Statement) -> Result<Duty, Refusal> {
+    Ok(match statement {
+        Statement::Query(_) => Duty::Query,
+        Statement::Explain { .. } | Statement::ExplainTable { .. } => Duty::Engine,
+        Statement::ShowTables { .. } | Statement::ShowViews { .. } => Duty::Engine,
+        Statement::ShowVariable { variable } if is_engines(variable) => Duty::Engine,
+        Statement::Set(set) if names_planner(set) => {
+            let error = Error::user("the planner's settings cannot be changed here");
+            return Err(Refusal::new("42501", error.hint("leave the SET out")));
+        }
+        Statement::Set(_) | Statement::ShowVariable { .. } | Statement::ShowStatus { .. } | Statement::ShowCatalogs { .. } => Duty::Session,
+        Statement::StartTransaction { .. } | Statement::Commit { .. } | Statement::Rollback { .. } => Duty::Session,
+        Statement::Savepoint { .. } => Duty::Courtesy("SAVEPOINT"),
+        Statement::ReleaseSavepoint { .. } => Duty::Courtesy("RELEASE"),
+        Statement::Reset(_) => Duty::Courtesy("RESET"),
+        Statement::Discard { .. } => Duty::Courtesy("DISCARD"),
+        Statement::Deallocate { .. } => Duty::Courtesy("DEALLOCATE"),
+        Statement::UNLISTEN { .. } => Duty::Courtesy("UNLISTEN"),
+        Statement::Close { .. } => Duty::Courtesy("CLOSE CURSOR"),
+        other => return Err(Refusal::read_only(&verb(other))),
+    })
+}
+
+/// `SHOW DETECTIONS`, unlike `SHOW TimeZone`.
+fn is_engines(variable: &[Ident]) -> bool {
+    const WORDS: [&str; 7] = ["sources", "tables", "views", "materialized", "detections", "sinks", "actions"];
+    variable.first().is_some_and(|word| WORDS.contains(&word.value.to_lowercase().as_str()))
+}
+
+/// DataFusion's own settings are shared by all connections.
+fn names_planner(set: &Set) -> bool {
+    set.to_string().to_lowercase().trim_start_matches("set ").starts_with("datafusion.")
+}
+
+/// `CREATE TABLE` of `CREATE TABLE t (…)`: the words before the first name.
+fn verb(statement: &Statement) -> String {
+    let text = statement.to_string();
+    let words = text.split(|c: char| !c.is_ascii_alphabetic()).take_while(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_uppercase()));
+    words.take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// Rows, all of one tick.
+pub struct Answer {
+    /// Absent where no relation of the engine was read.
+    pub tick: Option<u64>,
+    pub schema: SchemaRef,
+    pub batches: Vec<RecordBatch>,
+}
+
+/// Plans and runs reads.
+pub struct Reader {
+    engine: Engine,
+    session: Arc<SessionContext>,
+    parser: PostgresCompatibilityParser,
+}
+
+impl Reader {
+    pub fn new(engine: Engine) -> Result<Self> {
+        let session = session(&engine).map_err(|error| Error::engine(format!("the SQL session cannot be set up: {error}")))?;
+        Ok(Self { engine, session: Arc::new(session), parser: PostgresCompatibilityParser::new() })
+    }
+
+    /// The session all queries are planned in.
+    pub fn session(&self) -> Arc<SessionContext> {
+        self.session.clone()
+    }
+
+    /// A copy, for statements that change the session they are given.
+    pub fn scratch(&self) -> SessionContext {
+        SessionContext::new_with_state(self.session.state())
+    }
+
+    pub fn parse(&self, sql: &str) -> Result<Vec<Statement>, Refusal> {
+        self.parser.parse(sql).map_err(|error| Refusal::from(&error))
+    }
+
+    /// The answer to one query, of at most `rows_max` rows.
+    pub async fn query(&self, sql: &str, rows_max: usize) -> Result<Answer, Refusal> {
+        let answer = tokio::time::timeout(TIME_MAX, self.answer(sql, rows_max));
+        answer.await.unwrap_or_else(|_| Err(Refusal::too_slow(TIME_MAX)))
+    }
+
+    async fn answer(&self, sql: &str, rows_max: usize) -> Result<Answer, Refusal> {
+        let mut statements = self.parse(sql)?;
+        let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
+            return Err(Refusal::new("42601", Error::user("one query is wanted").hint("send each statement by itself")));
+        };
+        let (tick, plan) = self.freeze(self.plan(statement).await?).await?;
+        let frame = self.frame(plan);
+        let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
+        let mut stream = frame.execute_stream().await?;
+        let (mut batches, mut rows) = (Vec::new(), 0);
+        while let Some(batch) = stream.next().await {
+            let batch = batch?;
+            rows += batch.num_rows();
+            if rows > rows_max {
+                return Err(Refusal::too_many_rows(rows_max));
+            }
+            batches.push(batch);
+        }
+        Ok(Answer { tick, schema, batches })
+    }
+
+    /// The plan of a statement that answers rows. It is to be frozen before it runs.
+    pub async fn plan(&self, statement: Statement) -> Result<LogicalPlan, Refusal> {
+        match duty(&statement)? {
+            Duty::Query => {
+                let text = verb(&statement);
+                let plan = self.session.state().statement_to_plan(DfStatement::Statement(Box::new(statement))).await?;
+                let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+                reads.verify_plan(&plan).map_err(|_| Refusal::read_only(&text))?;
+                Ok(plan)
+            }
+            Duty::Engine => {
+                let sql = statement.to_string();
+                let (schema, _) = self.ask(&sql).await?;
+                let scan = Unfrozen { text: sql, is_statement: true, schema, kind: TableType::Temporary };
+                Ok(LogicalPlanBuilder::scan("answer", provider_as_source(Arc::new(scan)), None)?.build()?)
+            }
+            Duty::Session | Duty::Courtesy(_) => {
+                let error = Error::user(format!("{} answers no rows", verb(&statement)));
+                Err(Refusal::new("0A000", error.hint("send a SELECT, SHOW or EXPLAIN")))
+            }
+        }
+    }
+
+    /// What the engine itself answers.
+    async fn ask(&self, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>), Refusal> {
+        let last = self.engine.execute(sql, "query").await?.pop();
+        match last {
+            Some(Response::Rows { batches, schema, .. }) => Ok((schema, batches)),
+            _ => Err(Refusal::from(Error::engine(format!("{sql} answered no rows")))),
+        }
+    }
+
+    /// Puts rows into a plan: those of one tick, for all relations it reads.
+    pub async fn freeze(&self, plan: LogicalPlan) -> Result<(Option<u64>, LogicalPlan), Refusal> {
+        let (names, statements) = unfrozen(&plan)?;
+        let mut rows = BTreeMap::new();
+        for sql in statements {
+            let (_, batches) = self.ask(&sql).await?;
+            rows.insert(sql, batches);
+        }
+        let mut tick = None;
+        if !names.is_empty() {
+            let snapshot = self.engine.snapshot(&Vec::from_iter(names)).await?;
+            tick = Some(snapshot.tick);
+            rows.extend(snapshot.relations.into_iter().map(|(name, batch)| (name.to_lowercase(), vec![batch])));
+        }
+        let plan = plan.transform_down_with_subqueries(|node| fill(node, &rows))?;
+        Ok((tick, plan.data))
+    }
+
+    /// A frozen plan, ready to run.
+    pub fn frame(&self, plan: LogicalPlan) -> DataFrame {
+        DataFrame::new(self.session.state(), plan)
+    }
+}
+
+/// The relations and the engine's statements a plan reads.
+fn unfrozen(plan: &LogicalPlan) -> DfResult<(BTreeSet<String>, BTreeSet<String>)> {
+    let (mut names, mut statements) = (BTreeSet::new(), BTreeSet::new());
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Ok(provider) = source_as_provider(&scan.source)
+            && let Some(unfrozen) = provider.downcast_ref::<Unfrozen>()
+        {
+            let set = if unfrozen.is_statement { &mut statements } else { &mut names };
+            set.insert(unfrozen.text.clone());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok((names, statements))
+}
+
+fn fill(node: LogicalPlan, rows: &BTreeMap<String, Vec<RecordBatch>>) -> DfResult<Transformed<LogicalPlan>> {
+    let scan = match node {
+        LogicalPlan::TableScan(scan) => scan,
+        other => return Ok(Transformed::no(other)),
+    };
+    let provider = source_as_provider(&scan.source)?;
+    let Some(unfrozen) = provider.downcast_ref::<Unfrozen>() else {
+        return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
+    };
+    let Some(batches) = rows.get(&unfrozen.text.to_lowercase()).or_else(|| rows.get(&unfrozen.text)) else {
+        return plan_err!("relation \"{}\" cannot be read any more", unfrozen.text);
+    };
+    let table = MemTable::try_new(unfrozen.schema.clone(), vec![unfrozen.checked(batches)?])?;
+    Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source: provider_as_source(Arc::new(table)), ..scan })))
+}
+
+/// A relation, or a statement of the engine's, whose rows are not taken yet.
+#[derive(Debug)]
+struct Unfrozen {
+    /// The relation's name, or the statement.
+    text: String,
+    is_statement: bool,
+    schema: SchemaRef,
+    kind: TableType,
+}
+
+impl Unfrozen {
+    /// The rows under the schema that was planned with.
+    fn checked(&self, batches: &[RecordBatch]) -> DfResult<Vec<RecordBatch>> {
+        let under = |batch: &RecordBatch| RecordBatch::try_new(self.schema.clone(), batch.columns().to_vec());
+        let checked: Result<_, _> = batches.iter().map(under).collect();
+        checked.or_else(|_| plan_err!("\"{}\" has changed since the query was prepared; prepare it again", self.text))
+    }
+}
+
+#[async_trait::async_trait]
+impl TableProvider for Unfrozen {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        self.kind
+    }
+
+    async fn scan(&self, _: &dyn Session, _: Option<&Vec<usize>>, _: &[Expr], _: Option<usize>) -> DfResult<Arc<dyn ExecutionPlan>> {
+        exec_err!("\"{}\" was not frozen", self.text)
+    }
+}
+
+/// The engine's relations as they are now, under `public` or under `sys`.
+struct Relations {
+    engine: Engine,
+    is_system: bool,
+}
+
+impl Relations {
+    /// The name within this schema, where the relation belongs to it.
+    fn local<'a>(&self, name: &'a str) -> Option<&'a str> {
+        match (name.split_once('.'), self.is_system) {
+            (Some((schema, local)), true) if schema == SYSTEM => Some(local),
+            (None, false) => Some(name),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for Relations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relations").field("is_system", &self.is_system).finish_non_exhaustive()
+    }
+}
+
+#[async_trait::async_trait]
+impl SchemaProvider for Relations {
+    fn table_names(&self) -> Vec<String> {
+        let all = self.engine.relations();
+        all.iter().filter(|relation| relation.readable).filter_map(|relation| self.local(&relation.name)).map(String::from).collect()
+    }
+
+    async fn table(&self, name: &str) -> DfResult<Option<Arc<dyn TableProvider>>> {
+        let all = self.engine.relations();
+        let Some(relation) = all.into_iter().find(|relation| self.local(&relation.name) == Some(name)) else { return Ok(None) };
+        if !relation.readable {
+            let error = Error::user(format!("{} \"{name}\" cannot be read: its rows are not kept", relation.kind));
+            let error = error.hint("create a materialized view over it, and select from that");
+            return Err(DataFusionError::External(Box::new(error)));
+        }
+        let kind = if relation.kind == "table" { TableType::Base } else { TableType::View };
+        Ok(Some(Arc::new(Unfrozen { text: relation.name, is_statement: false, schema: relation.schema, kind })))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.engine.relations().iter().any(|relation| relation.readable && self.local(&relation.name) == Some(name))
+    }
+}
+
+/// The engine's functions, our relations, Postgres's catalog; no disk.
+fn session(engine: &Engine) -> DfResult<SessionContext> {
+    let config = SessionConfig::new()
+        .with_default_catalog_and_schema(CATALOG, "public")
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true)
+        .with_target_partitions(1);
+    let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+    let runtime = RuntimeEnvBuilder::new().with_memory_limit(MEMORY_BYTES_MAX, 1.0).with_disk_manager_builder(no_disk).build_arc()?;
+    let state = SessionStateBuilder::new_from_existing(engine.session().state())
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
+        .build();
+    let session = SessionContext::new_with_state(state);
+    let catalog = MemoryCatalogProvider::new();
+    catalog.register_schema("public", Arc::new(Relations { engine: engine.clone(), is_system: false }))?;
+    catalog.register_schema(SYSTEM, Arc::new(Relations { engine: engine.clone(), is_system: true }))?;
+    session.register_catalog(CATALOG, Arc::new(catalog));
+    setup_pg_catalog(&session, CATALOG, EmptyContextProvider).map_err(|error| *error)?;
+    session.register_udf(ScalarUDF::from(CurrentSetting::new()));
+    Ok(session)
+}
+
+/// `current_setting(name [, missing_ok])`, which Grafana and drivers ask.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct CurrentSetting {
+    signature: Signature,
+}
+
+impl CurrentSetting {
+    fn new() -> Self {
+        let one = TypeSignature::Exact(vec![DataType::Utf8]);
+        let two = TypeSignature::Exact(vec![DataType::Utf8, DataType::Boolean]);
+        Self { signature: Signature::one_of(vec![one, two], Volatility::Stable) }
+    }
+}
+
+impl ScalarUDFImpl for CurrentSetting {
+    fn name(&self) -> &str {
+        "current_setting"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> DfResult<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
+        let Some(ColumnarValue::Scalar(name)) = args.args.first() else {
+            return exec_err!("current_setting takes a constant name");
+        };
+        let is_missing_ok = matches!(args.args.get(1), Some(ColumnarValue::Scalar(ScalarValue::Boolean(Some(true)))));
+        let value = match name.try_as_str().flatten() {
+            None => None,
+            Some(name) => match setting(&name.to_lowercase()) {
+                Some(value) => Some(value.to_string()),
+                None if is_missing_ok => None,
+                None => return exec_err!("unrecognized configuration parameter \"{name}\""),
+            },
+        };
+        Ok(ColumnarValue::Scalar(ScalarValue::Utf8(value)))
+    }
+}
+
+/// What we say we are, which decides what drivers dare to ask.
+fn setting(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "server_version" => "16.6",
+        "server_version_num" => "160006",
+        "server_encoding" | "client_encoding" => "UTF8",
+        "search_path" => "\"$user\", public",
+        "timezone" => "UTC",
+        "datestyle" => "ISO, MDY",
+        "intervalstyle" => "postgres",
+        "integer_datetimes" | "standard_conforming_strings" => "on",
+        "transaction_read_only" | "default_transaction_read_only" => "on",
+        "transaction_isolation" | "default_transaction_isolation" => "repeatable read",
+        "is_superuser" => "off",
+        "max_identifier_length" => "63",
+        "application_name" => "",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+    use datafusion::sql::sqlparser::parser::Parser;
+
+    use super::*;
+
+    fn judged(sql: &str) -> Result<Duty, Refusal> {
+        duty(&Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap()[0])
+    }
+
+    #[test]
+    fn reads_pass_and_writes_are_refused() {
+        for sql in ["SELECT 1", "WITH x AS (SELECT 1) SELECT * FROM x", "VALUES (1)"] {
+            assert!(matches!(judged(sql), Ok(Duty::Query)), "{sql}");
+        }
+        for sql in ["EXPLAIN SELECT 1", "SHOW TABLES", "SHOW detections"] {
+            assert!(matches!(judged(sql), Ok(Duty::Engine)), "{sql}");
+        }
+        for sql in ["SET extra_float_digits = 3", "SHOW TimeZone", "BEGIN", "COMMIT", "ROLLBACK"] {
+            assert!(matches!(judged(sql), Ok(Duty::Session)), "{sql}");
+        }
+        for (sql, verb) in [
+            ("INSERT INTO t VALUES (1)", "INSERT INTO is refused"),
+            ("CREATE TABLE t (a INT)", "CREATE TABLE is refused"),
+            ("DROP TABLE t", "DROP TABLE is refused"),
+            ("DELETE FROM t", "DELETE FROM is refused"),
+            ("COPY t TO STDOUT", "COPY is refused"),
+        ] {
+            let Err(refusal) = judged(sql) else { panic!("{sql}") };
+            assert_eq!(refusal.code, "25006");
+            assert!(refusal.error.message.starts_with(verb), "{}", refusal.error.message);
+        }
+        assert!(matches!(judged("SET datafusion.execution.batch_size = 1"), Err(Refusal { code: "42501", .. })));
+    }
+}

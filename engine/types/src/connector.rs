@@ -1,0 +1,180 @@
+//! What a source, a sink and a responder promise. Implemented in `connectors`,
+//! driven by the runtime; neither knows the other.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+
+use crate::delta::Delta;
+use crate::error::Result;
+use crate::time::{Clock, Tick};
+
+/// The `WITH (key = 'value', …)` of a statement.
+pub type Options = BTreeMap<String, String>;
+
+/// Everything a connector needs to read a source.
+#[derive(Clone)]
+pub struct SourceSpec {
+    pub name: String,
+    /// The declared columns, in order. All are nullable.
+    pub schema: SchemaRef,
+    /// `columns_wanted[i]`: some view reads column i. The others may be all NULL.
+    pub columns_wanted: Vec<bool>,
+    pub options: Options,
+    /// Relative paths are relative to this folder: the pack's.
+    pub folder: PathBuf,
+    /// `--once`: a followed source ends at its present end.
+    pub once: bool,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Everything a connector needs to write a sink or take an action.
+#[derive(Clone)]
+pub struct SinkSpec {
+    pub name: String,
+    pub schema: SchemaRef,
+    pub options: Options,
+    pub folder: PathBuf,
+}
+
+/// How much one poll may bring.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    /// Encoded bytes, as they come in.
+    pub bytes_max: usize,
+}
+
+/// A position in a source; opaque to all but its connector.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Offset(pub String);
+
+/// Input that could not become a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The bytes as they came, capped at [`DeadLetter::RAW_BYTES_MAX`].
+    pub raw: Vec<u8>,
+    pub reason: String,
+    /// Where it stood, for people: `access.log:17`.
+    pub position: String,
+}
+
+impl DeadLetter {
+    pub const RAW_BYTES_MAX: usize = 4096;
+
+    pub fn new(raw: &[u8], reason: impl Into<String>, position: impl Into<String>) -> Self {
+        let kept = raw.len().min(Self::RAW_BYTES_MAX);
+        Self { raw: raw[..kept].to_vec(), reason: reason.into(), position: position.into() }
+    }
+}
+
+/// What one poll brought.
+pub struct SourceBatch {
+    /// In the source's schema.
+    pub rows: RecordBatch,
+    pub dead: Vec<DeadLetter>,
+    /// Encoded bytes this batch stands for.
+    pub bytes: usize,
+    /// Where the source resumes once this batch is durable.
+    pub offset: Offset,
+}
+
+pub enum Polled {
+    Batch(SourceBatch),
+    /// Nothing more will ever come: a bounded source is spent.
+    End,
+}
+
+/// A stream of rows. `poll` waits until there is something.
+#[async_trait]
+pub trait Source: Send {
+    /// Cancel safe: a dropped poll loses nothing.
+    /// Errors are final; a source that can retry does so inside, and counts.
+    async fn poll(&mut self, budget: Budget) -> Result<Polled>;
+
+    /// Called only when everything up to `offset` is committed.
+    async fn acknowledge(&mut self, offset: Offset);
+}
+
+/// One closed tick's net changes to a view.
+#[derive(Clone)]
+pub struct Changes {
+    pub tick: Tick,
+    /// Consolidated, retractions before insertions, otherwise in row order.
+    pub delta: Delta,
+}
+
+/// The outside world's copy of a view.
+#[async_trait]
+pub trait Sink: Send {
+    /// Returns when the changes are with the other side. Ticks come in order.
+    async fn write(&mut self, changes: Changes) -> Result<()>;
+
+    /// The last call: no more changes will come.
+    async fn finish(&mut self) -> Result<()>;
+}
+
+/// What an action does at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActionKind {
+    /// A finding appeared.
+    Do,
+    /// A finding changed: its old row left and its new row came in one tick.
+    Update,
+    /// A finding was withdrawn.
+    Undo,
+}
+
+impl ActionKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Do => "do",
+            Self::Update => "update",
+            Self::Undo => "undo",
+        }
+    }
+}
+
+/// One request to the outside world.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ActionRequest {
+    /// Stable: the same finding gives the same id after a restart or a retry.
+    pub id: String,
+    pub action: String,
+    pub kind: ActionKind,
+    pub tick: Tick,
+    /// The finding's row as a JSON object.
+    pub finding: serde_json::Value,
+    /// For an update, the row it replaces.
+    pub previous: Option<serde_json::Value>,
+}
+
+/// Why a request did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActionFailure {
+    pub message: String,
+    /// Trying again may help: a timeout, a 429 or a 5xx, a refused connection.
+    pub retryable: bool,
+    /// The other side's `Retry-After`, in milliseconds.
+    pub retry_after_ms: Option<u64>,
+}
+
+/// Carries out actions. One attempt each; the runtime retries.
+#[async_trait]
+pub trait Responder: Send + Sync {
+    async fn send(&self, request: &ActionRequest) -> Result<(), ActionFailure>;
+
+    /// Whether `kind` is configured (`undo_url` is optional).
+    fn supports(&self, kind: ActionKind) -> bool;
+}
+
+/// The connectors there are. Constructors parse and validate; they do no I/O,
+/// so `check` can call them.
+pub trait Connectors: Send + Sync {
+    fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>>;
+    fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>>;
+    fn responder(&self, spec: &SinkSpec) -> Result<Box<dyn Responder>>;
+}

@@ -1,0 +1,80 @@
+//! What moves: an Arrow batch and, per row, how many copies come or go.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+
+/// n rows and n diffs: `diffs[i]` copies of row i come (or, negative, go).
+#[derive(Debug, Clone)]
+pub struct Delta {
+    pub rows: RecordBatch,
+    pub diffs: Arc<[i64]>,
+}
+
+impl Delta {
+    /// Panics where the lengths differ: our own mistake.
+    pub fn new(rows: RecordBatch, diffs: impl Into<Arc<[i64]>>) -> Self {
+        let diffs = diffs.into();
+        assert_eq!(rows.num_rows(), diffs.len(), "one diff per row");
+        Self { rows, diffs }
+    }
+
+    /// One copy of each row.
+    pub fn insertions(rows: RecordBatch) -> Self {
+        let diffs = vec![1; rows.num_rows()];
+        Self::new(rows, diffs)
+    }
+
+    pub fn empty(schema: SchemaRef) -> Self {
+        Self::new(RecordBatch::new_empty(schema), [])
+    }
+
+    pub fn len(&self) -> usize {
+        self.diffs.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.diffs.is_empty()
+    }
+
+    /// Bytes held, for budgets.
+    pub fn bytes(&self) -> usize {
+        self.rows.get_array_memory_size() + 8 * self.diffs.len()
+    }
+
+    pub fn negate(&self) -> Self {
+        Self { rows: self.rows.clone(), diffs: self.diffs.iter().map(|diff| -diff).collect() }
+    }
+
+    /// The rows for which `keep` is true; NULL counts as false.
+    pub fn filter(&self, keep: &BooleanArray) -> Result<Self, ArrowError> {
+        if keep.null_count() == 0 && keep.true_count() == keep.len() {
+            return Ok(self.clone());
+        }
+        let rows = filter_record_batch(&self.rows, keep)?;
+        let diffs: Vec<i64> = (0..keep.len()).filter(|&i| keep.is_valid(i) && keep.value(i)).map(|i| self.diffs[i]).collect();
+        Ok(Self::new(rows, diffs))
+    }
+
+    /// The rows at `indices`, in that order.
+    pub fn take(&self, indices: &UInt32Array) -> Result<Self, ArrowError> {
+        let rows = take_record_batch(&self.rows, indices)?;
+        let diffs: Vec<i64> = indices.values().iter().map(|&i| self.diffs[i as usize]).collect();
+        Ok(Self::new(rows, diffs))
+    }
+
+    /// All rows of `parts` one after the other.
+    pub fn concat(schema: &SchemaRef, parts: &[Self]) -> Result<Self, ArrowError> {
+        let rows = concat_batches(schema, parts.iter().map(|part| &part.rows))?;
+        let diffs: Vec<i64> = parts.iter().flat_map(|part| part.diffs.iter().copied()).collect();
+        Ok(Self::new(rows, diffs))
+    }
+
+    /// The diffs as a column.
+    pub fn diff_column(&self) -> ArrayRef {
+        Arc::new(Int64Array::from(self.diffs.to_vec()))
+    }
+}

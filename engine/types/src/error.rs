@@ -1,0 +1,127 @@
+//! What users read when something is wrong: the thing, the place, the way out.
+
+use std::fmt;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Whose mistake it is; decides the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The user's input is wrong: exit 1.
+    User,
+    /// The engine or its surroundings failed: exit 2.
+    Engine,
+}
+
+/// Where in the user's text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub file: String,
+    /// 1-based; 0 where only the file is known.
+    pub line: u64,
+    pub column: u64,
+}
+
+/// An error with its hint, displayed as
+///
+/// ```text
+/// pack/10_rules.sql:3:8: column "usr" does not exist in source "login"
+/// hint: did you mean "user"?
+/// ```
+#[derive(Debug, Clone)]
+pub struct Error {
+    pub fault: Fault,
+    /// Lower case, no full stop.
+    pub message: String,
+    pub place: Option<Place>,
+    pub hint: Option<String>,
+}
+
+impl Error {
+    pub fn user(message: impl Into<String>) -> Self {
+        Self { fault: Fault::User, message: message.into(), place: None, hint: None }
+    }
+
+    pub fn engine(message: impl Into<String>) -> Self {
+        Self { fault: Fault::Engine, message: message.into(), place: None, hint: None }
+    }
+
+    /// A construct that is refused when planned, by name, with the way out.
+    pub fn unsupported(construct: impl fmt::Display, way_out: impl Into<String>) -> Self {
+        Self::user(format!("{construct} is not supported")).hint(way_out)
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Names the place, unless a closer one is named already.
+    pub fn at(mut self, file: &str, line: u64, column: u64) -> Self {
+        self.place.get_or_insert(Place { file: file.into(), line, column });
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.place {
+            match place.line {
+                0 => write!(f, "{}: ", place.file)?,
+                line => write!(f, "{}:{line}:{}: ", place.file, place.column)?,
+            }
+        }
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\nhint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// "did you mean": the candidate closest to `wanted`, if one is close.
+pub fn did_you_mean<'a>(wanted: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let wanted = wanted.to_lowercase();
+    candidates
+        .into_iter()
+        .map(|candidate| (edit_distance(&wanted, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().max(wanted.len()) / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein's distance, one row at a time.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let above = row[j + 1];
+            row[j + 1] = (diagonal + usize::from(x != *y)).min(above + 1).min(row[j] + 1);
+            diagonal = above;
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn close_names_are_offered_and_far_ones_are_not() {
+        assert_eq!(did_you_mean("usr", ["user", "ip"]), Some("user"));
+        assert_eq!(did_you_mean("formt", ["format", "path"]), Some("format"));
+        assert_eq!(did_you_mean("zzz", ["user", "ip"]), None);
+    }
+
+    #[test]
+    fn shows_place_then_message_then_hint() {
+        let error = Error::user("column \"usr\" does not exist").hint("did you mean \"user\"?").at("a.sql", 3, 8);
+        assert_eq!(error.to_string(), "a.sql:3:8: column \"usr\" does not exist\nhint: did you mean \"user\"?");
+    }
+}

@@ -1,0 +1,224 @@
+//! `arrange`: rows at rest. The one module that owns how keyed state is kept:
+//! differential arrangements of byte rows, key beside value.
+//!
+//! SQL     every keyed operator that others may share, every readable view
+//! In      rows
+//! Out     an arrangement by key, shared and compacted
+//! State   the consolidated rows, for as long as the view lives; logical
+//!         compaction follows the closed ticks
+//! Errors  none
+//! Source  McSherry et al., Shared Arrangements, VLDB 2020
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
+use differential_dataflow::operators::arrange::arrangement::arrange_core;
+use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
+use differential_dataflow::trace::implementations::{ValBatcher, ValSpine};
+use differential_dataflow::trace::cursor::cursor_list;
+use differential_dataflow::trace::{Cursor, Navigable, TraceReader};
+use tidegate_types::row::{RowCodec, project_schema};
+use tidegate_types::{Delta, Tick};
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::operator::Operator;
+use timely::progress::Antichain;
+
+use crate::stream::{Rows, Time, Timed, exchange};
+
+/// A key or a value at rest.
+pub type Bytes = Vec<u8>;
+/// What is in a trace.
+pub type Spine<T> = ValSpine<Bytes, Bytes, T, i64>;
+/// A handle on a trace.
+pub type Trace<T> = TraceAgent<Spine<T>>;
+
+/// How the rows of one schema are laid down by one key.
+#[derive(Debug)]
+pub struct Layout {
+    schema: SchemaRef,
+    key: Vec<usize>,
+    value: Vec<usize>,
+    key_codec: RowCodec,
+    value_codec: RowCodec,
+}
+
+impl Layout {
+    /// Rows of `schema`, by the columns `key`; a column may be named more than once.
+    /// The planner has checked that every type can rest.
+    pub fn new(schema: SchemaRef, key: &[usize]) -> Self {
+        let value: Vec<usize> = (0..schema.fields().len()).filter(|i| !key.contains(i)).collect();
+        let codec = |columns: &[usize]| RowCodec::new(project_schema(&schema, columns)).expect("types that can rest");
+        let (key_codec, value_codec) = (codec(key), codec(&value));
+        Self { schema, key: key.to_vec(), value, key_codec, value_codec }
+    }
+
+    /// Whole rows as keys: how views are kept.
+    pub fn whole(schema: SchemaRef) -> Self {
+        let all: Vec<usize> = (0..schema.fields().len()).collect();
+        Self::new(schema, &all)
+    }
+
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// The rows of `(key, value)` pairs.
+    pub fn decode<'a>(&self, rows: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone) -> RecordBatch {
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        let columns = self.decode_columns(rows);
+        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options).expect("what was encoded")
+    }
+
+    pub(crate) fn decode_columns<'a>(
+        &self,
+        rows: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    ) -> Vec<ArrayRef> {
+        let keys = self.key_codec.decode_columns(rows.clone().map(|(key, _)| key)).expect("what was encoded");
+        let values = self.value_codec.decode_columns(rows.map(|(_, value)| value)).expect("what was encoded");
+        let mut columns: Vec<Option<ArrayRef>> = vec![None; self.schema.fields().len()];
+        for (&i, column) in self.key.iter().zip(keys).chain(self.value.iter().zip(values)) {
+            columns[i] = Some(column);
+        }
+        columns.into_iter().map(|column| column.expect("each column is in key or value")).collect()
+    }
+
+    fn encode<T: Clone>(&self, timed: &Timed<T>, out: &mut Vec<((Bytes, Bytes), T, i64)>) {
+        let columns = |of: &[usize]| of.iter().map(|&i| Arc::clone(timed.delta.rows.column(i))).collect::<Vec<_>>();
+        let count = timed.delta.len();
+        let keys = self.key_codec.encode_columns(&columns(&self.key), count).expect("the layout's schema");
+        let values = self.value_codec.encode_columns(&columns(&self.value), count).expect("the layout's schema");
+        for (i, &diff) in timed.delta.diffs.iter().enumerate() {
+            out.push(((keys.row(i).to_vec(), values.row(i).to_vec()), timed.time.clone(), diff));
+        }
+    }
+}
+
+/// Arranges `rows` by `layout`, each key on its worker. With `drop_null_keys`, rows with a NULL
+/// in the key are left out: they can equal nothing.
+pub fn arrange<'scope, T: Time>(
+    rows: Rows<'scope, T>,
+    layout: Arc<Layout>,
+    drop_null_keys: bool,
+    name: &str,
+) -> Arranged<'scope, Trace<T>> {
+    let rows = exchange(rows, &layout.schema, &layout.key);
+    let pairs = rows.unary(Pipeline, "Encode", move |_, _| {
+        let mut encoded = Vec::new();
+        move |input, output| {
+            input.for_each(|cap, data| {
+                for timed in data.drain(..) {
+                    match drop_null_keys.then(|| all_valid(&timed.delta, &layout.key)).flatten() {
+                        Some(keep) => {
+                            let delta = timed.delta.filter(&keep).expect("one flag per row");
+                            layout.encode(&Timed { time: timed.time, delta }, &mut encoded);
+                        }
+                        None => layout.encode(&timed, &mut encoded),
+                    }
+                }
+                output.session(&cap).give_container(&mut encoded);
+                encoded.clear();
+            });
+        }
+    });
+    arrange_core::<_, _, ValBatcher<Bytes, Bytes, T, i64>, Spine<T>>(pairs, Pipeline, name, ValBatcher::new)
+}
+
+// None where no key is NULL.
+fn all_valid(delta: &Delta, key: &[usize]) -> Option<BooleanArray> {
+    let nullable: Vec<&ArrayRef> = key.iter().map(|&i| delta.rows.column(i)).filter(|column| column.null_count() > 0).collect();
+    if nullable.is_empty() {
+        return None;
+    }
+    Some((0..delta.len()).map(|row| Some(nullable.iter().all(|column| column.is_valid(row)))).collect())
+}
+
+/// The rows of an arrangement, from its history on.
+pub fn rows_of<'scope, T: Time>(arranged: Arranged<'scope, Trace<T>>, layout: Arc<Layout>) -> Rows<'scope, T> {
+    arranged.stream.unary(Pipeline, "Decode", move |_, _| {
+        move |input, output| {
+            input.for_each(|cap, spans| {
+                let mut session = output.session(&cap);
+                for span in spans.drain(..) {
+                    let Some(batch) = span.inner.as_ref() else { continue };
+                    for timed in decode_batch(batch, &layout) {
+                        session.give(timed);
+                    }
+                }
+            });
+        }
+    })
+}
+
+/// Rows per decoded batch: enough to amortise a kernel call, small enough to stay in cache.
+const DECODE_ROWS_MAX: usize = 8192;
+
+fn decode_batch<B, T: Time>(batch: &B, layout: &Layout) -> Vec<Timed<T>>
+where
+    B: Navigable,
+    B::Cursor: for<'a> Cursor<
+            Storage = B,
+            Key<'a> = &'a Bytes,
+            Val<'a> = &'a Bytes,
+            Time = T,
+            TimeGat<'a> = &'a T,
+            DiffGat<'a> = &'a i64,
+        >,
+{
+    let mut by_time: BTreeMap<T, (Vec<(&[u8], &[u8])>, Vec<i64>)> = BTreeMap::new();
+    let mut done = Vec::new();
+    let mut cursor = batch.cursor();
+    while let Some(key) = cursor.get_key(batch) {
+        while let Some(value) = cursor.get_val(batch) {
+            cursor.map_times(batch, |time, &diff| {
+                let (rows, diffs) = by_time.entry(time.clone()).or_default();
+                rows.push((key, value));
+                diffs.push(diff);
+                if rows.len() == DECODE_ROWS_MAX {
+                    done.push(decoded(layout, time.clone(), rows, diffs));
+                }
+            });
+            cursor.step_val(batch);
+        }
+        cursor.step_key(batch);
+    }
+    for (time, (mut rows, mut diffs)) in by_time {
+        if !rows.is_empty() {
+            done.push(decoded(layout, time, &mut rows, &mut diffs));
+        }
+    }
+    done
+}
+
+fn decoded<T>(layout: &Layout, time: T, rows: &mut Vec<(&[u8], &[u8])>, diffs: &mut Vec<i64>) -> Timed<T> {
+    let batch = layout.decode(rows.iter().copied());
+    rows.clear();
+    Timed { time, delta: Delta::new(batch, std::mem::take(diffs)) }
+}
+
+/// The arrangement's rows as of `tick`, which must be closed and not compacted away.
+/// Negative counts are our own mistake and are reported as such by the caller: the diffs say so.
+pub fn read_at(trace: &mut Trace<u64>, layout: &Layout, tick: Tick) -> Delta {
+    let batches = trace.batches_through(Antichain::new().borrow()).expect("the empty frontier cuts nothing");
+    let (mut cursor, storage) = cursor_list(batches);
+    let mut rows: Vec<(&[u8], &[u8])> = Vec::new();
+    let mut diffs = Vec::new();
+    while let Some(key) = cursor.get_key(&storage) {
+        while let Some(value) = cursor.get_val(&storage) {
+            let mut count = 0;
+            cursor.map_times(&storage, |&time, &diff| {
+                if time <= tick {
+                    count += diff;
+                }
+            });
+            if count != 0 {
+                rows.push((key, value));
+                diffs.push(count);
+            }
+            cursor.step_val(&storage);
+        }
+        cursor.step_key(&storage);
+    }
+    Delta::new(layout.decode(rows.iter().copied()), diffs)
+}

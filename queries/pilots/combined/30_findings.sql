@@ -1,0 +1,11 @@
+-- All open findings of all pilots, one row each.
+
+CREATE MATERIALIZED VIEW findings AS
+SELECT scenario, detection, severity, entity, summary FROM bank_findings
+UNION ALL
+SELECT scenario, detection, severity, entity, summary FROM pharma_findings
+UNION ALL
+SELECT scenario, detection, severity, entity, summary FROM logistics_findings
+UNION ALL
+SELECT 'X1', 'reefer_sabotage', 'critical', shipment, 'reefer set by ' || usr || ' from listed address ' || ip
+FROM reefer_sabotage;

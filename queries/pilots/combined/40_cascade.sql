@@ -1,0 +1,63 @@
+-- The cascade over all pilots: from findings to assets, along dependencies to
+-- services and processes, to euros. An edge (src, dst): src depends on dst.
+
+-- Where one pilot depends on another.
+CREATE TABLE cross_depends_on (src TEXT, dst TEXT);
+INSERT INTO cross_depends_on VALUES
+  ('pharma.lane-lej',       'logistics.sorting-cgn'),
+  ('pharma.lane-dub',       'logistics.sorting-ams'),
+  ('logistics.on-delivery', 'bank.card-payments'),
+  ('bank.merchant-payout',  'logistics.tracking'),
+  ('pharma.trials',         'bank.order-intake');
+
+CREATE VIEW nodes AS
+SELECT id, kind, name, value_per_hour FROM bank_nodes
+UNION ALL
+SELECT id, kind, name, value_per_hour FROM pharma_nodes
+UNION ALL
+SELECT id, kind, name, value_per_hour FROM logistics_nodes;
+
+CREATE VIEW depends_on AS
+SELECT src, dst FROM bank_depends_on
+UNION ALL
+SELECT src, dst FROM pharma_depends_on
+UNION ALL
+SELECT src, dst FROM logistics_depends_on
+UNION ALL
+SELECT src, dst FROM cross_depends_on;
+
+-- Assets that open findings put out of trust, and which detection says so.
+CREATE MATERIALIZED VIEW failed_assets AS
+SELECT node, detection FROM bank_failed_assets
+UNION ALL
+SELECT node, detection FROM pharma_failed_assets
+UNION ALL
+SELECT node, detection FROM logistics_failed_assets
+UNION ALL
+SELECT DISTINCT 'pharma.portal', 'reefer_sabotage' FROM reefer_sabotage;
+
+-- Which asset reaches whom.
+CREATE MATERIALIZED VIEW reached_from AS
+WITH RECURSIVE reached AS (
+  SELECT node AS asset, node AS id FROM failed_assets
+  UNION
+  SELECT r.asset, d.src AS id FROM reached r JOIN depends_on d ON d.dst = r.id
+)
+SELECT asset, id FROM reached;
+
+-- Who is reached, and by how many assets.
+CREATE MATERIALIZED VIEW affected AS
+SELECT n.id, n.kind, n.name, n.value_per_hour, count(*) AS assets
+FROM reached_from r
+JOIN nodes n ON n.id = r.id
+GROUP BY n.id, n.kind, n.name, n.value_per_hour;
+
+CREATE MATERIALIZED VIEW affected_services AS
+SELECT id, name, assets FROM affected WHERE kind = 'service';
+
+-- Euros per hour of the processes that can no longer be trusted.
+CREATE MATERIALIZED VIEW euros_at_risk AS
+SELECT id, name AS process, value_per_hour AS euros FROM affected WHERE kind = 'process';
+
+CREATE MATERIALIZED VIEW euros_at_risk_total AS
+SELECT coalesce(sum(euros), 0) AS euros FROM euros_at_risk;

@@ -1,0 +1,97 @@
+-- What the shipper runs on, what its findings put out of trust, and whom that
+-- reaches. An edge (src, dst): src depends on dst.
+
+CREATE TABLE pharma_nodes (id TEXT PRIMARY KEY, kind TEXT, name TEXT, value_per_hour DOUBLE);
+INSERT INTO pharma_nodes VALUES
+  ('pharma.reefers-bsl',    'asset',   'Reefers out of Basel',         0),
+  ('pharma.reefers-dub',    'asset',   'Reefers out of Dublin',        0),
+  ('pharma.reefers-lej',    'asset',   'Reefers out of Leipzig',       0),
+  ('pharma.reefers-vie',    'asset',   'Reefers out of Vienna',        0),
+  ('pharma.sensor-gateway', 'asset',   'Sensor gateway',               0),
+  ('pharma.portal',         'asset',   'Reefer control portal',        0),
+  ('pharma.filling-line',   'asset',   'Filling line',                 0),
+  ('pharma.lane-bsl',       'service', 'Lane Basel',                   0),
+  ('pharma.lane-dub',       'service', 'Lane Dublin',                  0),
+  ('pharma.lane-lej',       'service', 'Lane Leipzig',                 0),
+  ('pharma.lane-vie',       'service', 'Lane Vienna',                  0),
+  ('pharma.monitoring',     'service', 'Cold chain monitoring',        0),
+  ('pharma.release',        'service', 'Batch release',                0),
+  ('pharma.vaccines',       'process', 'Vaccine supply',           60000),
+  ('pharma.insulin',        'process', 'Insulin supply',           35000),
+  ('pharma.oncology',       'process', 'Oncology supply',          80000),
+  ('pharma.trials',         'process', 'Clinical trials',          15000),
+  ('pharma.audit',          'process', 'Temperature records',       2500),
+  ('pharma.production',     'process', 'Production',               70000);
+
+CREATE TABLE pharma_depends_on (src TEXT, dst TEXT);
+INSERT INTO pharma_depends_on VALUES
+  ('pharma.lane-bsl',   'pharma.reefers-bsl'),
+  ('pharma.lane-dub',   'pharma.reefers-dub'),
+  ('pharma.lane-lej',   'pharma.reefers-lej'),
+  ('pharma.lane-vie',   'pharma.reefers-vie'),
+  ('pharma.lane-bsl',   'pharma.portal'),
+  ('pharma.lane-dub',   'pharma.portal'),
+  ('pharma.lane-lej',   'pharma.portal'),
+  ('pharma.lane-vie',   'pharma.portal'),
+  ('pharma.monitoring', 'pharma.sensor-gateway'),
+  ('pharma.release',    'pharma.monitoring'),
+  ('pharma.vaccines',   'pharma.lane-bsl'),
+  ('pharma.vaccines',   'pharma.lane-vie'),
+  ('pharma.insulin',    'pharma.lane-dub'),
+  ('pharma.oncology',   'pharma.lane-lej'),
+  ('pharma.trials',     'pharma.release'),
+  ('pharma.trials',     'pharma.lane-bsl'),
+  ('pharma.audit',      'pharma.monitoring'),
+  ('pharma.production', 'pharma.filling-line');
+
+-- What a finding of each kind puts out of trust, by the shipment's lane (the
+-- part of its name before the dash).
+CREATE TABLE pharma_exposure (detection TEXT, lane TEXT, node TEXT);
+INSERT INTO pharma_exposure VALUES
+  ('temperature_excursion', 'BSL', 'pharma.reefers-bsl'),
+  ('temperature_excursion', 'DUB', 'pharma.reefers-dub'),
+  ('temperature_excursion', 'LEJ', 'pharma.reefers-lej'),
+  ('temperature_excursion', 'VIE', 'pharma.reefers-vie'),
+  ('sudden_change',         'BSL', 'pharma.reefers-bsl'),
+  ('sudden_change',         'DUB', 'pharma.reefers-dub'),
+  ('sudden_change',         'LEJ', 'pharma.reefers-lej'),
+  ('sudden_change',         'VIE', 'pharma.reefers-vie'),
+  ('silent_sensor',         'BSL', 'pharma.sensor-gateway'),
+  ('silent_sensor',         'DUB', 'pharma.sensor-gateway'),
+  ('silent_sensor',         'LEJ', 'pharma.sensor-gateway'),
+  ('silent_sensor',         'VIE', 'pharma.sensor-gateway');
+
+CREATE MATERIALIZED VIEW pharma_findings AS
+SELECT 'P1' AS scenario, 'temperature_excursion' AS detection, 'critical' AS severity, shipment AS entity,
+       'two consecutive readings outside 2 to 8 °C' AS summary
+FROM temperature_excursion
+UNION ALL
+SELECT 'P2', 'sudden_change', 'medium', shipment,
+       'air at ' || device || ' changed by ' || degrees || ' °C with the door closed'
+FROM sudden_change
+UNION ALL
+SELECT 'P3', 'silent_sensor', 'medium', device, 'nothing from the logger of ' || shipment
+FROM silent_sensor;
+
+CREATE MATERIALIZED VIEW pharma_failed_assets AS
+SELECT DISTINCT e.node, f.detection
+FROM (
+  SELECT 'temperature_excursion' AS detection, shipment FROM temperature_excursion
+  UNION ALL
+  SELECT 'sudden_change', shipment FROM sudden_change
+  UNION ALL
+  SELECT 'silent_sensor', shipment FROM silent_sensor
+) f
+JOIN pharma_exposure e ON e.detection = f.detection AND e.lane = split_part(f.shipment, '-', 1);
+
+CREATE MATERIALIZED VIEW pharma_affected AS
+WITH RECURSIVE reached AS (
+  SELECT node AS id FROM pharma_failed_assets
+  UNION
+  SELECT d.src AS id FROM pharma_depends_on d JOIN reached r ON d.dst = r.id
+)
+SELECT n.id, n.kind, n.name, n.value_per_hour FROM reached r JOIN pharma_nodes n ON n.id = r.id;
+
+-- Euros per hour of the processes that can no longer be trusted.
+CREATE MATERIALIZED VIEW pharma_euros_at_risk AS
+SELECT name AS process, value_per_hour AS euros FROM pharma_affected WHERE kind = 'process';
