@@ -311,7 +311,12 @@ fn table(options: &CascadeOptions, runs: &[(usize, Result<Measured>)], recompute
     let shape = &options.shape;
     let mut text = format!(
         "Cascade, {} nodes, {} edges, {} failed, seed {}; {}\ntick {} ms: an update waits for a commit at most that long, and the times below include it\n",
-        shape.nodes, shape.edges, shape.failed, shape.seed, process::machine(), options.tick_ms
+        shape.nodes,
+        shape.edges,
+        shape.failed,
+        shape.seed,
+        process::machine(),
+        options.tick_ms
     );
     for (workers, outcome) in runs {
         let measured = match outcome {

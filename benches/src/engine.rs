@@ -75,8 +75,7 @@ pub fn ticks(engine: &Engine) -> Ticks {
         return Ticks { count: 0, p50_ms: None, p99_ms: None };
     };
     let histogram = metric.get_histogram();
-    let buckets: Vec<(f64, u64)> =
-        histogram.get_bucket().iter().map(|bucket| (bucket.upper_bound(), bucket.cumulative_count())).collect();
+    let buckets: Vec<(f64, u64)> = histogram.get_bucket().iter().map(|bucket| (bucket.upper_bound(), bucket.cumulative_count())).collect();
     let count = histogram.get_sample_count();
     let ms = |q| histogram_quantile(&buckets, count, q).filter(|seconds| seconds.is_finite()).map(|seconds| seconds * 1000.0);
     Ticks { count, p50_ms: ms(0.5), p99_ms: ms(0.99) }

@@ -63,7 +63,8 @@ impl FileOptions {
     pub fn new(spec: &SourceSpec) -> Result<Self> {
         let mut options = OptionReader::new("source", &spec.name, &spec.options);
         let path = options.required("path", "scans.jsonl")?;
-        let kinds = [("auto", None), ("none", Some(Compression::None)), ("gzip", Some(Compression::Gzip)), ("zstd", Some(Compression::Zstd))];
+        let kinds =
+            [("auto", None), ("none", Some(Compression::None)), ("gzip", Some(Compression::Gzip)), ("zstd", Some(Compression::Zstd))];
         let compression = options.one_of("compression", &kinds)?.flatten();
         let follow = options.flag("follow")?.unwrap_or(true) && !spec.once;
         let line_bytes_max = options.bytes("max_line_bytes")?.unwrap_or(LINE_BYTES_MAX);

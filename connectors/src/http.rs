@@ -244,7 +244,9 @@ impl HttpSource {
         self.batches += 1;
         let rows = match deliveries.as_slice() {
             [only] => only.rows.clone(),
-            all => concat_batches(&self.schema, all.iter().map(|delivery| &delivery.rows)).expect("all deliveries are in the source's schema"),
+            all => {
+                concat_batches(&self.schema, all.iter().map(|delivery| &delivery.rows)).expect("all deliveries are in the source's schema")
+            }
         };
         let mut batch = SourceBatch { rows, dead: Vec::new(), bytes: 0, offset: Offset(self.batches.to_string()) };
         let mut waiting = Vec::with_capacity(deliveries.len());
@@ -326,11 +328,13 @@ async fn ingest(State(inbox): State<Inbox>, Path(source): Path<String>, request:
     let (parts, body) = request.into_parts();
     let by_line = by_line(&parts.headers)?;
     let coding = Coding::of(&parts.headers)?;
-    let (body, reservation) = tokio::time::timeout(BODY_TIME_MAX, read_body(&queue, &parts.headers, body, coding))
-        .await
-        .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, format!("the body took longer than {BODY_TIME_MAX:?}"), "send smaller bodies"))??;
+    let (body, reservation) =
+        tokio::time::timeout(BODY_TIME_MAX, read_body(&queue, &parts.headers, body, coding)).await.map_err(|_| {
+            Refusal::new(StatusCode::REQUEST_TIMEOUT, format!("the body took longer than {BODY_TIME_MAX:?}"), "send smaller bodies")
+        })??;
 
-    let gone = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("source \"{source}\" went away before the commit"), "send the same again");
+    let gone =
+        || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("source \"{source}\" went away before the commit"), "send the same again");
     let decoding = queue.clone();
     let position = format!("{source}: request {}, record", queue.requests.fetch_add(1, Ordering::Relaxed) + 1);
     let decoded = tokio::task::spawn_blocking(move || decoding.decoder.decode_records(&records(&body, by_line), &position)).await;
@@ -400,7 +404,8 @@ async fn read_body(queue: &Arc<Queue>, headers: &HeaderMap, mut body: Body, codi
     let reservation = Reservation { queue: queue.clone(), bytes: 0 };
     let mut inflating = Inflating::new(coding, Kept { bytes: Vec::new(), wire: 0, reservation, refusal: None });
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, format!("the body broke off: {error}"), "send it again"))?;
+        let frame =
+            frame.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, format!("the body broke off: {error}"), "send it again"))?;
         let Ok(data) = frame.into_data() else { continue };
         let kept = inflating.kept();
         kept.wire += data.len();
@@ -454,7 +459,11 @@ impl Inflating {
     /// A bound's own words, or else the decoder's.
     fn refusal(&mut self, error: &std::io::Error) -> Refusal {
         self.kept().refusal.take().unwrap_or_else(|| {
-            Refusal::new(StatusCode::BAD_REQUEST, format!("the body is not gzip: {error}"), "leave Content-Encoding out if it is not compressed")
+            Refusal::new(
+                StatusCode::BAD_REQUEST,
+                format!("the body is not gzip: {error}"),
+                "leave Content-Encoding out if it is not compressed",
+            )
         })
     }
 }

@@ -13,10 +13,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use arrow::compute::kernels::cast_utils::string_to_datetime;
 use arrow::csv::reader::Format as CsvReader;
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use arrow::json::reader::infer_json_schema_from_iterator;
-use arrow::compute::kernels::cast_utils::string_to_datetime;
 use chrono::{NaiveDate, Utc};
 use serde_json::{Map, Value};
 use tidegate_types::error::{Error, Result};
@@ -198,7 +198,8 @@ fn csv(lines: &[&str]) -> Option<Proposal> {
 /// or a line of prose with a comma in it is no header.
 fn looks_like_csv(lines: &[&str], delimiter: u8) -> bool {
     let names: Vec<&str> = lines[0].split(char::from(delimiter)).map(|name| name.trim().trim_matches('"')).collect();
-    let is_name = |name: &&str| !name.is_empty() && name.len() <= 64 && name.parse::<f64>().is_err() && name.split_whitespace().count() <= 4;
+    let is_name =
+        |name: &&str| !name.is_empty() && name.len() <= 64 && name.parse::<f64>().is_err() && name.split_whitespace().count() <= 4;
     let mut distinct = names.clone();
     distinct.sort_unstable();
     distinct.dedup();
@@ -260,10 +261,70 @@ fn source_name(path: &Path) -> String {
 /// Quoted where SQL would not read it back as it is.
 fn identifier(name: &str) -> String {
     const RESERVED: [&str; 64] = [
-        "all", "and", "any", "array", "as", "asc", "between", "by", "case", "cast", "check", "column", "create", "cross", "current", "default", "delete",
-        "desc", "distinct", "drop", "else", "end", "except", "exists", "false", "fetch", "for", "from", "full", "group", "having", "in", "inner",
-        "insert", "intersect", "interval", "into", "is", "join", "left", "like", "limit", "natural", "not", "null", "offset", "on", "or", "order",
-        "outer", "partition", "primary", "right", "select", "set", "table", "then", "to", "true", "union", "user", "watermark", "when", "where",
+        "all",
+        "and",
+        "any",
+        "array",
+        "as",
+        "asc",
+        "between",
+        "by",
+        "case",
+        "cast",
+        "check",
+        "column",
+        "create",
+        "cross",
+        "current",
+        "default",
+        "delete",
+        "desc",
+        "distinct",
+        "drop",
+        "else",
+        "end",
+        "except",
+        "exists",
+        "false",
+        "fetch",
+        "for",
+        "from",
+        "full",
+        "group",
+        "having",
+        "in",
+        "inner",
+        "insert",
+        "intersect",
+        "interval",
+        "into",
+        "is",
+        "join",
+        "left",
+        "like",
+        "limit",
+        "natural",
+        "not",
+        "null",
+        "offset",
+        "on",
+        "or",
+        "order",
+        "outer",
+        "partition",
+        "primary",
+        "right",
+        "select",
+        "set",
+        "table",
+        "then",
+        "to",
+        "true",
+        "union",
+        "user",
+        "watermark",
+        "when",
+        "where",
     ];
     let is_word = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
@@ -323,7 +384,10 @@ CREATE SOURCE my_scans (
             ("h - - [10/Oct/2000:13:55:36 -0700] \"GET / HTTP/1.0\" 200 5 \"-\" \"curl\"", "preset = 'combined_log'"),
             ("<34>1 2003-10-11T22:14:15.003Z h su - ID47 - m", "preset = 'syslog_rfc5424'"),
             ("Jun 14 15:16:01 combo sshd[19939]: no", "preset = 'syslog_rfc3164'"),
-            ("dear reader, this is prose\nand it goes on, for a while, like that", "(\n  line TEXT\n) WITH (connector = 'file', path = 'data/My scans.jsonl.gz', format = 'text')"),
+            (
+                "dear reader, this is prose\nand it goes on, for a while, like that",
+                "(\n  line TEXT\n) WITH (connector = 'file', path = 'data/My scans.jsonl.gz', format = 'text')",
+            ),
         ];
         for (text, expected) in cases {
             let statement = proposal(text);
@@ -333,7 +397,9 @@ CREATE SOURCE my_scans (
 
     #[test]
     fn names_are_quoted_when_sql_would_not_read_them_back() {
-        for (name, expected) in [("a_1", "a_1"), ("A", "\"A\""), ("1a", "\"1a\""), ("from", "\"from\""), ("a\"b", "\"a\"\"b\""), ("é", "\"é\"")] {
+        for (name, expected) in
+            [("a_1", "a_1"), ("A", "\"A\""), ("1a", "\"1a\""), ("from", "\"from\""), ("a\"b", "\"a\"\"b\""), ("é", "\"é\"")]
+        {
             assert_eq!(identifier(name), expected);
         }
         for (path, expected) in [("/x/2024-01.log", "s_2024_01"), ("messages", "messages"), (".hidden.csv", "hidden")] {

@@ -76,9 +76,7 @@ impl OptionReader {
     pub fn prefixed(&mut self, prefix: &'static str) -> Vec<(String, String)> {
         self.known.push(prefix);
         let keys: Vec<String> = self.left.keys().filter(|key| key.starts_with(prefix)).cloned().collect();
-        keys.into_iter()
-            .filter_map(|key| self.left.remove(&key).map(|value| (key[prefix.len()..].to_string(), value)))
-            .collect()
+        keys.into_iter().filter_map(|key| self.left.remove(&key).map(|value| (key[prefix.len()..].to_string(), value))).collect()
     }
 
     /// The refusal of `key = value`.
@@ -149,7 +147,8 @@ mod tests {
 
     #[test]
     fn sizes_and_times() {
-        let sizes = [("1", Some(1)), ("64KiB", Some(65536)), ("2 MiB", Some(2 << 20)), ("0", None), ("", None), ("-1", None), ("1kb", None)];
+        let sizes =
+            [("1", Some(1)), ("64KiB", Some(65536)), ("2 MiB", Some(2 << 20)), ("0", None), ("", None), ("-1", None), ("1kb", None)];
         for (text, bytes) in sizes {
             assert_eq!(parse_bytes(text), bytes, "{text}");
         }
@@ -167,7 +166,10 @@ mod tests {
             "source \"s\": option \"follow\" cannot be 'yes'\nhint: allowed are 'true', 'false'"
         );
         let mut typo = reader(&[("pth", "x")]);
-        assert_eq!(typo.required("path", "a.json").unwrap_err().to_string(), "source \"s\" has no option \"pth\"\nhint: did you mean \"path\"?");
+        assert_eq!(
+            typo.required("path", "a.json").unwrap_err().to_string(),
+            "source \"s\" has no option \"pth\"\nhint: did you mean \"path\"?"
+        );
         let mut missing = reader(&[]);
         assert_eq!(
             missing.required("path", "a.json").unwrap_err().to_string(),

@@ -190,9 +190,8 @@ fn cannot_read(path: &Path, error: &io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound => Error::user(format!("file {} does not exist", path.display()))
             .hint("a relative path begins at the pack's folder; with follow = 'true' and no --once a missing file is waited for"),
-        io::ErrorKind::PermissionDenied => {
-            Error::user(format!("file {} may not be read: {error}", path.display())).hint("give the user the engine runs as the right to read it")
-        }
+        io::ErrorKind::PermissionDenied => Error::user(format!("file {} may not be read: {error}", path.display()))
+            .hint("give the user the engine runs as the right to read it"),
         _ => Error::engine(format!("file {} cannot be read: {error}", path.display())),
     }
 }
@@ -412,7 +411,14 @@ mod tests {
 
     #[test]
     fn blocks_end_at_newlines() {
-        let cases = [("a\nb\nc", 4, Some(4)), ("a\nb\nc", 3, Some(2)), ("a\nb\nc", 9, Some(4)), ("long\nb", 2, Some(5)), ("long", 2, None), ("", 2, None)];
+        let cases = [
+            ("a\nb\nc", 4, Some(4)),
+            ("a\nb\nc", 3, Some(2)),
+            ("a\nb\nc", 9, Some(4)),
+            ("long\nb", 2, Some(5)),
+            ("long", 2, None),
+            ("", 2, None),
+        ];
         for (text, max, cut) in cases {
             assert_eq!(cut_at(text.as_bytes(), max), cut, "{text:?} within {max}");
         }

@@ -108,15 +108,20 @@ fn resolve(text: &str, key: &str, options: &OptionReader) -> Result<String> {
 fn parse_header(name: &str, value: &str, options: &OptionReader) -> Result<(HeaderName, HeaderValue)> {
     let key = format!("header.{name}");
     let resolved = resolve(value, &key, options)?;
-    let parsed_name: HeaderName = name
-        .parse()
-        .map_err(|_| options.refused(format!("option \"{key}\" does not name a header")).hint("for example header.Authorization = 'env:TOKEN'"))?;
-    if [HOST, CONTENT_TYPE, hyper::header::CONTENT_LENGTH, hyper::header::TRANSFER_ENCODING].contains(&parsed_name) || name.eq_ignore_ascii_case("idempotency-key") {
+    let parsed_name: HeaderName = name.parse().map_err(|_| {
+        options.refused(format!("option \"{key}\" does not name a header")).hint("for example header.Authorization = 'env:TOKEN'")
+    })?;
+    if [HOST, CONTENT_TYPE, hyper::header::CONTENT_LENGTH, hyper::header::TRANSFER_ENCODING].contains(&parsed_name)
+        || name.eq_ignore_ascii_case("idempotency-key")
+    {
         return Err(options.refused(format!("option \"{key}\": this header is set by the engine")).hint("leave it out"));
     }
     // The value may be a secret: it is not repeated, here or in any message.
-    let mut parsed = HeaderValue::from_str(&resolved)
-        .map_err(|_| options.refused(format!("option \"{key}\": the value has line breaks or other control characters")).hint("a header is one line of text"))?;
+    let mut parsed = HeaderValue::from_str(&resolved).map_err(|_| {
+        options
+            .refused(format!("option \"{key}\": the value has line breaks or other control characters"))
+            .hint("a header is one line of text")
+    })?;
     parsed.set_sensitive(true);
     Ok((parsed_name, parsed))
 }
@@ -133,10 +138,8 @@ impl Webhook {
             .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
             .map_err(|error| Error::engine(format!("TLS cannot be set up: {error}")))?;
         let connector = tls.https_or_http().enable_http1().build();
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(30))
-            .build(connector);
+        let client =
+            Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(Duration::from_secs(30)).build(connector);
         Ok(Self { options, client })
     }
 
@@ -162,7 +165,8 @@ impl Webhook {
     }
 
     async fn exchange(&self, url: &Url, request: Request<Full<Bytes>>) -> Result<(), ActionFailure> {
-        let answer = self.client.request(request).await.map_err(|error| retryable(format!("{url} cannot be reached: {}", causes(&error))))?;
+        let answer =
+            self.client.request(request).await.map_err(|error| retryable(format!("{url} cannot be reached: {}", causes(&error))))?;
         let (status, retry_after_ms) = (answer.status(), retry_after_ms(answer.headers(), WallClock.now_ms()));
         // Read even on success, so that the connection can be used again.
         let said = read(answer).await;
@@ -299,7 +303,14 @@ mod tests {
     #[test]
     fn retry_after_is_seconds_or_a_date() {
         let now_ms = 1_445_412_420_000; // Wed, 21 Oct 2015 07:27:00 GMT
-        let cases = [("120", Some(120_000)), ("Wed, 21 Oct 2015 07:28:00 GMT", Some(60_000)), ("Wed, 21 Oct 2015 07:26:00 GMT", Some(0)), ("soon", None), ("99999999999999999999", None), ("999999999", Some(RETRY_AFTER_MS_MAX))];
+        let cases = [
+            ("120", Some(120_000)),
+            ("Wed, 21 Oct 2015 07:28:00 GMT", Some(60_000)),
+            ("Wed, 21 Oct 2015 07:26:00 GMT", Some(0)),
+            ("soon", None),
+            ("99999999999999999999", None),
+            ("999999999", Some(RETRY_AFTER_MS_MAX)),
+        ];
         for (text, expected) in cases {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(text))]);
             assert_eq!(retry_after_ms(&headers, now_ms), expected, "{text}");

@@ -37,7 +37,15 @@ fn options(pairs: &[(&str, &str)]) -> Options {
 fn spec(folder: &Path, once: bool, pairs: &[(&str, &str)]) -> SourceSpec {
     let schema = schema();
     let columns_wanted = vec![true; schema.fields().len()];
-    SourceSpec { name: "src".into(), schema, columns_wanted, options: options(pairs), folder: folder.into(), once, clock: Arc::new(WallClock) }
+    SourceSpec {
+        name: "src".into(),
+        schema,
+        columns_wanted,
+        options: options(pairs),
+        folder: folder.into(),
+        once,
+        clock: Arc::new(WallClock),
+    }
 }
 
 fn sink_spec(folder: &Path, pairs: &[(&str, &str)]) -> SinkSpec {
@@ -212,7 +220,9 @@ async fn compressed_files_are_told_by_their_first_bytes() {
     let (first, second) = text.split_at(text.len() / 2);
     fs::write(folder.path().join("in.gz"), [gzip(first.as_bytes()), gzip(second.as_bytes())].concat()).unwrap();
     fs::write(folder.path().join("in.zst"), zstd::encode_all(text.as_bytes(), 1).unwrap()).unwrap();
-    for (path, more) in [("in.gz", vec![]), ("in.zst", vec![]), ("in.gz", vec![("compression", "gzip")]), ("in.zst", vec![("compression", "zstd")])] {
+    for (path, more) in
+        [("in.gz", vec![]), ("in.zst", vec![]), ("in.gz", vec![("compression", "gzip")]), ("in.zst", vec![("compression", "zstd")])]
+    {
         let more: Vec<_> = more.into_iter().chain([("format", "json")]).collect();
         let brought = to_end(&mut *file_source(&folder, true, path, &more), BUDGET).await.unwrap();
         assert_eq!((brought.a.len(), brought.dead.len(), brought.bytes), (50_000, 0, text.len()), "{path}");
@@ -304,7 +314,9 @@ async fn without_follow_a_file_ends_where_it_ends() {
 async fn files_that_cannot_be_read_are_named() {
     let folder = TempDir::new().unwrap();
     fs::create_dir(folder.path().join("sub.json")).unwrap();
-    for (path, message) in [("none.json", "none.json does not exist\nhint: a relative path begins at the pack's folder"), ("sub.json", "sub.json is a folder")] {
+    for (path, message) in
+        [("none.json", "none.json does not exist\nhint: a relative path begins at the pack's folder"), ("sub.json", "sub.json is a folder")]
+    {
         let error = to_end(&mut *file_source(&folder, true, path, &[]), BUDGET).await.err().unwrap().to_string();
         assert!(error.contains(message), "{error}");
     }
@@ -362,7 +374,12 @@ fn inferred_statements_name_format_types_and_watermark() {
     let path = folder.path().join("scans.jsonl.gz");
     fs::write(&path, gzip((0..2000).map(line).collect::<String>().as_bytes())).unwrap();
     let statement = tidegate_connectors::infer(&path).unwrap();
-    assert!(statement.starts_with("CREATE SOURCE scans (\n  a BIGINT,\n  s TEXT,\n  ts TIMESTAMP,\n  WATERMARK FOR ts AS ts - INTERVAL '30 seconds'\n)"), "{statement}");
+    assert!(
+        statement.starts_with(
+            "CREATE SOURCE scans (\n  a BIGINT,\n  s TEXT,\n  ts TIMESTAMP,\n  WATERMARK FOR ts AS ts - INTERVAL '30 seconds'\n)"
+        ),
+        "{statement}"
+    );
     assert!(statement.contains("format = 'json'"));
     fs::write(&path, "").unwrap();
     assert!(tidegate_connectors::infer(&path).unwrap_err().to_string().contains("is empty"));
@@ -529,7 +546,9 @@ async fn a_full_queue_says_429_and_no_answer_comes_before_the_commit() {
     let mut full = (0, String::new());
     for _ in 0..100 {
         tokio::time::sleep(Duration::from_millis(10)).await;
-        full = tokio::time::timeout(Duration::from_millis(500), post(address, "/v1/ingest/src", "", body.as_bytes())).await.unwrap_or_default();
+        full = tokio::time::timeout(Duration::from_millis(500), post(address, "/v1/ingest/src", "", body.as_bytes()))
+            .await
+            .unwrap_or_default();
         if full.0 == 429 {
             break;
         }
@@ -624,7 +643,9 @@ async fn answer(mut stream: TcpStream, behaviour: Peer, seen: Arc<Mutex<Vec<Stri
         request.extend_from_slice(&buffer[..count]);
         let text = String::from_utf8_lossy(&request).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ").map(|n| n.trim().parse::<usize>().unwrap()));
+            let length = head
+                .lines()
+                .find_map(|line| line.to_lowercase().strip_prefix("content-length: ").map(|n| n.trim().parse::<usize>().unwrap()));
             if body.len() >= length.unwrap_or(0) {
                 break;
             }
@@ -655,7 +676,8 @@ fn webhook(pairs: &[(&str, &str)]) -> Box<dyn Responder> {
 async fn actions_are_posted_with_their_id() {
     let (address, seen) = peer(says("200 OK", "", "thanks")).await;
     let base = format!("http://{address}");
-    let responder = webhook(&[("url", &format!("{base}/do?k=v")), ("undo_url", &format!("{base}/undo")), ("header.Authorization", "Bearer t")]);
+    let responder =
+        webhook(&[("url", &format!("{base}/do?k=v")), ("undo_url", &format!("{base}/undo")), ("header.Authorization", "Bearer t")]);
     for kind in [ActionKind::Do, ActionKind::Update, ActionKind::Undo] {
         assert!(responder.supports(kind));
         responder.send(&action(kind)).await.unwrap();

@@ -47,7 +47,9 @@ impl Function {
     pub fn accepts(self, argument: &DataType) -> bool {
         match self {
             Self::Count | Self::Min | Self::Max => !argument.is_nested(),
-            Self::Sum | Self::Avg => argument.is_integer() || matches!(argument, DataType::Float32 | DataType::Float64 | DataType::Decimal128(_, _)),
+            Self::Sum | Self::Avg => {
+                argument.is_integer() || matches!(argument, DataType::Float32 | DataType::Float64 | DataType::Decimal128(_, _))
+            }
             Self::BoolAnd | Self::BoolOr => *argument == DataType::Boolean,
         }
     }
@@ -85,12 +87,7 @@ pub struct AggregatePlan {
 }
 
 /// Wires the plan.
-pub fn aggregate<'scope>(
-    rows: Rows<'scope, u64>,
-    plan: AggregatePlan,
-    watermarks: Watermarks,
-    errors: Errors,
-) -> Rows<'scope, u64> {
+pub fn aggregate<'scope>(rows: Rows<'scope, u64>, plan: AggregatePlan, watermarks: Watermarks, errors: Errors) -> Rows<'scope, u64> {
     let scope = rows.scope();
     let group: Vec<usize> = (0..plan.group_columns).collect();
     let rows = exchange(rows, &plan.input, &group);
@@ -154,7 +151,7 @@ impl Groups {
         if tidegate_types::row::hash_row(&[]) % workers != worker {
             return None;
         }
-        let slot = self.slot_of(&[], 0);
+        let slot = self.slot_of(&[], None);
         let columns = self.evaluate(&[slot], |_, _| ());
         let options = RecordBatchOptions::new().with_row_count(Some(1));
         let rows = RecordBatch::try_new_with_options(Arc::clone(&self.plan.schema), columns, &options);
@@ -185,7 +182,8 @@ impl Groups {
             let encoded = self.codec.encode_columns(keys, delta.len()).expect("the plan's schema");
             let mut slots = Vec::with_capacity(delta.len());
             for (i, key) in encoded.iter().enumerate() {
-                let bound = bounds.as_ref().map_or(0, |bounds| bounds.value(i));
+                // A row without a time is never late, so its group never ends.
+                let bound = bounds.as_ref().filter(|bounds| bounds.is_valid(i)).map(|bounds| bounds.value(i));
                 let slot = self.slot_of(key, bound);
                 if seen.insert(slot, ()).is_none() {
                     touched.slots.push(slot);
@@ -199,7 +197,7 @@ impl Groups {
         assigned
     }
 
-    fn slot_of(&mut self, key: &[u8], bound: i64) -> u32 {
+    fn slot_of(&mut self, key: &[u8], bound: Option<i64>) -> u32 {
         if let Some(&slot) = self.slots.get(key) {
             return slot;
         }
@@ -210,7 +208,7 @@ impl Groups {
             slots as u32 - 1
         });
         self.slots.insert(key.to_vec(), slot);
-        if self.plan.free.is_some() {
+        if let Some(bound) = bound {
             self.expiry.entry(bound).or_default().push(key.to_vec());
         }
         slot
@@ -239,8 +237,7 @@ impl Groups {
     /// The touched groups' results now. A group whose result fails is not present, and its
     /// error comes or goes by `sign`.
     fn snapshot(&self, touched: &Touched, sign: i64, fail: &mut impl FnMut(Failure)) -> Snapshot {
-        let mut present: Vec<bool> =
-            touched.slots.iter().map(|&slot| self.always || 0 < self.rows[slot as usize]).collect();
+        let mut present: Vec<bool> = touched.slots.iter().map(|&slot| self.always || 0 < self.rows[slot as usize]).collect();
         let mut failed = Vec::new();
         let columns = self.evaluate(&touched.slots, |i, reason| failed.push((i, reason)));
         for (i, reason) in failed {

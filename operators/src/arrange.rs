@@ -16,8 +16,8 @@ use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOption
 use arrow::datatypes::SchemaRef;
 use differential_dataflow::operators::arrange::arrangement::arrange_core;
 use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
-use differential_dataflow::trace::implementations::{ValBatcher, ValSpine};
 use differential_dataflow::trace::cursor::cursor_list;
+use differential_dataflow::trace::implementations::{ValBatcher, ValSpine};
 use differential_dataflow::trace::{Cursor, Navigable, TraceReader};
 use tidegate_types::row::{RowCodec, project_schema};
 use tidegate_types::{Delta, Tick};
@@ -71,10 +71,7 @@ impl Layout {
         RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options).expect("what was encoded")
     }
 
-    pub(crate) fn decode_columns<'a>(
-        &self,
-        rows: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone,
-    ) -> Vec<ArrayRef> {
+    pub(crate) fn decode_columns<'a>(&self, rows: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone) -> Vec<ArrayRef> {
         let keys = self.key_codec.decode_columns(rows.clone().map(|(key, _)| key)).expect("what was encoded");
         let values = self.value_codec.decode_columns(rows.map(|(_, value)| value)).expect("what was encoded");
         let mut columns: Vec<Option<ArrayRef>> = vec![None; self.schema.fields().len()];
@@ -157,14 +154,7 @@ const DECODE_ROWS_MAX: usize = 8192;
 fn decode_batch<B, T: Time>(batch: &B, layout: &Layout) -> Vec<Timed<T>>
 where
     B: Navigable,
-    B::Cursor: for<'a> Cursor<
-            Storage = B,
-            Key<'a> = &'a Bytes,
-            Val<'a> = &'a Bytes,
-            Time = T,
-            TimeGat<'a> = &'a T,
-            DiffGat<'a> = &'a i64,
-        >,
+    B::Cursor: for<'a> Cursor<Storage = B, Key<'a> = &'a Bytes, Val<'a> = &'a Bytes, Time = T, TimeGat<'a> = &'a T, DiffGat<'a> = &'a i64>,
 {
     let mut by_time: BTreeMap<T, (Vec<(&[u8], &[u8])>, Vec<i64>)> = BTreeMap::new();
     let mut done = Vec::new();

@@ -73,12 +73,8 @@ mod tests {
     use super::*;
 
     fn case(keep_empty: bool) -> (Vec<Option<i64>>, Vec<i64>) {
-        let lists = ListArray::from_iter_primitive::<Int64Type, _, _>(vec![
-            Some(vec![Some(1), Some(2)]),
-            None,
-            Some(vec![]),
-            Some(vec![None]),
-        ]);
+        let lists =
+            ListArray::from_iter_primitive::<Int64Type, _, _>(vec![Some(vec![Some(1), Some(2)]), None, Some(vec![]), Some(vec![None])]);
         let input = Arc::new(Schema::new(vec![Field::new("l", lists.data_type().clone(), true)]));
         let rows = RecordBatch::try_new(input, vec![Arc::new(lists)]).unwrap();
         let schema = Arc::new(Schema::new(vec![Field::new("l", DataType::Int64, true)]));

@@ -37,13 +37,7 @@ where
     T: Time,
     Tr1: TraceReader<Time = T, Batch: Navigable> + 'static,
     Tr2: TraceReader<Time = T, Batch: Navigable> + 'static,
-    BatchCursor<Tr1>: for<'a> Cursor<
-            Time = T,
-            Diff = i64,
-            KeyContainer = Vec<Bytes>,
-            Key<'a> = &'a Bytes,
-            Val<'a> = &'a Bytes,
-        >,
+    BatchCursor<Tr1>: for<'a> Cursor<Time = T, Diff = i64, KeyContainer = Vec<Bytes>, Key<'a> = &'a Bytes, Val<'a> = &'a Bytes>,
     BatchCursor<Tr2>: for<'a> Cursor<Time = T, Diff = i64, Key<'a> = &'a Bytes, Val<'a> = &'a Bytes>,
 {
     let pairs = join_traces::<_, _, Vec<Bytes>, _, PairsBuilder<T>>(
@@ -147,9 +141,7 @@ fn decode<T: Time>(pairs: &Pairs<T>, plan: &JoinPlan) -> Vec<Timed<T>> {
         by_time.entry(time).or_default().push(i);
     }
     let timed = |(time, indices): (&T, Vec<usize>)| {
-        let side = |layout: &Layout, part| {
-            layout.decode_columns(indices.iter().map(|&i| (pairs.part(i, 0), pairs.part(i, part))))
-        };
+        let side = |layout: &Layout, part| layout.decode_columns(indices.iter().map(|&i| (pairs.part(i, 0), pairs.part(i, part))));
         let mut columns = side(&plan.left, 1);
         columns.extend(side(&plan.right, 2));
         let options = RecordBatchOptions::new().with_row_count(Some(indices.len()));

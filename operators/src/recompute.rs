@@ -160,9 +160,10 @@ impl Keys {
     }
 
     fn run(&self, touched: &[Bytes]) -> Result<Vec<BTreeMap<Bytes, i64>>, String> {
-        let copies = touched.iter().flat_map(|key| &self.keys[key].rows).flat_map(|(row, &count)| {
-            std::iter::repeat_n(&row[..], count.max(0) as usize)
-        });
+        let copies = touched
+            .iter()
+            .flat_map(|key| &self.keys[key].rows)
+            .flat_map(|(row, &count)| std::iter::repeat_n(&row[..], count.max(0) as usize));
         let copies: Vec<&[u8]> = copies.collect();
         let positions: HashMap<&Bytes, usize> = touched.iter().zip(0..).collect();
         let mut results = vec![BTreeMap::new(); touched.len()];
@@ -184,8 +185,8 @@ impl Keys {
     fn execute(&self, input: RecordBatch) -> Result<RecordBatch, String> {
         self.plan.slot.fill(input);
         let plan = reset_plan_states(Arc::clone(&self.plan.plan)).map_err(|error| error.to_string())?;
-        let batches = futures::executor::block_on(collect(plan, Arc::clone(&self.plan.task)))
-            .map_err(|error| error.find_root().strip_backtrace())?;
+        let batches =
+            futures::executor::block_on(collect(plan, Arc::clone(&self.plan.task))).map_err(|error| error.find_root().strip_backtrace())?;
         let renamed: Result<Vec<_>, _> = batches.iter().map(|batch| batch.clone().with_schema(Arc::clone(&self.plan.schema))).collect();
         let renamed = match renamed {
             Ok(renamed) => renamed,

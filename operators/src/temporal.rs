@@ -13,13 +13,12 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
 use arrow::datatypes::{
-    DataType, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
-    TimestampSecondType,
+    DataType, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
 use datafusion::physical_plan::PhysicalExpr;
 use tidegate_types::Delta;
-use tidegate_types::expr::{Failure, evaluate};
 use tidegate_types::Tick;
+use tidegate_types::expr::{Failure, evaluate};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::operator::Operator;
 
@@ -53,12 +52,7 @@ pub struct TemporalPlan {
 }
 
 /// Wires the plan.
-pub fn temporal<'scope>(
-    rows: Rows<'scope, u64>,
-    plan: TemporalPlan,
-    watermarks: Watermarks,
-    errors: Errors,
-) -> Rows<'scope, u64> {
+pub fn temporal<'scope>(rows: Rows<'scope, u64>, plan: TemporalPlan, watermarks: Watermarks, errors: Errors) -> Rows<'scope, u64> {
     rows.unary_frontier(Pipeline, "Temporal", move |capability, _| {
         let mut arrived: BTreeMap<Tick, Vec<Delta>> = BTreeMap::new();
         let mut schedule = Schedule { due: BTreeMap::new() };
@@ -160,13 +154,7 @@ impl Schedule {
 }
 
 /// The tightest of `bounds` per row, in milliseconds; None where one is NULL or failed.
-fn bounds(
-    bounds: &[Bound],
-    delta: &Delta,
-    open: i64,
-    tighter: fn(i64, i64) -> i64,
-    fail: &mut impl FnMut(Failure),
-) -> Vec<Option<i64>> {
+fn bounds(bounds: &[Bound], delta: &Delta, open: i64, tighter: fn(i64, i64) -> i64, fail: &mut impl FnMut(Failure)) -> Vec<Option<i64>> {
     let mut tightest = vec![Some(open); delta.len()];
     for bound in bounds {
         let computed = evaluate(bound.at.as_ref(), &delta.rows).map(|column| milliseconds(&column));
@@ -227,13 +215,8 @@ mod tests {
 
     fn row(from: Option<i64>, until: Option<i64>, diff: i64) -> (SchemaRef, Delta) {
         let timestamp = DataType::Timestamp(TimeUnit::Millisecond, None);
-        let schema = Arc::new(Schema::new(vec![
-            Field::new("from", timestamp.clone(), true),
-            Field::new("until", timestamp, true),
-        ]));
-        let columns: Vec<ArrayRef> = [from, until]
-            .map(|at| Arc::new(TimestampMillisecondArray::from(vec![at])) as ArrayRef)
-            .into();
+        let schema = Arc::new(Schema::new(vec![Field::new("from", timestamp.clone(), true), Field::new("until", timestamp, true)]));
+        let columns: Vec<ArrayRef> = [from, until].map(|at| Arc::new(TimestampMillisecondArray::from(vec![at])) as ArrayRef).into();
         let rows = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
         (schema, Delta::new(rows, [diff]))
     }

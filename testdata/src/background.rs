@@ -46,8 +46,7 @@ impl Scale {
     /// Bits that depend on the seed, `salt` and `case` only.
     pub fn bits(&self, salt: u64, case: u64) -> u64 {
         // The finaliser of splitmix64.
-        let mut bits = (self.seed ^ salt.wrapping_mul(0xA24B_AED4_963E_E407))
-            .wrapping_add(case.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut bits = (self.seed ^ salt.wrapping_mul(0xA24B_AED4_963E_E407)).wrapping_add(case.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         bits ^ (bits >> 31)
@@ -118,10 +117,7 @@ impl Iterator for Events {
     fn next(&mut self) -> Option<Event> {
         loop {
             let (lane, lane_ms) = self.first_lane();
-            let told_ms = self
-                .told
-                .get(self.told_next)
-                .map_or(i64::MAX, |told| told.arrival_ms);
+            let told_ms = self.told.get(self.told_next).map_or(i64::MAX, |told| told.arrival_ms);
             let held_ms = self.held.peek().map_or(i64::MAX, |held| held.0.arrival_ms);
             let first_ms = told_ms.min(held_ms).min(lane_ms);
             if first_ms >= self.scale.end_ms {
@@ -135,11 +131,7 @@ impl Iterator for Events {
             }
             if held_ms == first_ms {
                 let held = self.held.pop()?.0;
-                return Some(Event {
-                    arrival_ms: held.arrival_ms,
-                    stream: held.stream,
-                    json: held.json,
-                });
+                return Some(Event { arrival_ms: held.arrival_ms, stream: held.stream, json: held.json });
             }
             if let Some(event) = self.advance(lane, lane_ms) {
                 return Some(event);
@@ -152,15 +144,7 @@ impl Events {
     pub(crate) fn new(scale: Scale, told: Arc<[Event]>) -> Events {
         let lanes = lanes(&scale);
         let lanes_next = lanes.iter().map(|lane| lane.arrival_ms(&scale)).collect();
-        Events {
-            scale,
-            told,
-            told_next: 0,
-            lanes,
-            lanes_next,
-            held: BinaryHeap::new(),
-            held_count: 0,
-        }
+        Events { scale, told, told_next: 0, lanes, lanes_next, held: BinaryHeap::new(), held_count: 0 }
     }
 
     /// The lane that speaks next, and when.
@@ -194,21 +178,12 @@ impl Events {
             self.hold(arrival_ms + late_ms, stream, json);
             return None;
         }
-        Some(Event {
-            arrival_ms,
-            stream,
-            json,
-        })
+        Some(Event { arrival_ms, stream, json })
     }
 
     fn hold(&mut self, arrival_ms: i64, stream: &'static str, json: String) {
         self.held_count += 1;
-        self.held.push(Reverse(Held {
-            arrival_ms,
-            number: self.held_count,
-            stream,
-            json,
-        }));
+        self.held.push(Reverse(Held { arrival_ms, number: self.held_count, stream, json }));
     }
 }
 
@@ -219,16 +194,7 @@ fn lanes(scale: &Scale) -> Vec<Lane> {
     let mut lanes: Vec<Lane> = Vec::new();
     let mut add = |stream, cases_per_hour, every, offset_ms, late_ms_max, write: Write| {
         let salt = 100 + lanes.len() as u64;
-        let lane = Lane {
-            stream,
-            salt,
-            cases_per_hour,
-            every,
-            offset_ms,
-            late_ms_max,
-            write,
-            case: 0,
-        };
+        let lane = Lane { stream, salt, cases_per_hour, every, offset_ms, late_ms_max, write, case: 0 };
         lanes.push(lane);
     };
     let late_ms = 8 * MINUTE;
@@ -236,112 +202,35 @@ fn lanes(scale: &Scale) -> Vec<Lane> {
     // Orders: 2.03 events a case, 25 % of all.
     let orders = hourly * 0.25 / (2.0 + 1.0 / 32.0);
     add("orders", orders, 1, 0, late_ms, bank::clean_order);
-    add(
-        "payments",
-        orders,
-        32,
-        5 * SECOND,
-        late_ms,
-        bank::clean_decline,
-    );
-    add(
-        "payments",
-        orders,
-        1,
-        12 * SECOND,
-        late_ms,
-        bank::clean_payment,
-    );
+    add("payments", orders, 32, 5 * SECOND, late_ms, bank::clean_decline);
+    add("payments", orders, 1, 12 * SECOND, late_ms, bank::clean_payment);
 
     // Sessions: 3.125 events a case, 32 % of all.
     let sessions = hourly * 0.32 / (3.0 + 1.0 / 8.0);
     add("web_events", sessions, 1, 0, late_ms, bank::clean_login);
-    add(
-        "web_events",
-        sessions,
-        1,
-        20 * SECOND,
-        late_ms,
-        bank::clean_browse,
-    );
-    add(
-        "web_events",
-        sessions,
-        1,
-        50 * SECOND,
-        late_ms,
-        bank::clean_browse,
-    );
-    add(
-        "web_events",
-        sessions,
-        8,
-        90 * SECOND,
-        late_ms,
-        bank::clean_errand,
-    );
+    add("web_events", sessions, 1, 20 * SECOND, late_ms, bank::clean_browse);
+    add("web_events", sessions, 1, 50 * SECOND, late_ms, bank::clean_browse);
+    add("web_events", sessions, 8, 90 * SECOND, late_ms, bank::clean_errand);
 
     // Shipments: a logger, an air probe and a door each. A reading is never so
     // late that its logger would seem silent.
-    add(
-        "sensors",
-        fleet * 4.0,
-        1,
-        0,
-        3 * MINUTE,
-        pharma::clean_temperature,
-    );
+    add("sensors", fleet * 4.0, 1, 0, 3 * MINUTE, pharma::clean_temperature);
     add("sensors", fleet * 12.0, 1, 0, 3 * MINUTE, pharma::clean_air);
     add("sensors", fleet, 1, 4 * MINUTE, 0, pharma::clean_door_open);
-    add(
-        "sensors",
-        fleet,
-        1,
-        10 * MINUTE,
-        0,
-        pharma::clean_door_closed,
-    );
+    add("sensors", fleet, 1, 10 * MINUTE, 0, pharma::clean_door_closed);
 
     // The shipper's portal: 2 % of all.
-    add(
-        "auth_log",
-        hourly * 0.015,
-        1,
-        0,
-        late_ms,
-        pharma::clean_portal_login,
-    );
-    add(
-        "setpoints",
-        hourly * 0.005,
-        1,
-        MINUTE,
-        late_ms,
-        pharma::clean_setpoint,
-    );
+    add("auth_log", hourly * 0.015, 1, 0, late_ms, pharma::clean_portal_login);
+    add("setpoints", hourly * 0.005, 1, MINUTE, late_ms, pharma::clean_setpoint);
 
     // Parcels: six scans a case, 30 % of all. They begin when the credentials
     // of all scanners have long been read.
     let parcels = hourly * 0.30 / 6.0;
     for (stop, write) in logistics::CLEAN_STOPS.iter().enumerate() {
         let offset_ms = 2 * MINUTE + logistics::STOPS[stop].1;
-        add(
-            "scans",
-            parcels,
-            1,
-            offset_ms,
-            logistics::SCANS_LATENESS_MS - 5 * MINUTE,
-            *write,
-        );
+        add("scans", parcels, 1, offset_ms, logistics::SCANS_LATENESS_MS - 5 * MINUTE, *write);
     }
-    add(
-        "credentials",
-        hourly * 0.002,
-        1,
-        MINUTE,
-        0,
-        logistics::clean_credential,
-    );
+    add("credentials", hourly * 0.002, 1, MINUTE, 0, logistics::clean_credential);
 
     // Threat intelligence: 1 % of all.
     add("ioc", hourly * 0.01, 1, 0, 0, combined::clean_indicator);

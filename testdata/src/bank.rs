@@ -7,21 +7,9 @@ use std::fmt::Display;
 use crate::background::Scale;
 use crate::story::{MINUTE, SECOND, Scenario, Story};
 
-const B1: Scenario = Scenario {
-    id: "B1",
-    pilot: "bank",
-    detection: "card_testing",
-};
-const B2: Scenario = Scenario {
-    id: "B2",
-    pilot: "bank",
-    detection: "account_takeover",
-};
-const B3: Scenario = Scenario {
-    id: "B3",
-    pilot: "bank",
-    detection: "process_bypass",
-};
+const B1: Scenario = Scenario { id: "B1", pilot: "bank", detection: "card_testing" };
+const B2: Scenario = Scenario { id: "B2", pilot: "bank", detection: "account_takeover" };
+const B3: Scenario = Scenario { id: "B3", pilot: "bank", detection: "process_bypass" };
 
 /// How far the watermark of `orders` stays behind, as in the pack.
 const ORDERS_LATENESS_MS: i64 = 10 * MINUTE;
@@ -79,13 +67,7 @@ fn card_testing(story: &mut Story) {
         let mut last_ms = 0;
         for attempt in 0..9 {
             let ts = begin + attempt * 20 * SECOND;
-            let row = Payment {
-                usr: &usr,
-                ip: &ip,
-                card: &card,
-                cents: 4_999,
-                status: "declined",
-            };
+            let row = Payment { usr: &usr, ip: &ip, card: &card, cents: 4_999, status: "declined" };
             let (id, order_id) = (story.name("p-", 10), story.name("o-", 10));
             last_ms = story.tell("payments", ts, payment(&id, &order_id, &row, ts));
         }
@@ -110,13 +92,7 @@ fn declined(story: &mut Story, ip: &str, ts: i64) -> String {
     let (usr, card) = (story.name("u", 7), story.name("4", 15));
     let (id, order_id) = (story.name("p-", 10), story.name("o-", 10));
     let cents = story.draw(100..=900);
-    let row = Payment {
-        usr: &usr,
-        ip,
-        card: &card,
-        cents: cents as u64,
-        status: "declined",
-    };
+    let row = Payment { usr: &usr, ip, card: &card, cents: cents as u64, status: "declined" };
     payment(&id, &order_id, &row, ts)
 }
 
@@ -157,25 +133,15 @@ fn account_takeover(story: &mut Story) {
 /// Tells `actions` of one customer, at least half and at most the whole of
 /// `pace_ms` apart, each second one twice. `late`: the one that arrives
 /// minutes late. Returns the last arrival.
-fn session(
-    story: &mut Story,
-    usr: &str,
-    begin: i64,
-    actions: &[&str],
-    pace_ms: i64,
-    late: Option<usize>,
-) -> i64 {
+fn session(story: &mut Story, usr: &str, begin: i64, actions: &[&str], pace_ms: i64, late: Option<usize>) -> i64 {
     let ip = story.stranger();
     let device = story.name("d", 8);
     let mut ts = begin;
     let mut last_ms = 0;
     for (step, action) in actions.iter().enumerate() {
         let json = web_event(usr, &ip, &device, action, ts);
-        let arrival_ms = if late == Some(step) {
-            story.tell_late("web_events", ts, json, 9 * MINUTE)
-        } else {
-            story.tell("web_events", ts, json)
-        };
+        let arrival_ms =
+            if late == Some(step) { story.tell_late("web_events", ts, json, 9 * MINUTE) } else { story.tell("web_events", ts, json) };
         if step % 2 == 1 {
             story.again();
         }
@@ -219,13 +185,7 @@ fn process_bypass(story: &mut Story) {
     for begin in story.times(1, 15 * MINUTE) {
         let (id, order_id) = (story.name("p-", 10), story.name("o-", 10));
         let (usr, card, ip) = (story.name("u", 7), story.name("4", 15), story.stranger());
-        let row = Payment {
-            usr: &usr,
-            ip: &ip,
-            card: &card,
-            cents: 7_500,
-            status: "declined",
-        };
+        let row = Payment { usr: &usr, ip: &ip, card: &card, cents: 7_500, status: "declined" };
         let last_ms = story.tell("payments", begin, payment(&id, &order_id, &row, begin));
         story.look_alike(B3, &id, last_ms);
     }
@@ -234,13 +194,7 @@ fn process_bypass(story: &mut Story) {
 /// Tells an approved payment by a customer of its own. Returns its arrival.
 fn approve(story: &mut Story, id: &str, order_id: &str, cents: u64, ts: i64) -> i64 {
     let (usr, card, ip) = (story.name("u", 7), story.name("4", 15), story.stranger());
-    let row = Payment {
-        usr: &usr,
-        ip: &ip,
-        card: &card,
-        cents,
-        status: "approved",
-    };
+    let row = Payment { usr: &usr, ip: &ip, card: &card, cents, status: "approved" };
     story.tell("payments", ts, payment(id, order_id, &row, ts))
 }
 
@@ -253,11 +207,7 @@ struct Payment<U, I, C> {
 }
 
 fn order(order_id: impl Display, usr: impl Display, cents: u64, ts: i64) -> String {
-    format!(
-        r#"{{"order_id":"{order_id}","usr":"{usr}","amount":{}.{:02},"ts":{ts}}}"#,
-        cents / 100,
-        cents % 100
-    )
+    format!(r#"{{"order_id":"{order_id}","usr":"{usr}","amount":{}.{:02},"ts":{ts}}}"#, cents / 100, cents % 100)
 }
 
 fn payment<U: Display, I: Display, C: Display>(
@@ -266,18 +216,9 @@ fn payment<U: Display, I: Display, C: Display>(
     row: &Payment<U, I, C>,
     ts: i64,
 ) -> String {
-    let Payment {
-        usr,
-        ip,
-        card,
-        cents,
-        status,
-    } = row;
+    let Payment { usr, ip, card, cents, status } = row;
     format!(
-        concat!(
-            r#"{{"payment_id":"{}","order_id":"{}","usr":"{}","ip":"{}","card":"{}","#,
-            r#""amount":{}.{:02},"status":"{}","ts":{}}}"#
-        ),
+        concat!(r#"{{"payment_id":"{}","order_id":"{}","usr":"{}","ip":"{}","card":"{}","#, r#""amount":{}.{:02},"status":"{}","ts":{}}}"#),
         payment_id,
         order_id,
         usr,
@@ -290,13 +231,7 @@ fn payment<U: Display, I: Display, C: Display>(
     )
 }
 
-fn web_event(
-    usr: impl Display,
-    ip: impl Display,
-    device: impl Display,
-    action: &str,
-    ts: i64,
-) -> String {
+fn web_event(usr: impl Display, ip: impl Display, device: impl Display, action: &str, ts: i64) -> String {
     format!(r#"{{"usr":"{usr}","ip":"{ip}","device":"{device}","action":"{action}","ts":{ts}}}"#)
 }
 
@@ -340,13 +275,7 @@ struct Ip(u32);
 
 impl Display for Ip {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            to,
-            "10.{}.{}.{}",
-            self.0 >> 16,
-            (self.0 >> 8) & 0xFF,
-            self.0 & 0xFF
-        )
+        write!(to, "10.{}.{}.{}", self.0 >> 16, (self.0 >> 8) & 0xFF, self.0 & 0xFF)
     }
 }
 
@@ -356,12 +285,7 @@ fn clean_cents(scale: &Scale, case: u64) -> u64 {
 
 pub fn clean_order(scale: &Scale, case: u64, ts: i64) -> String {
     let customer = Customer::of_case(scale, case);
-    order(
-        Padded("o-", case * 2, 10),
-        customer.usr(),
-        clean_cents(scale, case),
-        ts,
-    )
+    order(Padded("o-", case * 2, 10), customer.usr(), clean_cents(scale, case), ts)
 }
 
 pub fn clean_payment(scale: &Scale, case: u64, ts: i64) -> String {
@@ -375,13 +299,7 @@ pub fn clean_decline(scale: &Scale, case: u64, ts: i64) -> String {
 
 fn clean_attempt(scale: &Scale, case: u64, status: &'static str, ts: i64) -> String {
     let customer = Customer::of_case(scale, case);
-    let row = Payment {
-        usr: customer.usr(),
-        ip: customer.ip(),
-        card: customer.card(),
-        cents: clean_cents(scale, case),
-        status,
-    };
+    let row = Payment { usr: customer.usr(), ip: customer.ip(), card: customer.card(), cents: clean_cents(scale, case), status };
     // Two attempts, two ids.
     let id = case * 4 + if status == "approved" { 0 } else { 2 };
     payment(Padded("p-", id, 10), Padded("o-", case * 2, 10), &row, ts)

@@ -9,16 +9,8 @@ use crate::background::Scale;
 use crate::pharma::{Model, Trip, administrator, portal_login, setpoint};
 use crate::story::{MINUTE, Scenario, Story};
 
-const X1: Scenario = Scenario {
-    id: "X1",
-    pilot: "combined",
-    detection: "reefer_sabotage",
-};
-const P1: Scenario = Scenario {
-    id: "P1",
-    pilot: "pharma",
-    detection: "temperature_excursion",
-};
+const X1: Scenario = Scenario { id: "X1", pilot: "combined", detection: "reefer_sabotage" };
+const P1: Scenario = Scenario { id: "P1", pilot: "pharma", detection: "temperature_excursion" };
 
 /// How the chain of one telling differs from the attack.
 #[derive(Clone, Copy, PartialEq)]
@@ -43,11 +35,7 @@ pub fn tell(story: &mut Story) {
     let mut administrators = story.draw(0..=19) as u64..;
     let attacks = story.draw(2..=3) as usize;
     for (number, begin) in story.times(attacks, 85 * MINUTE).into_iter().enumerate() {
-        let chain = if number == 1 {
-            Chain::IndicatorLast
-        } else {
-            Chain::Whole
-        };
+        let chain = if number == 1 { Chain::IndicatorLast } else { Chain::Whole };
         tell_chain(story, chain, &mut administrators, begin);
     }
     for chain in [Chain::Refused, Chain::Harmless, Chain::Mistyped] {
@@ -67,18 +55,12 @@ fn tell_chain(story: &mut Story, chain: Chain, administrators: &mut RangeFrom<u6
     let mut known_ms = begin;
     if chain != Chain::Mistyped {
         let listed_ts = match chain {
-            Chain::IndicatorLast => {
-                trip.reading_ms(first + 1) + story.draw(5 * MINUTE..=15 * MINUTE)
-            }
+            Chain::IndicatorLast => trip.reading_ms(first + 1) + story.draw(5 * MINUTE..=15 * MINUTE),
             _ => begin - 5 * MINUTE,
         };
         known_ms = story.tell("ioc", listed_ts, indicator(&stranger, "ip", listed_ts));
         story.again();
-        let outcome = if chain == Chain::Refused {
-            "failure"
-        } else {
-            "success"
-        };
+        let outcome = if chain == Chain::Refused { "failure" } else { "success" };
         let login = portal_login(&usr, &stranger, outcome, begin);
         known_ms = known_ms.max(story.tell("auth_log", begin, login));
     }
@@ -93,12 +75,7 @@ fn tell_chain(story: &mut Story, chain: Chain, administrators: &mut RangeFrom<u6
     story.again();
 
     if chain != Chain::Harmless {
-        trip.degrees.extend([
-            (first, 8.8),
-            (first + 1, 10.1),
-            (first + 2, 11.0),
-            (first + 3, 9.0),
-        ]);
+        trip.degrees.extend([(first, 8.8), (first + 1, 10.1), (first + 2, 11.0), (first + 3, 9.0)]);
         trip.warm = Some((edit_ts, edit_ts + 60 * MINUTE, 7.0));
     }
     let readings = trip.tell(story);

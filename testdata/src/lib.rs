@@ -86,21 +86,14 @@ impl World {
     /// The first 8 % of the span are calm; everything can be found before its
     /// last tenth.
     pub fn new(seed: u64, start_ms: i64, span_ms: i64, background_per_hour: f64) -> World {
-        assert!(
-            span_ms >= SPAN_MS_MIN,
-            "a story of {span_ms} ms is too short; give it {SPAN_MS_MIN} ms or more"
-        );
+        assert!(span_ms >= SPAN_MS_MIN, "a story of {span_ms} ms is too short; give it {SPAN_MS_MIN} ms or more");
         let mut story = Story::new(seed, start_ms, span_ms);
         bank::tell(&mut story);
         pharma::tell(&mut story);
         logistics::tell(&mut story);
         combined::tell(&mut story);
         let (told, truths) = story.finish();
-        World {
-            scale: Scale::new(seed, start_ms, span_ms, background_per_hour),
-            told: told.into(),
-            truths,
-        }
+        World { scale: Scale::new(seed, start_ms, span_ms, background_per_hour), told: told.into(), truths }
     }
 
     /// What was done, by whom, and when it can be known; by scenario.
@@ -116,16 +109,6 @@ impl World {
 
     /// The names of all streams, by pilot.
     pub fn streams() -> &'static [&'static str] {
-        &[
-            "orders",
-            "payments",
-            "web_events",
-            "sensors",
-            "setpoints",
-            "auth_log",
-            "scans",
-            "credentials",
-            "ioc",
-        ]
+        &["orders", "payments", "web_events", "sensors", "setpoints", "auth_log", "scans", "credentials", "ioc"]
     }
 }

@@ -8,21 +8,9 @@ use std::fmt::Display;
 use crate::background::Scale;
 use crate::story::{HOUR, MINUTE, SECOND, Scenario, Story};
 
-const L1: Scenario = Scenario {
-    id: "L1",
-    pilot: "logistics",
-    detection: "rogue_scanner",
-};
-const L2: Scenario = Scenario {
-    id: "L2",
-    pilot: "logistics",
-    detection: "diversion",
-};
-const L4: Scenario = Scenario {
-    id: "L4",
-    pilot: "logistics",
-    detection: "skipped_custody",
-};
+const L1: Scenario = Scenario { id: "L1", pilot: "logistics", detection: "rogue_scanner" };
+const L2: Scenario = Scenario { id: "L2", pilot: "logistics", detection: "diversion" };
+const L4: Scenario = Scenario { id: "L4", pilot: "logistics", detection: "skipped_custody" };
 
 /// How far the watermark of `scans` stays behind, as in the pack.
 pub const SCANS_LATENESS_MS: i64 = 20 * MINUTE;
@@ -48,35 +36,14 @@ struct Region {
 }
 
 const REGIONS: [Region; 4] = [
-    Region {
-        code: "AMS",
-        hub: (52.3105, 4.7683),
-        depots: [(52.0907, 5.1214), (52.3874, 4.6462)],
-    },
-    Region {
-        code: "BRU",
-        hub: (50.9010, 4.4844),
-        depots: [(50.8798, 4.7005), (51.0259, 4.4776)],
-    },
-    Region {
-        code: "CGN",
-        hub: (50.8659, 7.1427),
-        depots: [(50.7374, 7.0982), (51.2277, 6.7735)],
-    },
-    Region {
-        code: "LIL",
-        hub: (50.5633, 3.0869),
-        depots: [(50.4329, 2.8325), (50.6056, 3.3878)],
-    },
+    Region { code: "AMS", hub: (52.3105, 4.7683), depots: [(52.0907, 5.1214), (52.3874, 4.6462)] },
+    Region { code: "BRU", hub: (50.9010, 4.4844), depots: [(50.8798, 4.7005), (51.0259, 4.4776)] },
+    Region { code: "CGN", hub: (50.8659, 7.1427), depots: [(50.7374, 7.0982), (51.2277, 6.7735)] },
+    Region { code: "LIL", hub: (50.5633, 3.0869), depots: [(50.4329, 2.8325), (50.6056, 3.3878)] },
 ];
 
 /// Far from every region: Hamburg, Lyon, Berlin, Prague.
-const FAR: [Place; 4] = [
-    (53.5511, 9.9937),
-    (45.7640, 4.8357),
-    (52.5200, 13.4050),
-    (50.0755, 14.4378),
-];
+const FAR: [Place; 4] = [(53.5511, 9.9937), (45.7640, 4.8357), (52.5200, 13.4050), (50.0755, 14.4378)];
 
 /// Scanners of each region in the background.
 const SCANNERS: u64 = 60;
@@ -84,13 +51,7 @@ const SCANNERS: u64 = 60;
 pub fn tell(story: &mut Story) {
     for region in &REGIONS {
         for number in 0..SCANNERS {
-            let json = credential(
-                scanner(region, number * 2),
-                "carrier",
-                story.start_ms - 30 * 24 * HOUR,
-                None,
-                story.start_ms,
-            );
+            let json = credential(scanner(region, number * 2), "carrier", story.start_ms - 30 * 24 * HOUR, None, story.start_ms);
             story.tell_late("credentials", story.start_ms, json, 0);
         }
     }
@@ -160,13 +121,7 @@ fn renewed_scanner(story: &mut Story) {
         let renewed_ms = begin + 10 * MINUTE;
         issue(story, &device, "carrier", story.start_ms, None);
         issue(story, &device, "carrier", renewed_ms, None);
-        let json = credential(
-            &device,
-            "carrier",
-            story.start_ms,
-            Some(renewed_ms),
-            renewed_ms,
-        );
+        let json = credential(&device, "carrier", story.start_ms, Some(renewed_ms), renewed_ms);
         story.tell("credentials", renewed_ms, json);
         scan_by(story, region, &device, begin, 1);
         let last_ms = scan_by(story, region, &device, renewed_ms + 5 * MINUTE, 1);
@@ -177,13 +132,7 @@ fn renewed_scanner(story: &mut Story) {
         let device = story.name(&format!("did:tide:{}-", region.code), 4);
         let revoked_ms = begin + 3 * MINUTE;
         issue(story, &device, "carrier", story.start_ms, None);
-        let json = credential(
-            &device,
-            "carrier",
-            story.start_ms,
-            Some(revoked_ms),
-            revoked_ms,
-        );
+        let json = credential(&device, "carrier", story.start_ms, Some(revoked_ms), revoked_ms);
         story.tell("credentials", revoked_ms, json);
         let parcel = story.name(&format!("{}-", region.code), 8);
         let json = scan(&parcel, &device, "pickup", region.depots[0], begin);
@@ -235,12 +184,7 @@ fn diversion(story: &mut Story) {
         let seconds = story.draw(1_715..=1_830);
         // A degree of latitude has 111.195 km on a sphere of 6371 km.
         let depot = (way.region.hub.0 + 60.0 / 111.195, way.region.hub.1);
-        let last_ms = way.step(
-            story,
-            "hub_in",
-            depot,
-            begin + 10 * MINUTE + seconds * SECOND,
-        );
+        let last_ms = way.step(story, "hub_in", depot, begin + 10 * MINUTE + seconds * SECOND);
         story.look_alike(L2, &way.parcel, last_ms);
     }
     // Two devices at one gate, seconds and some hundred metres apart.
@@ -286,12 +230,7 @@ fn skipped_custody(story: &mut Story) {
         way.late_ms = Some(story.draw(13 * MINUTE..=17 * MINUTE));
         let last_ms = way.step(story, "hub_in", way.region.hub, begin + 35 * MINUTE);
         way.late_ms = None;
-        way.step(
-            story,
-            "out_for_delivery",
-            way.region.hub,
-            begin + 40 * MINUTE,
-        );
+        way.step(story, "out_for_delivery", way.region.hub, begin + 40 * MINUTE);
         story.look_alike(L4, &way.parcel, last_ms);
     }
     // Nobody at home: back to the hub, and out once more.
@@ -317,11 +256,7 @@ struct Way {
 impl Way {
     fn new(story: &mut Story) -> Way {
         let region = region(story);
-        Way {
-            parcel: story.name(&format!("{}-", region.code), 8),
-            region,
-            late_ms: None,
-        }
+        Way { parcel: story.name(&format!("{}-", region.code), 8), region, late_ms: None }
     }
 
     /// Tells a scan by one of the region's scanners. Returns its arrival.
@@ -349,37 +284,16 @@ fn scanner(region: &Region, number: u64) -> String {
     format!("did:tide:{}-{number:04}", region.code)
 }
 
-fn scan(
-    parcel: impl Display,
-    device: impl Display,
-    step: &str,
-    (lat, lon): Place,
-    ts: i64,
-) -> String {
+fn scan(parcel: impl Display, device: impl Display, step: &str, (lat, lon): Place, ts: i64) -> String {
     format!(
-        concat!(
-            r#"{{"parcel":"{}","device":"{}","step":"{}","#,
-            r#""lat":{:.4},"lon":{:.4},"ts":{}}}"#
-        ),
+        concat!(r#"{{"parcel":"{}","device":"{}","step":"{}","#, r#""lat":{:.4},"lon":{:.4},"ts":{}}}"#),
         parcel, device, step, lat, lon, ts
     )
 }
 
-fn credential(
-    did: impl Display,
-    role: &str,
-    valid_from: i64,
-    revoked_at: Option<i64>,
-    ts: i64,
-) -> String {
+fn credential(did: impl Display, role: &str, valid_from: i64, revoked_at: Option<i64>, ts: i64) -> String {
     let revoked_at = revoked_at.map_or("null".to_owned(), |at| at.to_string());
-    format!(
-        concat!(
-            r#"{{"did":"{}","role":"{}","valid_from":{},"#,
-            r#""revoked_at":{},"ts":{}}}"#
-        ),
-        did, role, valid_from, revoked_at, ts
-    )
+    format!(concat!(r#"{{"did":"{}","role":"{}","valid_from":{},"#, r#""revoked_at":{},"ts":{}}}"#), did, role, valid_from, revoked_at, ts)
 }
 
 /// One writer per stop, since a lane's writer knows only its case.
@@ -410,13 +324,7 @@ fn clean_scan(scale: &Scale, case: u64, stop: usize, ts: i64) -> String {
     };
     let number = scale.bits(7 + stop as u64, case) % SCANNERS * 2;
     let code = region.code;
-    scan(
-        format_args!("{code}-{:08}", case * 2),
-        format_args!("did:tide:{code}-{number:04}"),
-        STOPS[stop].0,
-        at,
-        ts,
-    )
+    scan(format_args!("{code}-{:08}", case * 2), format_args!("did:tide:{code}-{number:04}"), STOPS[stop].0, at, ts)
 }
 
 /// The registry repeats a credential as it was.

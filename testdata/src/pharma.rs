@@ -9,21 +9,9 @@ use std::fmt::Display;
 use crate::background::Scale;
 use crate::story::{MINUTE, SECOND, Scenario, Story};
 
-const P1: Scenario = Scenario {
-    id: "P1",
-    pilot: "pharma",
-    detection: "temperature_excursion",
-};
-const P2: Scenario = Scenario {
-    id: "P2",
-    pilot: "pharma",
-    detection: "sudden_change",
-};
-const P3: Scenario = Scenario {
-    id: "P3",
-    pilot: "pharma",
-    detection: "silent_sensor",
-};
+const P1: Scenario = Scenario { id: "P1", pilot: "pharma", detection: "temperature_excursion" };
+const P2: Scenario = Scenario { id: "P2", pilot: "pharma", detection: "sudden_change" };
+const P3: Scenario = Scenario { id: "P3", pilot: "pharma", detection: "silent_sensor" };
 
 /// The lanes of the pack's `pharma_lanes`.
 const LANES: [&str; 4] = ["BSL", "DUB", "LEJ", "VIE"];
@@ -48,17 +36,14 @@ fn excursion(story: &mut Story) {
         let first = trip.reading_at(begin);
         // Each third one freezes.
         if number % 3 == 2 {
-            trip.degrees
-                .extend([(first, 1.6), (first + 1, 0.8), (first + 2, 1.2)]);
+            trip.degrees.extend([(first, 1.6), (first + 1, 0.8), (first + 2, 1.2)]);
         } else {
-            trip.degrees
-                .extend([(first, 8.7), (first + 1, 9.4), (first + 2, 8.9)]);
+            trip.degrees.extend([(first, 8.7), (first + 1, 9.4), (first + 2, 8.9)]);
             trip.warm = Some((begin - 20 * MINUTE, begin + 30 * MINUTE, 4.0));
         }
         trip.again = vec![first];
         if number % 2 == 1 {
-            trip.late
-                .insert(first + 1, story.draw(5 * MINUTE..=10 * MINUTE));
+            trip.late.insert(first + 1, story.draw(5 * MINUTE..=10 * MINUTE));
         }
         let readings = trip.tell(story);
         let complete_ms = readings.complete(first).max(readings.complete(first + 1));
@@ -86,8 +71,7 @@ fn excursion(story: &mut Story) {
     for begin in story.times(1, 70 * MINUTE) {
         let mut trip = Trip::new(story, Model::Quarterly);
         let first = trip.reading_at(begin);
-        trip.degrees
-            .extend([(first, 8.4), (first + 1, 7.6), (first + 2, 8.3)]);
+        trip.degrees.extend([(first, 8.4), (first + 1, 7.6), (first + 2, 8.3)]);
         trip.late.insert(first + 1, 10 * MINUTE);
         let readings = trip.tell(story);
         story.look_alike(P1, &trip.shipment, readings.complete(first + 2));
@@ -97,8 +81,7 @@ fn excursion(story: &mut Story) {
     for begin in story.times(1, 70 * MINUTE) {
         let mut trip = Trip::new(story, Model::Quarterly);
         let first = trip.reading_at(begin);
-        trip.degrees
-            .extend([(first, 8.0), (first + 1, 8.0), (first + 2, 8.0)]);
+        trip.degrees.extend([(first, 8.0), (first + 1, 8.0), (first + 2, 8.0)]);
         let readings = trip.tell(story);
         story.look_alike(P1, &trip.shipment, readings.complete(first + 2));
     }
@@ -110,11 +93,7 @@ fn sudden_change(story: &mut Story) {
         let mut trip = Trip::new(story, Model::Quarterly);
         let degrees = story.draw(40..=70) as f64 / 10.0;
         let up = story.draw(0..=1) == 1;
-        trip.jump = Some((
-            begin,
-            begin + 20 * MINUTE,
-            if up { degrees } else { -degrees },
-        ));
+        trip.jump = Some((begin, begin + 20 * MINUTE, if up { degrees } else { -degrees }));
         let readings = trip.tell(story);
         let (jump_ts, jump_ms) = readings.jump.expect("a jump within the trip");
         story.attack(P2, &trip.shipment, jump_ms.max(jump_ts + DOOR_WORD_MS));
@@ -134,11 +113,7 @@ fn silent_sensor(story: &mut Story) {
     for (number, begin) in story.times(4, 50 * MINUTE).into_iter().enumerate() {
         let mut trip = Trip::new(story, Model::Quarterly);
         // Each second one comes back.
-        let back_ms = if number % 2 == 0 {
-            begin + story.draw(50 * MINUTE..=70 * MINUTE)
-        } else {
-            i64::MAX
-        };
+        let back_ms = if number % 2 == 0 { begin + story.draw(50 * MINUTE..=70 * MINUTE) } else { i64::MAX };
         trip.silent = Some((begin, back_ms));
         let last_ts = trip.reading_ms(trip.reading_at(begin) - 1);
         let readings = trip.tell(story);
@@ -239,8 +214,7 @@ impl Readings {
     /// The arrival of the first reading at or after a moment.
     fn first_since(&self, ts: i64) -> Option<i64> {
         let told = self.told.iter().find(|told| told.1 >= ts);
-        told.map(|told| told.2)
-            .filter(|arrival_ms| *arrival_ms < self.end_ms)
+        told.map(|told| told.2).filter(|arrival_ms| *arrival_ms < self.end_ms)
     }
 }
 
@@ -284,17 +258,9 @@ impl Trip {
         let jump = self.tell_air(story, end_ms);
         self.tell_door(story);
         if let Some(received_ms) = self.received_ms {
-            story.tell(
-                "sensors",
-                received_ms,
-                self.row(&self.logger, "received", 1.0, received_ms),
-            );
+            story.tell("sensors", received_ms, self.row(&self.logger, "received", 1.0, received_ms));
         }
-        Readings {
-            told,
-            jump,
-            end_ms: story.end_ms,
-        }
+        Readings { told, jump, end_ms: story.end_ms }
     }
 
     fn tell_logger(&self, story: &mut Story, end_ms: i64) -> Vec<(i64, i64, i64)> {
@@ -304,10 +270,7 @@ impl Trip {
             if ts >= end_ms {
                 break;
             }
-            if self
-                .silent
-                .is_some_and(|(from, until)| from <= ts && ts < until)
-            {
+            if self.silent.is_some_and(|(from, until)| from <= ts && ts < until) {
                 continue;
             }
             let usual = 5.0 + story.draw(-9..=9) as f64 / 10.0;
@@ -330,9 +293,7 @@ impl Trip {
         let mut jump = None;
         let mut ts = story.start_ms + (self.first_ms - story.start_ms) % (5 * MINUTE);
         while ts < end_ms {
-            let jumped = self
-                .jump
-                .filter(|(from, until, _)| *from <= ts && ts < *until);
+            let jumped = self.jump.filter(|(from, until, _)| *from <= ts && ts < *until);
             let degrees = 4.2
                 + story.draw(-4..=4) as f64 / 10.0
                 + jumped.map_or(0.0, |(_, _, degrees)| degrees)
@@ -366,22 +327,12 @@ impl Trip {
 fn warmth((from, until, degrees): (i64, i64, f64), ts: i64) -> f64 {
     let pace = |ms: i64| 0.8 * ms as f64 / (5 * MINUTE) as f64;
     let reached = pace(until - from).min(degrees);
-    let now = if ts < until {
-        pace(ts - from).min(degrees)
-    } else {
-        reached - pace(ts - until)
-    };
+    let now = if ts < until { pace(ts - from).min(degrees) } else { reached - pace(ts - until) };
     now.max(0.0)
 }
 
 fn sensor(shipment: impl Display, device: impl Display, kind: &str, value: f64, ts: i64) -> String {
-    format!(
-        concat!(
-            r#"{{"shipment":"{}","device":"{}","kind":"{}","#,
-            r#""value":{:.1},"ts":{}}}"#
-        ),
-        shipment, device, kind, value, ts
-    )
+    format!(concat!(r#"{{"shipment":"{}","device":"{}","kind":"{}","#, r#""value":{:.1},"ts":{}}}"#), shipment, device, kind, value, ts)
 }
 
 pub fn portal_login(usr: &str, ip: &str, outcome: &str, ts: i64) -> String {
@@ -394,10 +345,7 @@ pub fn setpoint(shipment: impl Display, usr: &str, celsius: f64, ts: i64) -> Str
 
 /// An administrator of the portal and the address of their desk.
 pub fn administrator(number: u64) -> (String, String) {
-    (
-        format!("adm-{:02}", number % 20),
-        format!("192.168.40.{}", 10 + number % 20),
-    )
+    (format!("adm-{:02}", number % 20), format!("192.168.40.{}", 10 + number % 20))
 }
 
 /// A shipment of the background.
@@ -408,13 +356,7 @@ fn clean_shipment(scale: &Scale, case: u64) -> (&'static str, u64) {
 
 fn clean_reading(scale: &Scale, case: u64, model: &str, kind: &str, value: f64, ts: i64) -> String {
     let (lane, number) = clean_shipment(scale, case);
-    sensor(
-        format_args!("{lane}-{number:05}"),
-        format_args!("{model}-{lane}{number:05}"),
-        kind,
-        value,
-        ts,
-    )
+    sensor(format_args!("{lane}-{number:05}"), format_args!("{model}-{lane}{number:05}"), kind, value, ts)
 }
 
 pub fn clean_temperature(scale: &Scale, case: u64, ts: i64) -> String {

@@ -60,11 +60,7 @@ impl Story {
     /// Tells an event that arrives `late_ms` after it happened.
     pub fn tell_late(&mut self, stream: &'static str, ts: i64, json: String, late_ms: i64) -> i64 {
         let arrival_ms = ts + late_ms;
-        self.told.push(Event {
-            arrival_ms,
-            stream,
-            json,
-        });
+        self.told.push(Event { arrival_ms, stream, json });
         arrival_ms
     }
 
@@ -79,13 +75,7 @@ impl Story {
         self.truth(scenario, entity, Role::Attack, complete_ms, None);
     }
 
-    pub fn attack_withdrawn(
-        &mut self,
-        scenario: Scenario,
-        entity: &str,
-        complete_ms: i64,
-        withdrawn_ms: Option<i64>,
-    ) {
+    pub fn attack_withdrawn(&mut self, scenario: Scenario, entity: &str, complete_ms: i64, withdrawn_ms: Option<i64>) {
         self.truth(scenario, entity, Role::Attack, complete_ms, withdrawn_ms);
     }
 
@@ -93,30 +83,11 @@ impl Story {
         self.truth(scenario, entity, Role::LookAlike, complete_ms, None);
     }
 
-    pub fn look_alike_withdrawn(
-        &mut self,
-        scenario: Scenario,
-        entity: &str,
-        complete_ms: i64,
-        withdrawn_ms: i64,
-    ) {
-        self.truth(
-            scenario,
-            entity,
-            Role::LookAlike,
-            complete_ms,
-            Some(withdrawn_ms),
-        );
+    pub fn look_alike_withdrawn(&mut self, scenario: Scenario, entity: &str, complete_ms: i64, withdrawn_ms: i64) {
+        self.truth(scenario, entity, Role::LookAlike, complete_ms, Some(withdrawn_ms));
     }
 
-    fn truth(
-        &mut self,
-        scenario: Scenario,
-        entity: &str,
-        role: Role,
-        complete_ms: i64,
-        withdrawn_ms: Option<i64>,
-    ) {
+    fn truth(&mut self, scenario: Scenario, entity: &str, role: Role, complete_ms: i64, withdrawn_ms: Option<i64>) {
         self.truths.push(Truth {
             scenario: scenario.id,
             pilot: scenario.pilot,
@@ -136,16 +107,12 @@ impl Story {
         let last_ms = (self.start_ms + span_ms * 88 / 100 - need_ms).max(first_ms + 1);
         let slot_ms = (last_ms - first_ms) / count as i64;
         let slots = 0..count as i64;
-        slots
-            .map(|slot| first_ms + slot * slot_ms + self.rng.random_range(0..=slot_ms))
-            .collect()
+        slots.map(|slot| first_ms + slot * slot_ms + self.rng.random_range(0..=slot_ms)).collect()
     }
 
     /// One of `choices`.
     pub fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
-        *choices
-            .choose(&mut self.rng)
-            .expect("something to choose from")
+        *choices.choose(&mut self.rng).expect("something to choose from")
     }
 
     /// A number in `range` (both ends included).

@@ -46,10 +46,7 @@ fn arrivals_are_in_order_and_within_the_span() {
         let mut last_ms = START_MS;
         for event in world(seed).events() {
             assert!(last_ms <= event.arrival_ms, "seed {seed}: {event:?}");
-            assert!(
-                event.arrival_ms < START_MS + 6 * HOUR,
-                "seed {seed}: {event:?}"
-            );
+            assert!(event.arrival_ms < START_MS + 6 * HOUR, "seed {seed}: {event:?}");
             last_ms = event.arrival_ms;
         }
     }
@@ -57,17 +54,11 @@ fn arrivals_are_in_order_and_within_the_span() {
 
 #[test]
 fn truths_stay_within_the_span() {
-    for (span_ms, seed) in [SPAN_MS_MIN, 6 * HOUR]
-        .into_iter()
-        .flat_map(|s| (0..50).map(move |n| (s, n)))
-    {
+    for (span_ms, seed) in [SPAN_MS_MIN, 6 * HOUR].into_iter().flat_map(|s| (0..50).map(move |n| (s, n))) {
         let world = World::new(seed, START_MS, span_ms, 0.0);
         for truth in world.truths() {
             let at = (truth.complete_ms - START_MS) as f64 / span_ms as f64;
-            assert!(
-                (0.08..=0.90).contains(&at),
-                "seed {seed}, span {span_ms}: {at} {truth:?}"
-            );
+            assert!((0.08..=0.90).contains(&at), "seed {seed}, span {span_ms}: {at} {truth:?}");
             if let Some(withdrawn_ms) = truth.withdrawn_ms {
                 assert!(truth.complete_ms < withdrawn_ms, "seed {seed}: {truth:?}");
                 assert!(withdrawn_ms < START_MS + span_ms, "seed {seed}: {truth:?}");
@@ -83,27 +74,17 @@ fn each_scenario_has_attacks_and_look_alikes() {
         for scenario in ["B1", "B2", "B3", "P1", "P2", "P3", "L1", "L2", "L4", "X1"] {
             let count = |role| {
                 let truths = world.truths().iter();
-                truths
-                    .filter(|truth| truth.scenario == scenario && truth.role == role)
-                    .count()
+                truths.filter(|truth| truth.scenario == scenario && truth.role == role).count()
             };
             assert!(2 <= count(Role::Attack), "seed {seed}: {scenario}");
             assert!(1 <= count(Role::LookAlike), "seed {seed}: {scenario}");
         }
-        let transient = |truth: &&tidegate_testdata::Truth| {
-            truth.scenario == "L1" && truth.role == Role::LookAlike && truth.withdrawn_ms.is_some()
-        };
-        assert_eq!(
-            world.truths().iter().filter(transient).count(),
-            2,
-            "seed {seed}"
-        );
+        let transient =
+            |truth: &&tidegate_testdata::Truth| truth.scenario == "L1" && truth.role == Role::LookAlike && truth.withdrawn_ms.is_some();
+        assert_eq!(world.truths().iter().filter(transient).count(), 2, "seed {seed}");
         let mut seen = HashSet::new();
         for truth in world.truths() {
-            assert!(
-                seen.insert((truth.detection, &truth.entity)),
-                "seed {seed}: twice {truth:?}"
-            );
+            assert!(seen.insert((truth.detection, &truth.entity)), "seed {seed}: twice {truth:?}");
         }
     }
 }
@@ -140,18 +121,8 @@ fn late_events_stay_within_the_lateness() {
             }
             *newest = ts.max(*newest);
         }
-        for stream in [
-            "orders",
-            "payments",
-            "web_events",
-            "scans",
-            "sensors",
-            "credentials",
-        ] {
-            assert!(
-                late.contains(stream),
-                "seed {seed}: nothing late in {stream}"
-            );
+        for stream in ["orders", "payments", "web_events", "scans", "sensors", "credentials"] {
+            assert!(late.contains(stream), "seed {seed}: nothing late in {stream}");
         }
     }
 }
@@ -166,18 +137,8 @@ fn some_events_arrive_twice() {
                 twice.insert(event.stream);
             }
         }
-        for stream in [
-            "orders",
-            "payments",
-            "web_events",
-            "scans",
-            "sensors",
-            "credentials",
-        ] {
-            assert!(
-                twice.contains(stream),
-                "seed {seed}: nothing twice in {stream}"
-            );
+        for stream in ["orders", "payments", "web_events", "scans", "sensors", "credentials"] {
+            assert!(twice.contains(stream), "seed {seed}: nothing twice in {stream}");
         }
     }
 }
@@ -188,20 +149,11 @@ fn background_has_the_rate_asked_for() {
         let world = World::new(1, START_MS, 6 * HOUR, rate);
         // The last hour: by then all parcels are under way.
         let from_ms = START_MS + 5 * HOUR;
-        let count = world
-            .events()
-            .filter(|event| from_ms <= event.arrival_ms)
-            .count() as f64;
+        let count = world.events().filter(|event| from_ms <= event.arrival_ms).count() as f64;
         let told = World::new(1, START_MS, 6 * HOUR, 0.0);
-        let told = told
-            .events()
-            .filter(|event| from_ms <= event.arrival_ms)
-            .count() as f64;
+        let told = told.events().filter(|event| from_ms <= event.arrival_ms).count() as f64;
         let background = count - (told - 1_200.0);
-        assert!(
-            (background / rate - 1.0).abs() < 0.05,
-            "{background} of {rate}"
-        );
+        assert!((background / rate - 1.0).abs() < 0.05, "{background} of {rate}");
     }
 }
 
@@ -211,11 +163,7 @@ fn background_has_the_rate_asked_for() {
 fn background_is_cheap() {
     let world = World::new(1, START_MS, 6 * HOUR, 2_000_000.0);
     let begin = std::time::Instant::now();
-    let bytes: usize = world
-        .events()
-        .take(1_000_000)
-        .map(|event| event.json.len())
-        .sum();
+    let bytes: usize = world.events().take(1_000_000).map(|event| event.json.len()).sum();
     let seconds = begin.elapsed().as_secs_f64();
     println!("1,000,000 events, {bytes} bytes: {seconds:.2} s");
     // Unoptimised builds and busy machines are many times slower.

@@ -59,8 +59,20 @@ impl<'a> Report<'a> {
         let _ = writeln!(
             text,
             "{:<5} {:>7} {:>8} {:>11} {:>9} {:>9} {:>9} {:>7} {:>10} {:>10} {:>9} {:>9} {:>9} {:>9}",
-            "query", "workers", "seconds", "events/s", "p50 ms", "p99 ms", "peak MiB", "CPU s", "changes", "rows", "DuckDB s", "× DuckDB",
-            "Flink s", "vs Flink"
+            "query",
+            "workers",
+            "seconds",
+            "events/s",
+            "p50 ms",
+            "p99 ms",
+            "peak MiB",
+            "CPU s",
+            "changes",
+            "rows",
+            "DuckDB s",
+            "× DuckDB",
+            "Flink s",
+            "vs Flink"
         );
         for run in self.runs {
             let _ = match (self.line(run), &run.outcome) {
@@ -93,7 +105,12 @@ impl<'a> Report<'a> {
         format!(
             "Nexmark, {} events ({} persons, {} auctions, {} bids), tick {} ms, {mode}\n\
              {}; DuckDB {version} with 2 threads in this run; Flink measured elsewhere, see benches/README.md\n\n",
-            manifest.events, manifest.person.rows, manifest.auction.rows, manifest.bid.rows, self.tick_ms, process::machine()
+            manifest.events,
+            manifest.person.rows,
+            manifest.auction.rows,
+            manifest.bid.rows,
+            self.tick_ms,
+            process::machine()
         )
     }
 
@@ -127,13 +144,17 @@ impl<'a> Report<'a> {
 
     pub fn json(&self) -> Value {
         let runs: Vec<Value> = self.runs.iter().map(|run| self.run_json(run)).collect();
-        let means: Vec<Value> = self.worker_counts().into_iter().map(|workers| {
-            let means = Means::of(&self.lines(workers));
-            json!({
-                "workers": workers, "seconds": means.seconds,
-                "seconds_over_duckdb": means.over_duckdb, "flink_seconds_over_ours": means.under_flink,
+        let means: Vec<Value> = self
+            .worker_counts()
+            .into_iter()
+            .map(|workers| {
+                let means = Means::of(&self.lines(workers));
+                json!({
+                    "workers": workers, "seconds": means.seconds,
+                    "seconds_over_duckdb": means.over_duckdb, "flink_seconds_over_ours": means.under_flink,
+                })
             })
-        }).collect();
+            .collect();
         let recomputed = self.recomputed.iter().map(|(query, told)| {
             let told = match told {
                 Ok(recomputed) => json!(recomputed),
@@ -176,10 +197,20 @@ impl Line<'_> {
         let rows = self.recomputed.map_or("–".to_string(), |recomputed| recomputed.rows.to_string());
         format!(
             "{:<5} {:>7} {:>8.2} {:>11.0} {:>9} {:>9} {:>9.0} {:>7.1} {:>10} {:>10} {:>9} {:>9} {:>9} {:>9}",
-            self.query.name, self.workers, measured.seconds, self.rate(), optional(measured.ticks.p50_ms, 1),
-            optional(measured.ticks.p99_ms, 1), measured.peak_mib, measured.cpu_seconds, measured.changes, rows,
-            optional(self.recomputed.map(|recomputed| recomputed.seconds), 2), optional(self.over_duckdb, 2),
-            optional(self.under_flink.map(|_| self.query.flink_seconds), 2), optional(self.under_flink, 1)
+            self.query.name,
+            self.workers,
+            measured.seconds,
+            self.rate(),
+            optional(measured.ticks.p50_ms, 1),
+            optional(measured.ticks.p99_ms, 1),
+            measured.peak_mib,
+            measured.cpu_seconds,
+            measured.changes,
+            rows,
+            optional(self.recomputed.map(|recomputed| recomputed.seconds), 2),
+            optional(self.over_duckdb, 2),
+            optional(self.under_flink.map(|_| self.query.flink_seconds), 2),
+            optional(self.under_flink, 1)
         )
     }
 }

@@ -45,7 +45,8 @@ impl JsonDecoder {
             let one = Arc::new(Schema::new(vec![field.clone()]));
             ReaderBuilder::new(one).build_decoder().map_err(|_| {
                 let (name, kind) = (field.name(), sql_type(field.data_type()));
-                Error::user(format!("format 'json' cannot fill column \"{name}\" of type {kind}")).hint("declare it as TEXT, or leave it out")
+                Error::user(format!("format 'json' cannot fill column \"{name}\" of type {kind}"))
+                    .hint("declare it as TEXT, or leave it out")
             })?;
         }
         let schema = Arc::new(columns.schema.project(&columns.wanted).expect("wanted columns are declared"));
@@ -243,7 +244,8 @@ mod tests {
     #[test]
     fn columns_nobody_wants_are_null_and_their_values_are_not_judged() {
         for wanted in [vec![], vec![1]] {
-            let decoded = decoder(&[("a", DataType::Int64), ("s", DataType::Utf8)], &wanted).decode(b"{\"a\":\"one\",\"s\":\"x\"}\n{}\n", 1, "f");
+            let decoded =
+                decoder(&[("a", DataType::Int64), ("s", DataType::Utf8)], &wanted).decode(b"{\"a\":\"one\",\"s\":\"x\"}\n{}\n", 1, "f");
             assert_eq!((decoded.rows.num_rows(), decoded.dead.len(), decoded.lines), (2, 0, 2));
             assert_eq!(decoded.rows.column(0).null_count(), 2);
             assert_eq!(decoded.rows.column(1).null_count(), 2 - wanted.len());

@@ -194,7 +194,9 @@ pub(crate) fn sql_type(data_type: &DataType) -> String {
         DataType::Float64 => "DOUBLE".into(),
         DataType::Utf8 => "TEXT".into(),
         DataType::Date32 => "DATE".into(),
-        DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond | TimeUnit::Microsecond | TimeUnit::Nanosecond, None) => "TIMESTAMP".into(),
+        DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond | TimeUnit::Microsecond | TimeUnit::Nanosecond, None) => {
+            "TIMESTAMP".into()
+        }
         DataType::Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
         other => other.to_string(),
     }

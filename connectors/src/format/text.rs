@@ -123,7 +123,9 @@ impl TextDecoder {
             _ => None,
         };
         let regex = match (preset, pattern) {
-            (Some(_), Some(_)) => return Err(options.refused("options \"pattern\" and \"preset\" exclude each other").hint("keep one of them")),
+            (Some(_), Some(_)) => {
+                return Err(options.refused("options \"pattern\" and \"preset\" exclude each other").hint("keep one of them"));
+            }
             (Some(preset), None) => Some(preset.regex()),
             (None, Some(pattern)) => Some(compile(&pattern, options)?),
             (None, None) => None,
@@ -215,7 +217,8 @@ fn parts(schema: &SchemaRef, regex: Option<&Regex>, preset: Option<Preset>, opti
     }
     let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     if let (None, Some(capture)) = (preset, names.iter().flatten().find(|name| !columns.contains(name))) {
-        let hint = did_you_mean(capture, columns).map_or("declare it, or make it a group without a name: (?:…)".into(), |close| format!("did you mean \"{close}\"?"));
+        let hint = did_you_mean(capture, columns)
+            .map_or("declare it, or make it a group without a name: (?:…)".into(), |close| format!("did you mean \"{close}\"?"));
         return Err(options.refused(format!("the pattern captures \"{capture}\", which is not a column")).hint(hint));
     }
     let part = |field: &arrow::datatypes::FieldRef| {

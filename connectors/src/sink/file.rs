@@ -43,8 +43,9 @@ impl FileSink {
     async fn with_file(&self, act: impl FnOnce(&mut File) -> std::io::Result<()> + Send + 'static) -> Result<()> {
         let out = self.out.clone();
         let done = tokio::task::spawn_blocking(move || out.with_file(act)).await;
-        done.map_err(|error| Error::engine(format!("the writer of sink \"{}\" died: {error}", self.name)))?
-            .map_err(|error| Error::engine(format!("sink \"{}\" cannot write {}: {error}", self.name, self.out.path.display())).hint(way_out(&error)))
+        done.map_err(|error| Error::engine(format!("the writer of sink \"{}\" died: {error}", self.name)))?.map_err(|error| {
+            Error::engine(format!("sink \"{}\" cannot write {}: {error}", self.name, self.out.path.display())).hint(way_out(&error))
+        })
     }
 }
 

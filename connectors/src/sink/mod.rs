@@ -26,10 +26,9 @@ fn lines(changes: &Changes, sink: &str) -> Result<Vec<u8>> {
     let rows = &changes.delta.rows;
     let mut encoded = Vec::new();
     let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut encoded);
-    writer
-        .write(rows)
-        .and_then(|()| writer.finish())
-        .map_err(|error| Error::user(format!("sink \"{sink}\" cannot write its rows as JSON: {error}")).hint("cast the column to TEXT in the view"))?;
+    writer.write(rows).and_then(|()| writer.finish()).map_err(|error| {
+        Error::user(format!("sink \"{sink}\" cannot write its rows as JSON: {error}")).hint("cast the column to TEXT in the view")
+    })?;
     let mut out = Vec::with_capacity(encoded.len() + 48 * rows.num_rows());
     let mut start = 0;
     for (end, diff) in memchr_iter(b'\n', &encoded).zip(changes.delta.diffs.iter()) {

@@ -26,11 +26,18 @@ pub enum RelationKind {
     Source(SourceInfo),
     /// Rows that came after their source's watermark.
     Late,
-    Table { key: Vec<usize> },
+    Table {
+        key: Vec<usize>,
+    },
     /// A name for a query.
-    View { query: Arc<LogicalPlan> },
+    View {
+        query: Arc<LogicalPlan>,
+    },
     /// Kept: a materialized view or a detection.
-    Kept { facts: Facts, detection: bool },
+    Kept {
+        facts: Facts,
+        detection: bool,
+    },
     /// The engine's own state; readable, not to be built upon.
     System,
 }

@@ -17,7 +17,9 @@ use arrow::row::{RowConverter, SortField};
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::logical_expr::{
-    Distinct, Expr, LogicalPlan, Operator, Volatility, execution_props::ExecutionProps, physical_planning_context::PhysicalPlanningContext,
+    Distinct, Expr, LogicalPlan, Operator, Volatility,
+    execution_props::ExecutionProps,
+    physical_planning_context::PhysicalPlanningContext,
     utils::{conjunction, split_conjunction_owned},
 };
 use datafusion::physical_expr::create_physical_expr;
@@ -69,12 +71,14 @@ impl Lowering<'_> {
                 self.union(inputs, nullable(plan.schema()))
             }
             LogicalPlan::Values(values) => self.values(&values.values, plan.schema()),
-            LogicalPlan::EmptyRelation(empty) => Ok(constant(RecordBatch::try_new_with_options(
-                nullable(plan.schema()),
-                empty_columns(plan.schema()),
-                &RecordBatchOptions::new().with_row_count(Some(usize::from(empty.produce_one_row))),
-            )
-            .map_err(|error| Error::engine(error.to_string()))?)),
+            LogicalPlan::EmptyRelation(empty) => Ok(constant(
+                RecordBatch::try_new_with_options(
+                    nullable(plan.schema()),
+                    empty_columns(plan.schema()),
+                    &RecordBatchOptions::new().with_row_count(Some(usize::from(empty.produce_one_row))),
+                )
+                .map_err(|error| Error::engine(error.to_string()))?,
+            )),
             LogicalPlan::Unnest(unnest) => self.unnest(unnest),
             LogicalPlan::RecursiveQuery(recursive) => self.fixpoint(recursive),
             other => Err(Error::unsupported(
@@ -157,10 +161,14 @@ impl Lowering<'_> {
         for input in &inputs[1..] {
             facts.append_only &= input.facts.append_only;
             // A bound must hold on every side, with the larger slack.
-            facts.bounds = facts.bounds.iter().filter_map(|bound| {
-                let other = input.facts.bounds.iter().find(|other| other.column == bound.column && other.source == bound.source)?;
-                Some(ColumnBound { slack_ms: bound.slack_ms.max(other.slack_ms), ..bound.clone() })
-            }).collect();
+            facts.bounds = facts
+                .bounds
+                .iter()
+                .filter_map(|bound| {
+                    let other = input.facts.bounds.iter().find(|other| other.column == bound.column && other.source == bound.source)?;
+                    Some(ColumnBound { slack_ms: bound.slack_ms.max(other.slack_ms), ..bound.clone() })
+                })
+                .collect();
         }
         Ok(Node::new(Op::Union { inputs }, schema, facts))
     }
@@ -447,7 +455,9 @@ fn literal_ms(expr: &Expr) -> Option<i64> {
         Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), _) if value.months == 0 => {
             Some(i64::from(value.days) * 86_400_000 + value.nanoseconds / 1_000_000)
         }
-        Expr::Literal(ScalarValue::IntervalDayTime(Some(value)), _) => Some(i64::from(value.days) * 86_400_000 + i64::from(value.milliseconds)),
+        Expr::Literal(ScalarValue::IntervalDayTime(Some(value)), _) => {
+            Some(i64::from(value.days) * 86_400_000 + i64::from(value.milliseconds))
+        }
         _ => None,
     }
 }

@@ -25,23 +25,66 @@ pub struct Node {
 #[derive(Debug)]
 pub enum Op {
     /// A source, a table or a materialized view.
-    Scan { relation: String },
+    Scan {
+        relation: String,
+    },
     /// The same rows always.
-    Constant { rows: RecordBatch },
-    Program { input: NodeRef, program: RowProgram },
-    Expand { input: NodeRef, plan: ExpandPlan },
-    Temporal { input: NodeRef, plan: TemporalPlan, condition: String },
+    Constant {
+        rows: RecordBatch,
+    },
+    Program {
+        input: NodeRef,
+        program: RowProgram,
+    },
+    Expand {
+        input: NodeRef,
+        plan: ExpandPlan,
+    },
+    Temporal {
+        input: NodeRef,
+        plan: TemporalPlan,
+        condition: String,
+    },
     /// Pairs of rows with equal keys; left columns, then right columns.
-    Join { left: NodeRef, right: NodeRef, left_key: Vec<usize>, right_key: Vec<usize>, null_equals_null: bool },
-    Distinct { input: NodeRef },
-    Union { inputs: Vec<NodeRef> },
-    Negate { input: NodeRef },
-    Aggregate { input: NodeRef, plan: AggregatePlan, calls: String },
-    Top { input: NodeRef, plan: TopPlan },
-    Recompute { input: NodeRef, plan: RecomputePlan, calls: String },
+    Join {
+        left: NodeRef,
+        right: NodeRef,
+        left_key: Vec<usize>,
+        right_key: Vec<usize>,
+        null_equals_null: bool,
+    },
+    Distinct {
+        input: NodeRef,
+    },
+    Union {
+        inputs: Vec<NodeRef>,
+    },
+    Negate {
+        input: NodeRef,
+    },
+    Aggregate {
+        input: NodeRef,
+        plan: AggregatePlan,
+        calls: String,
+    },
+    Top {
+        input: NodeRef,
+        plan: TopPlan,
+    },
+    Recompute {
+        input: NodeRef,
+        plan: RecomputePlan,
+        calls: String,
+    },
     /// The least relation that `step` maps to itself; `step` reads it as [`Op::Recursive`].
-    Fixpoint { name: String, step: NodeRef, distinct: bool },
-    Recursive { name: String },
+    Fixpoint {
+        name: String,
+        step: NodeRef,
+        distinct: bool,
+    },
+    Recursive {
+        name: String,
+    },
 }
 
 /// What the planner knows about a node's rows.

@@ -14,15 +14,13 @@ use datafusion::datasource::{TableProvider, ViewTable, empty::EmptyTable};
 use datafusion::execution::SessionState;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::functions::datetime::date_bin;
-use datafusion::logical_expr::planner::{
-    PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning, TypePlanner,
-};
+use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning, TypePlanner};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-    Signature, TypeSignature, Volatility,
+    ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    TypeSignature, Volatility,
 };
-use datafusion::optimizer::optimizer::Optimizer;
 use datafusion::optimizer::OptimizerRule;
+use datafusion::optimizer::optimizer::Optimizer;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{self, FunctionArg, FunctionArgExpr, Query, TableFactor, VisitMut, VisitorMut};
@@ -60,18 +58,12 @@ pub fn config() -> SessionConfig {
 
 /// DataFusion with Tidegate's types and functions, and no tables.
 pub fn state_builder() -> SessionStateBuilder {
-    SessionStateBuilder::new()
-        .with_config(config())
-        .with_default_features()
-        .with_type_planner(Arc::new(Types))
+    SessionStateBuilder::new().with_config(config()).with_default_features().with_type_planner(Arc::new(Types))
 }
 
 impl Session {
     pub fn new(catalog: &Catalog) -> Result<Self> {
-        let state = state_builder()
-            .with_optimizer_rules(rules())
-            .with_relation_planners(vec![Arc::new(Windows)])
-            .build();
+        let state = state_builder().with_optimizer_rules(rules()).with_relation_planners(vec![Arc::new(Windows)]).build();
         let context = SessionContext::new_with_state(state);
         context.register_udf(ScalarUDF::from(OpenClock::now()));
         context.register_udf(ScalarUDF::from(OpenClock::watermark()));
@@ -148,9 +140,10 @@ pub fn planning_error(error: &DataFusionError) -> Error {
         };
     }
     let text = error.find_root().strip_backtrace();
-    let text = ["Error during planning: ", "This feature is not implemented: ", "Optimizer rule 'simplify_expressions' failed\ncaused by\n"]
-        .iter()
-        .fold(text, |text, prefix| text.strip_prefix(prefix).map(str::to_string).unwrap_or(text));
+    let text =
+        ["Error during planning: ", "This feature is not implemented: ", "Optimizer rule 'simplify_expressions' failed\ncaused by\n"]
+            .iter()
+            .fold(text, |text, prefix| text.strip_prefix(prefix).map(str::to_string).unwrap_or(text));
     let mut text = text.trim().to_string();
     if text.get(1..2).is_some_and(|second| second.chars().all(char::is_lowercase)) {
         let first = text[..1].to_lowercase();
@@ -168,9 +161,7 @@ fn refuse_ambiguous_subqueries(plan: &LogicalPlan) -> Result<()> {
             _ => Ok(false),
         });
         if found.unwrap_or(false) {
-            refused = Some(
-                Error::unsupported("a scalar subquery that may return several rows", "aggregate it, or end it with LIMIT 1"),
-            );
+            refused = Some(Error::unsupported("a scalar subquery that may return several rows", "aggregate it, or end it with LIMIT 1"));
         }
     };
     let _ = plan.apply_with_subqueries(|node| {
@@ -339,9 +330,7 @@ fn window_arguments(
     });
     let mut exprs = exprs.collect::<datafusion::common::Result<Vec<_>>>()?.into_iter();
     let input = match exprs.next() {
-        Some(ast::Expr::Subquery(subquery)) => {
-            TableFactor::Derived { lateral: false, subquery, alias: None, sample: None }
-        }
+        Some(ast::Expr::Subquery(subquery)) => TableFactor::Derived { lateral: false, subquery, alias: None, sample: None },
         _ => return Err(plan_error(usage)),
     };
     let input = context.plan(input)?;

@@ -32,20 +32,61 @@ pub struct Placed {
 }
 
 pub enum Statement {
-    CreateSource { name: String, replace: bool, schema: SchemaRef, watermark: Option<(String, i64)>, options: Options },
-    CreateTable { name: String, replace: bool, schema: SchemaRef, key: Vec<String> },
-    CreateView { name: String, replace: bool, query: Box<Query> },
+    CreateSource {
+        name: String,
+        replace: bool,
+        schema: SchemaRef,
+        watermark: Option<(String, i64)>,
+        options: Options,
+    },
+    CreateTable {
+        name: String,
+        replace: bool,
+        schema: SchemaRef,
+        key: Vec<String>,
+    },
+    CreateView {
+        name: String,
+        replace: bool,
+        query: Box<Query>,
+    },
     /// A materialized view, or with `detection` a detection.
-    CreateKept { name: String, replace: bool, detection: bool, options: Options, query: Box<Query> },
-    CreateSink { name: String, replace: bool, from: String, options: Options },
-    CreateAction { name: String, replace: bool, from: String, options: Options },
-    Drop { kind: String, name: String, if_exists: bool },
+    CreateKept {
+        name: String,
+        replace: bool,
+        detection: bool,
+        options: Options,
+        query: Box<Query>,
+    },
+    CreateSink {
+        name: String,
+        replace: bool,
+        from: String,
+        options: Options,
+    },
+    CreateAction {
+        name: String,
+        replace: bool,
+        from: String,
+        options: Options,
+    },
+    Drop {
+        kind: String,
+        name: String,
+        if_exists: bool,
+    },
     Insert(Box<ast::Statement>),
     Update(Box<ast::Statement>),
     Delete(Box<ast::Statement>),
-    Show { what: String },
-    Explain { query: Box<Query> },
-    ExplainNamed { name: String },
+    Show {
+        what: String,
+    },
+    Explain {
+        query: Box<Query>,
+    },
+    ExplainNamed {
+        name: String,
+    },
     Query(Box<Query>),
 }
 
@@ -69,7 +110,8 @@ pub fn parse(text: &str, file: &str) -> Result<Vec<Placed>> {
         let tokens: Vec<TokenWithSpan> = words().cloned().collect();
         check_size(&tokens).map_err(|error| error.at(file, start.line, start.column))?;
         let end = tokens.last().map(|token| token.span.end).unwrap_or(start);
-        let statement = One { tokens: tokens.clone(), file, parser: Parser::new(&dialect).with_tokens_with_locations(tokens.clone()) }.parse()?;
+        let statement =
+            One { tokens: tokens.clone(), file, parser: Parser::new(&dialect).with_tokens_with_locations(tokens.clone()) }.parse()?;
         let text = slice(text, start, end);
         statements.push(Placed { statement, file: file.into(), line: start.line, column: start.column, tokens, text });
     }
@@ -320,9 +362,8 @@ impl One<'_> {
 
     fn field(&self, column: &ColumnDef) -> std::result::Result<Field, Trouble> {
         let data_type = arrow_type(&column.data_type).ok_or_else(|| {
-            self.error(format!("type {} of column \"{}\" is not supported", column.data_type, column.name.value)).hint(
-                "types are TEXT, BOOLEAN, SMALLINT, INT, BIGINT, REAL, DOUBLE, DECIMAL(p, s), DATE, TIMESTAMP and T[]",
-            )
+            self.error(format!("type {} of column \"{}\" is not supported", column.data_type, column.name.value))
+                .hint("types are TEXT, BOOLEAN, SMALLINT, INT, BIGINT, REAL, DOUBLE, DECIMAL(p, s), DATE, TIMESTAMP and T[]")
         })?;
         Ok(Field::new(normal(&column.name), data_type, true))
     }
@@ -505,7 +546,13 @@ pub fn interval_ms(interval: &ast::Interval) -> Option<i64> {
 pub fn arrow_type(data_type: &ast::DataType) -> Option<DataType> {
     use ast::DataType as Sql;
     Some(match data_type {
-        Sql::Text | Sql::Varchar(_) | Sql::CharVarying(_) | Sql::CharacterVarying(_) | Sql::Char(_) | Sql::Character(_) | Sql::String(_) => DataType::Utf8,
+        Sql::Text
+        | Sql::Varchar(_)
+        | Sql::CharVarying(_)
+        | Sql::CharacterVarying(_)
+        | Sql::Char(_)
+        | Sql::Character(_)
+        | Sql::String(_) => DataType::Utf8,
         Sql::Bool | Sql::Boolean => DataType::Boolean,
         Sql::TinyInt(_) => DataType::Int8,
         Sql::SmallInt(_) | Sql::Int2(_) => DataType::Int16,

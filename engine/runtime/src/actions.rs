@@ -55,7 +55,9 @@ fn parse_limit(text: &str) -> Result<(usize, Duration)> {
         };
         Some((count.trim().parse().ok()?, Duration::from_secs(seconds)))
     });
-    parsed.ok_or_else(|| Error::user(format!("option \"limit\" is '{text}'")).hint("write a number per second, minute, hour or day: '10/minute'"))
+    parsed.ok_or_else(|| {
+        Error::user(format!("option \"limit\" is '{text}'")).hint("write a number per second, minute, hour or day: '10/minute'")
+    })
 }
 
 /// Where the request of one finding stands.
@@ -350,7 +352,8 @@ fn steps(diffs: &[i64], entities: &[Bytes]) -> Vec<Step> {
 
 fn rows_as_json(rows: &RecordBatch) -> Result<Vec<Value>> {
     let failed = |error: &dyn std::fmt::Display| Error::engine(error.to_string());
-    let mut writer = arrow::json::writer::WriterBuilder::new().with_explicit_nulls(true).build::<_, arrow::json::writer::JsonArray>(Vec::new());
+    let mut writer =
+        arrow::json::writer::WriterBuilder::new().with_explicit_nulls(true).build::<_, arrow::json::writer::JsonArray>(Vec::new());
     writer.write(rows).map_err(|error| failed(&error))?;
     writer.finish().map_err(|error| failed(&error))?;
     let bytes = writer.into_inner();

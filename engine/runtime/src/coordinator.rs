@@ -235,7 +235,8 @@ impl Coordinator {
             Request::Execute { placed, reply } => {
                 let response = self.execute(&placed);
                 self.publish();
-                let _ = reply.send(response);
+                // What was created is readable, and right, when the statement returns.
+                self.when_closed(Box::new(move |_| drop(reply.send(response))));
             }
             Request::Write { write, reply } => match self.write(&write) {
                 Ok(()) => self.when_closed(Box::new(move |tick| drop(reply.send(Ok(tick))))),
@@ -481,8 +482,7 @@ impl Coordinator {
             state.spec.columns_wanted = wanted;
         }
         let source = self.connectors.source(&state.spec)?;
-        let (acknowledge, task) =
-            crate::sources::read(name.to_string(), source, Arc::clone(&self.in_flight), self.arrivals.clone());
+        let (acknowledge, task) = crate::sources::read(name.to_string(), source, Arc::clone(&self.in_flight), self.arrivals.clone());
         state.acknowledge = Some(acknowledge);
         state.task = Some(task);
         state.status = SourceStatus::Running;

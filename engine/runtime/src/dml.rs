@@ -40,7 +40,9 @@ async fn insert(engine: &Engine, insert: &ast::Insert) -> Result<(Write, String)
     let rows = rows_of(engine, source).await?;
     let columns: Vec<String> = match insert.columns.is_empty() {
         true => schema.fields().iter().map(|field| field.name().clone()).collect(),
-        false => insert.columns.iter().map(|column| column.0.last().and_then(|part| part.as_ident()).map(normal).unwrap_or_default()).collect(),
+        false => {
+            insert.columns.iter().map(|column| column.0.last().and_then(|part| part.as_ident()).map(normal).unwrap_or_default()).collect()
+        }
     };
     if rows.num_columns() != columns.len() && (!insert.columns.is_empty() || columns.len() < rows.num_columns()) {
         return Err(Error::user(format!("INSERT has {} expressions and {} columns", rows.num_columns(), columns.len())));
@@ -125,7 +127,9 @@ async fn table(engine: &Engine, name: &str) -> Result<(String, SchemaRef)> {
     let relations = engine.relations();
     match relations.iter().find(|relation| relation.name == wanted) {
         Some(relation) if relation.kind == "table" => Ok((wanted, Arc::clone(&relation.schema))),
-        Some(relation) => Err(Error::user(format!("{} \"{wanted}\" cannot be written", relation.kind)).hint("only tables can: CREATE TABLE")),
+        Some(relation) => {
+            Err(Error::user(format!("{} \"{wanted}\" cannot be written", relation.kind)).hint("only tables can: CREATE TABLE"))
+        }
         None => {
             let error = Error::user(format!("table \"{wanted}\" does not exist"));
             Err(match did_you_mean(&wanted, relations.iter().map(|relation| relation.name.as_str())) {

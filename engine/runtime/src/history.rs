@@ -27,7 +27,8 @@ impl History {
 
     pub fn append(&mut self, source: &str, rows: &RecordBatch) -> Result<()> {
         let failed = |error: &dyn std::fmt::Display| {
-            Error::engine(format!("the history of source \"{source}\" could not be written: {error}")).hint("free space in the temporary folder, or set TMPDIR")
+            Error::engine(format!("the history of source \"{source}\" could not be written: {error}"))
+                .hint("free space in the temporary folder, or set TMPDIR")
         };
         if !self.writers.contains_key(source) {
             let file = File::create(self.path(source)).map_err(|error| failed(&error))?;
@@ -41,7 +42,8 @@ impl History {
     /// Hands all rows of `source` so far to `visit`, oldest first.
     pub fn replay(&mut self, source: &str, mut visit: impl FnMut(RecordBatch)) -> Result<()> {
         let Some(writer) = self.writers.get_mut(source) else { return Ok(()) };
-        let failed = |error: &dyn std::fmt::Display| Error::engine(format!("the history of source \"{source}\" could not be read: {error}"));
+        let failed =
+            |error: &dyn std::fmt::Display| Error::engine(format!("the history of source \"{source}\" could not be read: {error}"));
         writer.get_mut().flush().map_err(|error| failed(&error))?;
         let file = File::open(self.path(source)).map_err(|error| failed(&error))?;
         let reader = StreamReader::try_new(BufReader::new(file), None).map_err(|error| failed(&error))?;

@@ -1,8 +1,6 @@
 //! What Prometheus sees. One prefix, base units, `_total` for counters, few labels.
 
-use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// All metrics of one engine. `rows` counts are of rows, not of batches.
 #[derive(Clone)]

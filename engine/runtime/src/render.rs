@@ -12,8 +12,8 @@ use tidegate_operators::{aggregate, distinct, expand, program, recompute, tempor
 use tidegate_plan::{Node, NodeRef, Op};
 use tidegate_types::Delta;
 use timely::dataflow::Scope;
-use timely::dataflow::operators::vec::ToStream;
 use timely::dataflow::operators::Concatenate;
+use timely::dataflow::operators::vec::ToStream;
 
 type Arrangement<'scope, T> = (Arranged<'scope, Trace<T>>, Arc<Layout>);
 
@@ -29,12 +29,7 @@ pub struct Renderer<'scope> {
 }
 
 impl<'scope> Renderer<'scope> {
-    pub fn new(
-        scope: Scope<'scope, u64>,
-        errors: Errors,
-        watermarks: Watermarks,
-        relations: HashMap<String, Rows<'scope, u64>>,
-    ) -> Self {
+    pub fn new(scope: Scope<'scope, u64>, errors: Errors, watermarks: Watermarks, relations: HashMap<String, Rows<'scope, u64>>) -> Self {
         Self { scope, errors, watermarks, relations, rows: HashMap::new(), arranged: HashMap::new() }
     }
 
@@ -53,9 +48,7 @@ impl<'scope> Renderer<'scope> {
             }
             Op::Program { input, program } => program::program(self.render(input), program.clone(), errors),
             Op::Expand { input, plan } => expand::expand(self.render(input), plan.clone()),
-            Op::Temporal { input, plan, .. } => {
-                temporal::temporal(self.render(input), plan.clone(), self.watermarks.clone(), errors)
-            }
+            Op::Temporal { input, plan, .. } => temporal::temporal(self.render(input), plan.clone(), self.watermarks.clone(), errors),
             Op::Join { left, right, left_key, right_key, null_equals_null } => {
                 let (left, left_layout) = self.arrangement(left, left_key, !null_equals_null);
                 let (right, right_layout) = self.arrangement(right, right_key, !null_equals_null);
@@ -67,9 +60,7 @@ impl<'scope> Renderer<'scope> {
                 self.scope.concatenate(inputs)
             }
             Op::Negate { input } => negate(self.render(input)),
-            Op::Aggregate { input, plan, .. } => {
-                aggregate::aggregate(self.render(input), plan.clone(), self.watermarks.clone(), errors)
-            }
+            Op::Aggregate { input, plan, .. } => aggregate::aggregate(self.render(input), plan.clone(), self.watermarks.clone(), errors),
             Op::Top { input, plan } => top::top(self.render(input), plan.clone()),
             Op::Recompute { input, plan, .. } => recompute::recompute(self.render(input), plan.clone(), errors),
             Op::Fixpoint { step, distinct, .. } => {
@@ -119,12 +110,7 @@ impl<'scope> Renderer<'scope> {
         node.inputs().into_iter().for_each(|input| self.render_outside(input));
     }
 
-    fn render_round<'inner>(
-        &mut self,
-        node: &NodeRef,
-        inner: Scope<'inner, Round>,
-        relation: &Rows<'inner, Round>,
-    ) -> Rows<'inner, Round> {
+    fn render_round<'inner>(&mut self, node: &NodeRef, inner: Scope<'inner, Round>, relation: &Rows<'inner, Round>) -> Rows<'inner, Round> {
         if !node.is_recursive() {
             return enter(self.render(node), inner);
         }

@@ -42,13 +42,27 @@ pub struct DataflowSpec {
 #[derive(Clone)]
 pub enum Command {
     Create(Arc<DataflowSpec>),
-    Drop { name: String },
+    Drop {
+        name: String,
+    },
     /// Rows of `relation` at the open tick, for all its readers or for one.
-    Rows { relation: String, reader: Option<String>, timed: Timed<Tick> },
+    Rows {
+        relation: String,
+        reader: Option<String>,
+        timed: Timed<Tick>,
+    },
     /// No more rows for ticks up to this one.
-    Close { tick: Tick, watermarks: Arc<[Option<i64>]>, compact: Tick },
+    Close {
+        tick: Tick,
+        watermarks: Arc<[Option<i64>]>,
+        compact: Tick,
+    },
     /// Rows of several relations at a closed tick, this worker's share.
-    Read { names: Vec<String>, tick: Tick, reply: crossbeam_channel::Sender<Vec<Delta>> },
+    Read {
+        names: Vec<String>,
+        tick: Tick,
+        reply: crossbeam_channel::Sender<Vec<Delta>>,
+    },
     Stop,
 }
 
@@ -129,7 +143,11 @@ impl State {
             Command::Close { tick, watermarks, compact } => self.close(tick, watermarks, compact),
             Command::Read { names, tick, reply } => {
                 let read = |name: &String| {
-                    let (trace, layout) = self.dataflows.get_mut(name).and_then(|running| running.export.as_mut()).expect("the bridge names readable relations");
+                    let (trace, layout) = self
+                        .dataflows
+                        .get_mut(name)
+                        .and_then(|running| running.export.as_mut())
+                        .expect("the bridge names readable relations");
                     read_at(trace, layout, tick)
                 };
                 // A reader that gave up is no concern of ours.
@@ -194,7 +212,8 @@ impl State {
                 relations.insert(name.clone(), rows);
             }
             for name in &spec.imports {
-                let (trace, layout) = dataflows.get_mut(name).and_then(|running| running.export.as_mut()).expect("the catalog knows what is kept");
+                let (trace, layout) =
+                    dataflows.get_mut(name).and_then(|running| running.export.as_mut()).expect("the catalog knows what is kept");
                 let arranged = trace.import_named(scope, name);
                 relations.insert(name.clone(), rows_of(arranged, Arc::clone(layout)));
             }

@@ -103,11 +103,14 @@ impl DemoOptions {
     fn check(&self) -> Result<()> {
         let shortest_s = SPAN_MS_MIN as u64 / SPEED / 1000;
         if self.span_ms() < SPAN_MS_MIN {
-            return Err(Error::user(format!("--for {:?} is too short for the story", self.duration)).hint(format!("give it {shortest_s}s or more")));
+            return Err(
+                Error::user(format!("--for {:?} is too short for the story", self.duration)).hint(format!("give it {shortest_s}s or more"))
+            );
         }
         let rate_min = BACKGROUND_PER_HOUR_MIN * SPEED as f64 / 3600.0;
         if !(rate_min..=1e7).contains(&self.rate) {
-            return Err(Error::user(format!("--rate {} is not possible", self.rate)).hint(format!("allowed are {rate_min} to 10000000 events per second")));
+            return Err(Error::user(format!("--rate {} is not possible", self.rate))
+                .hint(format!("allowed are {rate_min} to 10000000 events per second")));
         }
         Ok(())
     }

@@ -24,9 +24,7 @@ use tidegate_connectors::Registry;
 use tidegate_connectors::format::json::JsonDecoder;
 use tidegate_connectors::format::{Columns, Decoder, LINE_BYTES_MAX};
 use tidegate_testdata::{BACKGROUND_PER_HOUR_MIN, Event, Events, SPAN_MS_MIN, Truth, World};
-use tidegate_types::connector::{
-    Budget, Connectors, Offset, Options, Polled, Responder, Sink, SinkSpec, Source, SourceBatch, SourceSpec,
-};
+use tidegate_types::connector::{Budget, Connectors, Offset, Options, Polled, Responder, Sink, SinkSpec, Source, SourceBatch, SourceSpec};
 use tidegate_types::error::{Error, Result, did_you_mean};
 use tidegate_types::time::Clock;
 

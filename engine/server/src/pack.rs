@@ -124,9 +124,10 @@ pub fn read(path: &Path) -> Result<String> {
 /// The names in `${NAME}`.
 fn variables_in(text: &str) -> impl Iterator<Item = &str> {
     let after = text.split("${").skip(1);
-    after.filter_map(|rest| rest.split_once('}')).map(|(name, _)| name).filter(|name| {
-        !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-    })
+    after
+        .filter_map(|rest| rest.split_once('}'))
+        .map(|(name, _)| name)
+        .filter(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
 }
 
 #[cfg(test)]

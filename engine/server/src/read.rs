@@ -18,9 +18,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
-use datafusion::catalog::{
-    CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider, Session, TableProvider,
-};
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider, Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::common::{SchemaError, exec_err, plan_err};
 use datafusion::datasource::{MemTable, TableType, provider_as_source, source_as_provider};
@@ -199,7 +197,8 @@ fn names_planner(set: &Set) -> bool {
 /// `CREATE TABLE` of `CREATE TABLE t (…)`: the words before the first name.
 fn verb(statement: &Statement) -> String {
     let text = statement.to_string();
-    let words = text.split(|c: char| !c.is_ascii_alphabetic()).take_while(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_uppercase()));
+    let words =
+        text.split(|c: char| !c.is_ascii_alphabetic()).take_while(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_uppercase()));
     words.take(2).collect::<Vec<_>>().join(" ")
 }
 

@@ -60,18 +60,30 @@ impl View {
     fn lines(&self, height: usize) -> Vec<(bool, String)> {
         let Counts { holds, updates, releases, held, duplicates } = self.partner;
         let mut lines = vec![
-            (true, format!("TIDEGATE  three pilots under attack  {} of {} s  (the story's time: {})", self.seconds, self.seconds_all, self.story_time)),
+            (
+                true,
+                format!(
+                    "TIDEGATE  three pilots under attack  {} of {} s  (the story's time: {})",
+                    self.seconds, self.seconds_all, self.story_time
+                ),
+            ),
             (false, format!("{:>10} events/s   {} in all   tick lag {} ms", grouped(self.events_per_s), grouped(self.events), self.lag_ms)),
         ];
         lines.extend(self.doors.iter().map(|door| (false, door.clone())));
         lines.push((true, format!("OPEN FINDINGS  {}", self.open())));
         lines.extend(self.detections.iter().map(|(name, severity, open)| (false, format!("{open:>6}  {name:<24} {severity}"))));
         lines.push((true, "CASCADE".into()));
-        lines.push((false, format!("{:>6}  services affected   {} euros per hour at risk", self.services, grouped(self.euros_per_hour as u64))));
+        lines.push((
+            false,
+            format!("{:>6}  services affected   {} euros per hour at risk", self.services, grouped(self.euros_per_hour as u64)),
+        ));
         lines.push((true, "ACTIONS".into()));
         let states: Vec<String> = self.actions.iter().map(|(state, count)| format!("{count} {state}")).collect();
         lines.push((false, format!("        engine: {}", if states.is_empty() { "none".into() } else { states.join(", ") })));
-        lines.push((false, format!("        partner: {holds} holds, {updates} updates, {releases} withdrawn, {held} held now, {duplicates} repeats")));
+        lines.push((
+            false,
+            format!("        partner: {holds} holds, {updates} updates, {releases} withdrawn, {held} held now, {duplicates} repeats"),
+        ));
         lines.extend(self.deeds.iter().take(3).map(|deed| (false, format!("        {:<12} by {}", deed.path, deed.action))));
         lines.push((true, "LATEST".into()));
         let left = height.saturating_sub(lines.len() + 1).max(1);

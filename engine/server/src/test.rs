@@ -149,8 +149,13 @@ struct Step<'a> {
 enum StepKind<'a> {
     /// sqllogictest's own records.
     Script,
-    Feed { source: &'a str, rows: String },
-    Advance { to_ms: u64 },
+    Feed {
+        source: &'a str,
+        rows: String,
+    },
+    Advance {
+        to_ms: u64,
+    },
 }
 
 /// Cuts a file at `feed` and `advance`, where a record may begin.
@@ -170,8 +175,12 @@ fn steps(text: &str) -> Result<Vec<Step<'_>>, String> {
                 StepKind::Feed { source: *source, rows }
             }
             ["advance", time] if may_begin => StepKind::Advance { to_ms: time_ms(time).ok_or_else(|| wrong_time(at + 1, time))? },
-            ["feed" | "advance", ..] if may_begin => return Err(format!("{}: \"{line}\" is not \"feed <source>\" or \"advance <time>\"", at + 1)),
-            ["include" | "system", ..] if may_begin => return Err(format!("{}: \"{}\" is refused: a test touches nothing but its engine", at + 1, words[0])),
+            ["feed" | "advance", ..] if may_begin => {
+                return Err(format!("{}: \"{line}\" is not \"feed <source>\" or \"advance <time>\"", at + 1));
+            }
+            ["include" | "system", ..] if may_begin => {
+                return Err(format!("{}: \"{}\" is refused: a test touches nothing but its engine", at + 1, words[0]));
+            }
             _ => StepKind::Script,
         };
         may_begin = !matches!(kind, StepKind::Script) || words.is_empty() || line.starts_with('#');
@@ -390,7 +399,8 @@ fn types(schema: &SchemaRef) -> Vec<DefaultColumnType> {
 fn rows(batch: &RecordBatch) -> Result<Vec<Vec<String>>> {
     let options = FormatOptions::default().with_null("NULL").with_display_error(true);
     let formatters = batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options));
-    let formatters: Vec<_> = formatters.collect::<Result<_, _>>().map_err(|error| Error::engine(format!("the rows cannot be shown: {error}")))?;
+    let formatters: Vec<_> =
+        formatters.collect::<Result<_, _>>().map_err(|error| Error::engine(format!("the rows cannot be shown: {error}")))?;
     let value = |formatter: &ArrayFormatter, row| {
         let text = formatter.value(row).to_string();
         if text.is_empty() { "(empty)".to_string() } else { text }

@@ -179,7 +179,8 @@ impl Watch {
             spec.options.get(name).cloned().ok_or_else(missing)
         };
         let (detection, entity) = (option("detection")?, option("entity")?);
-        let column = spec.schema.index_of(&entity).map_err(|_| Error::engine(format!("detection \"{detection}\" has no column \"{entity}\"")))?;
+        let column =
+            spec.schema.index_of(&entity).map_err(|_| Error::engine(format!("detection \"{detection}\" has no column \"{entity}\"")))?;
         Ok(Self { detection, column, score })
     }
 

@@ -64,17 +64,14 @@ impl RowProgram {
         };
         let columns = project.iter().map(|expr| evaluate(expr.as_ref(), &kept.rows)).collect::<Result<Vec<_>, _>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(kept.len()));
-        let rows = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
-            .map_err(|error| error.to_string())?;
+        let rows = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options).map_err(|error| error.to_string())?;
         Ok(Delta { rows, diffs: kept.diffs })
     }
 }
 
 /// One column for `batch`, or why not. A panic in a kernel is a reason too.
 pub fn evaluate(expr: &dyn PhysicalExpr, batch: &RecordBatch) -> Result<ArrayRef, String> {
-    let computed = catch_unwind(AssertUnwindSafe(|| {
-        expr.evaluate(batch).and_then(|value| value.into_array(batch.num_rows()))
-    }));
+    let computed = catch_unwind(AssertUnwindSafe(|| expr.evaluate(batch).and_then(|value| value.into_array(batch.num_rows()))));
     match computed {
         Ok(Ok(column)) => Ok(column),
         Ok(Err(error)) => Err(reason(&error)),
@@ -115,11 +112,8 @@ mod tests {
             project: Some(vec![quotient]),
             schema: Arc::new(Schema::new(vec![Field::new("q", DataType::Int64, true)])),
         };
-        let rows = RecordBatch::try_new(
-            input,
-            vec![Arc::new(Int64Array::from(vec![6, 7, 8])), Arc::new(Int64Array::from(vec![2, 0, 4]))],
-        )
-        .unwrap();
+        let rows = RecordBatch::try_new(input, vec![Arc::new(Int64Array::from(vec![6, 7, 8])), Arc::new(Int64Array::from(vec![2, 0, 4]))])
+            .unwrap();
         let mut failures = Vec::new();
         let done = program.run(&Delta::new(rows, [1, 3, 1]), &mut failures);
         assert_eq!(done.rows.column(0).as_primitive::<arrow::datatypes::Int64Type>().values(), &[3, 2]);

@@ -163,10 +163,7 @@ mod tests {
     fn rows_come_back_and_sort_as_values_do() {
         let batch = RecordBatch::try_new(
             schema(),
-            vec![
-                Arc::new(Int64Array::from(vec![Some(-5), None, Some(7)])),
-                Arc::new(StringArray::from(vec![Some("b"), Some("a"), None])),
-            ],
+            vec![Arc::new(Int64Array::from(vec![Some(-5), None, Some(7)])), Arc::new(StringArray::from(vec![Some("b"), Some("a"), None]))],
         )
         .unwrap();
         let codec = RowCodec::new(schema()).unwrap();

@@ -9,8 +9,8 @@ use arrow::array::{
 };
 use arrow::compute::take;
 use arrow::datatypes::{
-    DataType, Decimal128Type, DecimalType, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, Schema,
-    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    DataType, Decimal128Type, DecimalType, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, Schema, UInt8Type,
+    UInt16Type, UInt32Type, UInt64Type,
 };
 use hashbrown::HashMap;
 use tidegate_types::row::RowCodec;
@@ -141,9 +141,9 @@ impl Accumulator for IntegerSum {
         match &self.output {
             DataType::Int64 => Arc::new(Int64Array::from_iter(results.into_iter().map(|x| x.map(|x| x as i64)))),
             DataType::UInt64 => Arc::new(UInt64Array::from_iter(results.into_iter().map(|x| x.map(|x| x as u64)))),
-            DataType::Decimal128(precision, scale) => Arc::new(
-                Decimal128Array::from_iter(results).with_precision_and_scale(*precision, *scale).expect("DataFusion's type"),
-            ),
+            DataType::Decimal128(precision, scale) => {
+                Arc::new(Decimal128Array::from_iter(results).with_precision_and_scale(*precision, *scale).expect("DataFusion's type"))
+            }
             DataType::Float64 => Arc::new(Float64Array::from_iter(results.iter().zip(slots).map(|(sum, &slot)| {
                 let count = if self.average { self.sums[slot as usize].1 as f64 } else { 1.0 };
                 sum.map(|sum| sum as f64 / count)
@@ -260,9 +260,9 @@ impl ExactSum {
             self.fixed = sum;
             return;
         }
-        let rest = self.rest.get_or_insert_with(|| {
-            Box::new(Rest { finite: RefCell::new(XsumSmall::new()), finite_count: 0, nan: 0, infinite: [0; 2] })
-        });
+        let rest = self
+            .rest
+            .get_or_insert_with(|| Box::new(Rest { finite: RefCell::new(XsumSmall::new()), finite_count: 0, nan: 0, infinite: [0; 2] }));
         match value {
             _ if value.is_nan() => rest.nan += diff,
             _ if value.is_infinite() => rest.infinite[usize::from(0.0 < value)] += diff,

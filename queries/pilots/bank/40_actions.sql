@@ -2,13 +2,13 @@
 -- finding is withdrawn.
 
 CREATE ACTION block_ip FROM card_testing WITH (
-  connector = 'webhook', url = '${PARTNER}/block', undo_url = '${PARTNER}/unblock',
+  connector = 'webhook', url = '${PARTNER:-http://127.0.0.1:7788}/block', undo_url = '${PARTNER:-http://127.0.0.1:7788}/unblock',
   approval = 'auto', limit = '600/minute', mode = 'armed');
 
 CREATE ACTION hold_transfer FROM account_takeover WITH (
-  connector = 'webhook', url = '${PARTNER}/hold', undo_url = '${PARTNER}/release',
+  connector = 'webhook', url = '${PARTNER:-http://127.0.0.1:7788}/hold', undo_url = '${PARTNER:-http://127.0.0.1:7788}/release',
   approval = 'auto', limit = '600/minute', mode = 'armed');
 
 CREATE ACTION freeze_order FROM process_bypass WITH (
-  connector = 'webhook', url = '${PARTNER}/freeze', undo_url = '${PARTNER}/unfreeze',
+  connector = 'webhook', url = '${PARTNER:-http://127.0.0.1:7788}/freeze', undo_url = '${PARTNER:-http://127.0.0.1:7788}/unfreeze',
   approval = 'auto', limit = '600/minute', mode = 'armed');

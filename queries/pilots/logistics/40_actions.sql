@@ -3,14 +3,14 @@
 -- arrives.
 
 CREATE ACTION hold_parcel FROM rogue_scanner WITH (
-  connector = 'webhook', url = '${PARTNER}/hold', undo_url = '${PARTNER}/release',
+  connector = 'webhook', url = '${PARTNER:-http://127.0.0.1:7788}/hold', undo_url = '${PARTNER:-http://127.0.0.1:7788}/release',
   approval = 'auto', limit = '600/minute', mode = 'armed');
 
 CREATE ACTION alert_carrier FROM diversion WITH (
-  connector = 'webhook', url = '${PARTNER}/alert', undo_url = '${PARTNER}/dismiss',
+  connector = 'webhook', url = '${PARTNER:-http://127.0.0.1:7788}/alert', undo_url = '${PARTNER:-http://127.0.0.1:7788}/dismiss',
   approval = 'auto', limit = '600/minute', mode = 'armed');
 
 -- On trial: what would have been done is recorded.
 CREATE ACTION trace_parcel FROM skipped_custody WITH (
-  connector = 'webhook', url = '${PARTNER}/trace', undo_url = '${PARTNER}/dismiss',
+  connector = 'webhook', url = '${PARTNER:-http://127.0.0.1:7788}/trace', undo_url = '${PARTNER:-http://127.0.0.1:7788}/dismiss',
   approval = 'auto', limit = '600/minute', mode = 'dry_run');

@@ -25,8 +25,7 @@ impl Lowering<'_> {
     }
 
     fn group_by(&self, aggregate: &Aggregate, input: NodeRef, group: Vec<Expr>, schema: Arc<Schema>) -> Result<NodeRef> {
-        let calls: Vec<&AggregateFunction> =
-            aggregate.aggr_expr.iter().map(aggregate_function).collect::<Result<_>>()?;
+        let calls: Vec<&AggregateFunction> = aggregate.aggr_expr.iter().map(aggregate_function).collect::<Result<_>>()?;
         let arguments = calls.iter().flat_map(|call| call.params.args.iter().chain(call.params.filter.as_deref()));
         let needed: Vec<Expr> = group.iter().chain(arguments).cloned().collect();
         let (with, positions) = with_columns(self, input.clone(), aggregate.input.schema(), &needed)?;
@@ -143,12 +142,7 @@ fn accumulated(call: &AggregateFunction, first: usize, filter: Option<usize>, op
     let distinct = call.params.distinct;
     let counts_rows = matches!(argument, Expr::Literal(value, _) if !value.is_null()) && function == Function::Count && !distinct;
     let data_type = operands.schema.field(first).data_type();
-    (counts_rows || function.accepts(data_type)).then_some(Call {
-        function,
-        argument: (!counts_rows).then_some(first),
-        filter,
-        distinct,
-    })
+    (counts_rows || function.accepts(data_type)).then_some(Call { function, argument: (!counts_rows).then_some(first), filter, distinct })
 }
 
 fn accumulate(operands: NodeRef, width: usize, calls: Vec<Call>, schema: Arc<Schema>, described: String) -> NodeRef {
@@ -156,7 +150,8 @@ fn accumulate(operands: NodeRef, width: usize, calls: Vec<Call>, schema: Arc<Sch
         let millisecond = is_millisecond(operands.schema.field(column).data_type());
         operands.facts.bounds.iter().find(|bound| bound.column == column && millisecond && operands.facts.append_only)
     };
-    let free = (0..width).find_map(bound).map(|bound| FreeRule { key_column: bound.column, source: bound.source, slack_ms: bound.slack_ms });
+    let free =
+        (0..width).find_map(bound).map(|bound| FreeRule { key_column: bound.column, source: bound.source, slack_ms: bound.slack_ms });
     let plan = AggregatePlan {
         group_columns: width,
         append_only: operands.facts.append_only,
@@ -165,7 +160,8 @@ fn accumulate(operands: NodeRef, width: usize, calls: Vec<Call>, schema: Arc<Sch
         schema: Arc::clone(&schema),
         calls,
     };
-    let bounds = operands.facts.bounds.iter().filter(|bound| bound.column < width && plan.append_only).cloned().collect::<Vec<ColumnBound>>();
+    let bounds =
+        operands.facts.bounds.iter().filter(|bound| bound.column < width && plan.append_only).cloned().collect::<Vec<ColumnBound>>();
     // Groups without results never change: they come once.
     let append_only = plan.calls.is_empty() && operands.facts.append_only && 0 < width;
     let facts = Facts { append_only, bounds, keys: vec![(0..width).collect()] };
@@ -177,7 +173,8 @@ fn total_order(expr: &Expr) -> Expr {
     match expr {
         Expr::Alias(alias) => total_order(&alias.expr).alias(alias.name.clone()),
         Expr::AggregateFunction(call)
-            if matches!(call.func.name(), "array_agg" | "string_agg" | "first_value" | "last_value" | "nth_value") && !call.params.distinct =>
+            if matches!(call.func.name(), "array_agg" | "string_agg" | "first_value" | "last_value" | "nth_value")
+                && !call.params.distinct =>
         {
             let mut call = call.clone();
             let arguments = call.params.args.iter().filter(|arg| **arg != lit(0) && !matches!(arg, Expr::Literal(..)));

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, cast};
-use arrow::datatypes::{DataType, TimeUnit};
 use tidegate_operators::temporal::{Bound, ClockColumn, TemporalPlan};
 use tidegate_types::error::{Error, Result, did_you_mean};
 
@@ -42,12 +42,7 @@ impl Lowering<'_> {
     fn temporal(&self, input: NodeRef, schema: &DFSchema, clock: &[String], conditions: Vec<Condition>) -> Result<NodeRef> {
         let described: Vec<String> =
             conditions.iter().map(|condition| format!("{} {} {}", clock.join(" "), condition.op, condition.at)).collect();
-        let mut plan = TemporalPlan {
-            clock: self.clock(clock)?,
-            from: Vec::new(),
-            until: Vec::new(),
-            schema: Arc::clone(&input.schema),
-        };
+        let mut plan = TemporalPlan { clock: self.clock(clock)?, from: Vec::new(), until: Vec::new(), schema: Arc::clone(&input.schema) };
         for Condition { op, at, .. } in conditions {
             let at = self.bound(at, schema)?;
             let bound = |after| Bound { at: Arc::clone(&at), after };
@@ -74,8 +69,7 @@ impl Lowering<'_> {
             DataType::Timestamp(_, _) => at,
             DataType::Date32 | DataType::Date64 => cast(at, DataType::Timestamp(TimeUnit::Millisecond, None)),
             other => {
-                return Err(Error::user(format!("{at} is {other}, and a clock compares with a TIMESTAMP"))
-                    .hint("cast it to TIMESTAMP"));
+                return Err(Error::user(format!("{at} is {other}, and a clock compares with a TIMESTAMP")).hint("cast it to TIMESTAMP"));
             }
         };
         self.physical(&at, schema)
@@ -145,8 +139,10 @@ fn solve(condition: Expr) -> Result<Condition> {
 // Months have no fixed length, so `a - 1 month < b` does not say `a < b + 1 month`.
 fn binary(left: Expr, op: Operator, right: Expr) -> Option<Expr> {
     let months = |expr: &Expr| {
-        expr.exists(|expr| Ok(matches!(expr, Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), _) if value.months != 0)
-            || matches!(expr, Expr::Literal(ScalarValue::IntervalYearMonth(_), _))))
+        expr.exists(|expr| {
+            Ok(matches!(expr, Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), _) if value.months != 0)
+                || matches!(expr, Expr::Literal(ScalarValue::IntervalYearMonth(_), _)))
+        })
         .unwrap_or(true)
     };
     (!months(&left) && !months(&right)).then(|| Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))

@@ -47,7 +47,10 @@ impl Lowering<'_> {
             return Ok(renamed(&pairs()?, &schema));
         }
         if let Some(filter) = filter.filter(|filter| super::clock::reads_clock(filter)) {
-            return Err(Error::unsupported(format!("{filter} as a condition of an outer join, EXISTS or IN"), "filter in a view, then join"));
+            return Err(Error::unsupported(
+                format!("{filter} as a condition of an outer join, EXISTS or IN"),
+                "filter in a view, then join",
+            ));
         }
         refuse_recursion_where_absence_counts(kind, &left, &right)?;
         let needs = |left_side: bool| -> Result<Matches> {
@@ -73,9 +76,7 @@ impl Lowering<'_> {
             JoinType::RightAnti => needs(false)?.anti,
             JoinType::Left => both(vec![pairs()?, padded(&needs(true)?.anti, &right, false)]),
             JoinType::Right => both(vec![pairs()?, padded(&needs(false)?.anti, &left, true)]),
-            JoinType::Full => {
-                both(vec![pairs()?, padded(&needs(true)?.anti, &right, false), padded(&needs(false)?.anti, &left, true)])
-            }
+            JoinType::Full => both(vec![pairs()?, padded(&needs(true)?.anti, &right, false), padded(&needs(false)?.anti, &left, true)]),
             JoinType::LeftMark | JoinType::RightMark if join.null_aware => {
                 return Err(Error::unsupported("IN (subquery) or NOT IN (subquery) under OR", "use EXISTS, or UNION the two cases"));
             }

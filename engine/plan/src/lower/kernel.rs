@@ -53,16 +53,8 @@ impl Lowering<'_> {
         let plan = planned
             .and_then(|logical| futures::executor::block_on(state.create_physical_plan(&logical)))
             .map_err(|error| planning_error(&error))?;
-        let plan = RecomputePlan {
-            key,
-            output_key,
-            always,
-            plan,
-            slot,
-            task: state.task_ctx(),
-            input: slot_schema,
-            schema: Arc::clone(&schema),
-        };
+        let plan =
+            RecomputePlan { key, output_key, always, plan, slot, task: state.task_ctx(), input: slot_schema, schema: Arc::clone(&schema) };
         Ok(Node::new(Op::Recompute { input, plan, calls }, schema, facts))
     }
 

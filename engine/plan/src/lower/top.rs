@@ -27,9 +27,7 @@ impl Lowering<'_> {
             ordered = projection.input.as_ref();
         }
         let (order, input) = match ordered {
-            LogicalPlan::Sort(sort) => {
-                (&sort.expr[..], sort.input.as_ref())
-            }
+            LogicalPlan::Sort(sort) => (&sort.expr[..], sort.input.as_ref()),
             other => (&[][..], other),
         };
         let node = self.node(input)?;
@@ -47,7 +45,14 @@ impl Lowering<'_> {
         self.project(node, on.input.schema(), &on.select_expr, &on.schema)
     }
 
-    fn top(&self, input: NodeRef, schema: &DFSchema, key: &[Expr], order: &[SortExpr], (skip, limit): (usize, Option<usize>)) -> Result<NodeRef> {
+    fn top(
+        &self,
+        input: NodeRef,
+        schema: &DFSchema,
+        key: &[Expr],
+        order: &[SortExpr],
+        (skip, limit): (usize, Option<usize>),
+    ) -> Result<NodeRef> {
         let width = input.schema.fields().len();
         let needed: Vec<Expr> = key.iter().cloned().chain(order.iter().map(|sort| sort.expr.clone())).collect();
         let (input, positions) = with_columns(self, input, schema, &needed)?;
@@ -92,7 +97,8 @@ impl Lowering<'_> {
         check_types(&input.schema)?;
         let results = nullable(&window.schema);
         let numbered = results.field(width);
-        let fields = input.schema.fields().iter().cloned().chain([Arc::new(Field::new(numbered.name(), numbered.data_type().clone(), true))]);
+        let fields =
+            input.schema.fields().iter().cloned().chain([Arc::new(Field::new(numbered.name(), numbered.data_type().clone(), true))]);
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let plan = TopPlan {
             key: positions[..partition.len()].to_vec(),

@@ -96,7 +96,8 @@ impl Coordinator {
         let catalog = &self.catalog;
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("planner".into()).stack_size(PLANNING_STACK_BYTES);
-            let planned = thread.spawn_scoped(scope, || plan(catalog)).map_err(|error| Error::engine(format!("no thread to plan on: {error}")))?;
+            let planned =
+                thread.spawn_scoped(scope, || plan(catalog)).map_err(|error| Error::engine(format!("no thread to plan on: {error}")))?;
             planned.join().unwrap_or_else(|_| Err(Error::engine("the planner failed on this statement").hint("simplify it, and report it")))
         })
     }
@@ -190,9 +191,9 @@ impl Coordinator {
         let spec = DataflowSpec { name: name.to_string(), node: Arc::clone(node), inputs, imports, export, capture };
         self.workers.broadcast(&Command::Create(Arc::new(spec)));
         let Some(mut history) = self.history.take() else { return Ok(()) };
-        let replayed = sources.iter().try_for_each(|source| {
-            history.replay(source, |rows| self.distribute(source, Some(name), Delta::insertions(rows)))
-        });
+        let replayed = sources
+            .iter()
+            .try_for_each(|source| history.replay(source, |rows| self.distribute(source, Some(name), Delta::insertions(rows))));
         self.history = Some(history);
         replayed
     }
@@ -270,8 +271,13 @@ impl Coordinator {
         match self.kind_of(name) {
             None => Ok(()),
             Some(existing) if replace && existing == kind => self.drop_named(kind, name, false),
-            Some(existing) if replace => Err(Error::user(format!("\"{name}\" is a {existing}, not a {kind}")).hint(format!("DROP {} {name}", existing.to_uppercase()))),
-            Some(existing) => Err(Error::user(format!("{existing} \"{name}\" exists already")).hint("use CREATE OR REPLACE, or another name")),
+            Some(existing) if replace => {
+                Err(Error::user(format!("\"{name}\" is a {existing}, not a {kind}"))
+                    .hint(format!("DROP {} {name}", existing.to_uppercase())))
+            }
+            Some(existing) => {
+                Err(Error::user(format!("{existing} \"{name}\" exists already")).hint("use CREATE OR REPLACE, or another name"))
+            }
         }
     }
 
@@ -285,7 +291,8 @@ impl Coordinator {
             None if if_exists => return Ok(()),
             None => return Err(self.no_relation(name)),
             Some(existing) if existing != kind => {
-                return Err(Error::user(format!("\"{name}\" is a {existing}, not a {kind}")).hint(format!("DROP {} {name}", existing.to_uppercase())));
+                return Err(Error::user(format!("\"{name}\" is a {existing}, not a {kind}"))
+                    .hint(format!("DROP {} {name}", existing.to_uppercase())));
             }
             Some(_) => {}
         }
@@ -374,7 +381,8 @@ impl Coordinator {
         let relations = self.catalog.relations.values().map(|relation| (relation.name.clone(), relation.kind_name()));
         let followers = self.followers.iter().map(|(name, follow)| (shown_name(name).to_string(), follow.kind));
         let shown: Vec<(String, &str)> = relations.chain(followers).filter(|(_, kind)| kinds.contains(kind)).collect();
-        let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("name", DataType::Utf8, false), Field::new("kind", DataType::Utf8, false)]));
+        let schema: SchemaRef =
+            Arc::new(Schema::new(vec![Field::new("name", DataType::Utf8, false), Field::new("kind", DataType::Utf8, false)]));
         let names = StringArray::from_iter_values(shown.iter().map(|(name, _)| name));
         let kinds = StringArray::from_iter_values(shown.iter().map(|(_, kind)| kind));
         let rows = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(names), Arc::new(kinds)]).expect("the schema above");
@@ -522,7 +530,7 @@ fn pointed(error: Error, placed: &Placed) -> Error {
 
 fn lines<'a>(column: &str, lines: impl Iterator<Item = &'a str>) -> Response {
     let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new(column, DataType::Utf8, false)]));
-    let rows = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(StringArray::from_iter_values(lines))]);
+    let rows = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(StringArray::from(lines.collect::<Vec<_>>()))]);
     Response::Rows { tick: None, batches: vec![rows.expect("the schema above")], schema }
 }
 

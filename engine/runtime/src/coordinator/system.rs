@@ -39,11 +39,11 @@ fn schema(name: &str) -> SchemaRef {
 }
 
 fn text<'a>(values: impl Iterator<Item = &'a str>) -> ArrayRef {
-    Arc::new(StringArray::from_iter_values(values))
+    Arc::new(StringArray::from(values.collect::<Vec<_>>()))
 }
 
 fn numbers(values: impl Iterator<Item = i64>) -> ArrayRef {
-    Arc::new(Int64Array::from_iter_values(values))
+    Arc::new(Int64Array::from(values.collect::<Vec<_>>()))
 }
 
 impl Coordinator {

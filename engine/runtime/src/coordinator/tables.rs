@@ -88,7 +88,8 @@ impl Table {
             let twice = !own.insert(key) || (self.keys.contains(key) && !freed.contains(key));
             if null || twice {
                 let row = write.insert.slice(i, 1).project(&self.key).expect("key columns");
-                let shown = arrow::util::pretty::pretty_format_columns("key", row.columns()).map(|table| table.to_string()).unwrap_or_default();
+                let shown =
+                    arrow::util::pretty::pretty_format_columns("key", row.columns()).map(|table| table.to_string()).unwrap_or_default();
                 let shown = shown.lines().nth(3).unwrap_or_default().trim_matches(['|', ' ']).to_string();
                 let what = if null { "NULL in" } else { "duplicate value for" };
                 return Err(Error::user(format!("{what} the primary key of table \"{}\": {shown}", write.table)));

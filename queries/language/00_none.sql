@@ -1,0 +1,1 @@
+-- Each .slt here brings its own relations.
