@@ -18,6 +18,10 @@ use clap::{Parser, Subcommand};
 use serde::Serialize;
 use tidegate_types::error::{Error, Result};
 
+/// As in the server.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(name = "tidegate-benches", about = "Tidegate's benchmarks")]
 struct Cli {

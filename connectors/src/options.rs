@@ -34,7 +34,7 @@ impl OptionReader {
         }
         // A mistyped name is both unknown and missing; the first says more.
         match did_you_mean(key, self.left.keys().map(String::as_str)) {
-            Some(typed) => Err(self.unknown(&typed.to_string()).hint(format!("did you mean \"{key}\"?"))),
+            Some(typed) => Err(self.unknown(typed).hint(format!("did you mean \"{key}\"?"))),
             None => Err(Error::user(format!("{} needs the option \"{key}\"", self.owner)).hint(format!("for example {key} = '{example}'"))),
         }
     }

@@ -19,11 +19,13 @@ use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
 use differential_dataflow::trace::cursor::cursor_list;
 use differential_dataflow::trace::implementations::{ValBatcher, ValSpine};
 use differential_dataflow::trace::{Cursor, Navigable, TraceReader};
-use tidegate_types::row::{RowCodec, project_schema};
+use tidegate_types::row::{EncodedRows, RowCodec, project_schema};
 use tidegate_types::{Delta, Tick};
+use timely::dataflow::Scope;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::operator::Operator;
 use timely::progress::Antichain;
+use timely::progress::frontier::AntichainRef;
 
 use crate::stream::{Rows, Time, Timed, exchange};
 
@@ -64,6 +66,26 @@ impl Layout {
         &self.schema
     }
 
+    /// The columns of the key.
+    pub fn key(&self) -> &[usize] {
+        &self.key
+    }
+
+    pub(crate) fn encode_keys(&self, delta: &Delta) -> EncodedRows {
+        encoded(&self.key_codec, &self.key, delta)
+    }
+
+    pub(crate) fn encode_values(&self, delta: &Delta) -> EncodedRows {
+        encoded(&self.value_codec, &self.value, delta)
+    }
+
+    /// The columns of rows whose values are `values`, beside those of the key.
+    pub(crate) fn decode_beside<'a>(&self, values: impl Iterator<Item = &'a [u8]>, key: impl Fn(usize) -> ArrayRef) -> Vec<ArrayRef> {
+        let mut values = self.value_codec.decode_columns(values).expect("what was encoded").into_iter();
+        let column = |i| if self.key.contains(&i) { key(i) } else { values.next().expect("a column per value") };
+        (0..self.schema.fields().len()).map(column).collect()
+    }
+
     /// The rows of `(key, value)` pairs.
     pub fn decode<'a>(&self, rows: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone) -> RecordBatch {
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
@@ -82,14 +104,16 @@ impl Layout {
     }
 
     fn encode<T: Clone>(&self, timed: &Timed<T>, out: &mut Vec<((Bytes, Bytes), T, i64)>) {
-        let columns = |of: &[usize]| of.iter().map(|&i| Arc::clone(timed.delta.rows.column(i))).collect::<Vec<_>>();
-        let count = timed.delta.len();
-        let keys = self.key_codec.encode_columns(&columns(&self.key), count).expect("the layout's schema");
-        let values = self.value_codec.encode_columns(&columns(&self.value), count).expect("the layout's schema");
+        let (keys, values) = (self.encode_keys(&timed.delta), self.encode_values(&timed.delta));
         for (i, &diff) in timed.delta.diffs.iter().enumerate() {
             out.push(((keys.row(i).to_vec(), values.row(i).to_vec()), timed.time.clone(), diff));
         }
     }
+}
+
+fn encoded(codec: &RowCodec, columns: &[usize], delta: &Delta) -> EncodedRows {
+    let columns: Vec<ArrayRef> = columns.iter().map(|&i| Arc::clone(delta.rows.column(i))).collect();
+    codec.encode_columns(&columns, delta.len()).expect("the layout's schema")
 }
 
 /// Arranges `rows` by `layout`, each key on its worker. With `drop_null_keys`, rows with a NULL
@@ -131,15 +155,28 @@ fn all_valid(delta: &Delta, key: &[usize]) -> Option<BooleanArray> {
     Some((0..delta.len()).map(|row| Some(nullable.iter().all(|column| column.is_valid(row)))).collect())
 }
 
-/// The rows of an arrangement, from its history on.
+/// The rows of an arrangement.
 pub fn rows_of<'scope, T: Time>(arranged: Arranged<'scope, Trace<T>>, layout: Arc<Layout>) -> Rows<'scope, T> {
+    decoded_from(arranged, layout, Antichain::from_elem(T::minimum()))
+}
+
+/// The rows of another dataflow's arrangement, from its history on.
+///
+/// Compaction moves the times of merged batches only, so a retraction in a batch of its own can
+/// stand before the insertion it takes back. All of the past counts as one time here.
+pub fn imported<'scope>(trace: &mut Trace<Tick>, scope: Scope<'scope, Tick>, layout: Arc<Layout>, name: &str) -> Rows<'scope, Tick> {
+    let since = trace.get_logical_compaction().to_owned();
+    decoded_from(trace.import_named(scope, name), layout, since)
+}
+
+fn decoded_from<'scope, T: Time>(arranged: Arranged<'scope, Trace<T>>, layout: Arc<Layout>, since: Antichain<T>) -> Rows<'scope, T> {
     arranged.stream.unary(Pipeline, "Decode", move |_, _| {
         move |input, output| {
             input.for_each(|cap, spans| {
                 let mut session = output.session(&cap);
                 for span in spans.drain(..) {
                     let Some(batch) = span.inner.as_ref() else { continue };
-                    for timed in decode_batch(batch, &layout) {
+                    for timed in decode_batch(batch, &layout, since.borrow()) {
                         session.give(timed);
                     }
                 }
@@ -151,7 +188,7 @@ pub fn rows_of<'scope, T: Time>(arranged: Arranged<'scope, Trace<T>>, layout: Ar
 /// Rows per decoded batch: enough to amortise a kernel call, small enough to stay in cache.
 const DECODE_ROWS_MAX: usize = 8192;
 
-fn decode_batch<B, T: Time>(batch: &B, layout: &Layout) -> Vec<Timed<T>>
+fn decode_batch<B, T: Time>(batch: &B, layout: &Layout, since: AntichainRef<T>) -> Vec<Timed<T>>
 where
     B: Navigable,
     B::Cursor: for<'a> Cursor<Storage = B, Key<'a> = &'a Bytes, Val<'a> = &'a Bytes, Time = T, TimeGat<'a> = &'a T, DiffGat<'a> = &'a i64>,
@@ -162,11 +199,13 @@ where
     while let Some(key) = cursor.get_key(batch) {
         while let Some(value) = cursor.get_val(batch) {
             cursor.map_times(batch, |time, &diff| {
+                let mut time = time.clone();
+                time.advance_by(since);
                 let (rows, diffs) = by_time.entry(time.clone()).or_default();
                 rows.push((key, value));
                 diffs.push(diff);
                 if rows.len() == DECODE_ROWS_MAX {
-                    done.push(decoded(layout, time.clone(), rows, diffs));
+                    done.push(decoded(layout, time, rows, diffs));
                 }
             });
             cursor.step_val(batch);

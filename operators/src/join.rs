@@ -1,153 +1,103 @@
 //! `join`: pairs of rows with equal keys.
 //!
 //! SQL     INNER JOIN; with `distinct` and `negate` also the semi, anti and outer joins
-//! In      two arrangements by the same key types
+//! In      any rows on both sides
 //! Out     left columns, then right columns; append-only where both inputs are
-//! State   none of its own: both arrangements stay as long as the view
+//! State   both sides' rows by key, as bytes; inside a recursion two arrangements. Kept as
+//!         long as the rows are there
 //! Errors  none; a residual condition is a `program` behind it
-//! Source  differential dataflow's join
+//! Source  the bilinear rule: Δ(L ⋈ R) = ΔL ⋈ R + (L + ΔL) ⋈ ΔR; in a recursion differential
+//!         dataflow's join
 
-use std::collections::{BTreeMap, VecDeque};
+mod rounds;
+mod side;
+
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::take;
 use arrow::datatypes::SchemaRef;
-use differential_dataflow::operators::arrange::Arranged;
-use differential_dataflow::operators::join::join_traces;
-use differential_dataflow::trace::{BatchCursor, Cursor, Navigable, TraceReader};
 use tidegate_types::Delta;
-use timely::Accountable;
-use timely::container::ContainerBuilder;
-use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::generic::operator::Operator;
+use tidegate_types::row::canonical_floats;
 
-use crate::arrange::{Bytes, Layout};
-use crate::stream::{Rows, Time, Timed};
+pub use rounds::{RoundsPlan, join_rounds};
+use side::Side;
+
+use crate::arrange::Layout;
+use crate::keyed::by_tick_of_two;
+use crate::stream::{Rows, exchange};
 
 /// How both sides are laid down, and the schema of the pairs.
 pub struct JoinPlan {
     pub left: Arc<Layout>,
     pub right: Arc<Layout>,
     pub schema: SchemaRef,
+    /// NULL keys meet NULL keys; else they meet nothing, and are not kept.
+    pub null_equals_null: bool,
+    /// Nothing of the side is ever taken back.
+    pub left_append_only: bool,
+    pub right_append_only: bool,
 }
 
-/// Wires the plan.
-pub fn join<'scope, T, Tr1, Tr2>(left: Arranged<'scope, Tr1>, right: Arranged<'scope, Tr2>, plan: JoinPlan) -> Rows<'scope, T>
-where
-    T: Time,
-    Tr1: TraceReader<Time = T, Batch: Navigable> + 'static,
-    Tr2: TraceReader<Time = T, Batch: Navigable> + 'static,
-    BatchCursor<Tr1>: for<'a> Cursor<Time = T, Diff = i64, KeyContainer = Vec<Bytes>, Key<'a> = &'a Bytes, Val<'a> = &'a Bytes>,
-    BatchCursor<Tr2>: for<'a> Cursor<Time = T, Diff = i64, Key<'a> = &'a Bytes, Val<'a> = &'a Bytes>,
-{
-    let pairs = join_traces::<_, _, Vec<Bytes>, _, PairsBuilder<T>>(
-        left,
-        right,
-        "Join",
-        |key, left, right, time, left_diff, right_diff, out: &mut PairsBuilder<T>| {
-            out.push([key, left, right], time, left_diff * right_diff);
-        },
-    );
-    pairs.unary(Pipeline, "DecodePairs", move |_, _| {
-        move |input, output| {
-            input.for_each(|cap, pairs| {
-                let mut session = output.session(&cap);
-                for timed in decode(pairs, &plan) {
-                    session.give(timed);
+/// Wires the plan, outside recursion.
+pub fn join<'scope>(left: Rows<'scope, u64>, right: Rows<'scope, u64>, plan: JoinPlan) -> Rows<'scope, u64> {
+    let left = exchange(left, plan.left.schema(), plan.left.key());
+    let right = exchange(right, plan.right.schema(), plan.right.key());
+    let mut sides = [
+        Side::new(Arc::clone(&plan.left), plan.left_append_only, plan.null_equals_null),
+        Side::new(Arc::clone(&plan.right), plan.right_append_only, plan.null_equals_null),
+    ];
+    by_tick_of_two(left, right, "Join", move |_, left, right, out| {
+        for (own, deltas) in [(0, left), (1, right)] {
+            for delta in deltas {
+                let delta = canonical(delta);
+                let keys = plan_side(&plan, own).encode_keys(&delta);
+                let [first, second] = &mut sides;
+                let (this, other) = if own == 0 { (first, &*second) } else { (second, &*first) };
+                let hits = other.probe(&keys, &delta);
+                // Pairs can be many times the rows: they leave in pieces.
+                for hits in hits.chunks(PAIRS_MAX) {
+                    out.push(pairs(&plan, own, &delta, other, hits));
                 }
-            });
+                this.change(&keys, &delta);
+            }
         }
     })
 }
 
-/// Matched pairs as they leave the join: key, left value and right value of each, end to end.
-#[derive(Clone)]
-struct Pairs<T> {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-    times: Vec<T>,
-    diffs: Vec<i64>,
-}
-
-impl<T> Default for Pairs<T> {
-    fn default() -> Self {
-        Self { bytes: Vec::new(), ends: Vec::new(), times: Vec::new(), diffs: Vec::new() }
-    }
-}
-
-impl<T: 'static> Accountable for Pairs<T> {
-    fn record_count(&self) -> i64 {
-        self.diffs.len() as i64
-    }
-}
-
-impl<T> Pairs<T> {
-    /// Part 0 (key), 1 (left) or 2 (right) of pair `i`.
-    fn part(&self, i: usize, part: usize) -> &[u8] {
-        let end = 3 * i + part;
-        let from = if end == 0 { 0 } else { self.ends[end - 1] };
-        &self.bytes[from..self.ends[end]]
-    }
-}
-
-/// Pairs per container: enough to amortise decoding.
+/// Pairs per batch: enough to amortise decoding.
 const PAIRS_MAX: usize = 8192;
 
-struct PairsBuilder<T> {
-    filling: Pairs<T>,
-    full: VecDeque<Pairs<T>>,
-    shipped: Pairs<T>,
+/// Row `row` of a delta meets the kept row `kept`, `diff` times.
+struct Hit {
+    row: u32,
+    kept: u32,
+    diff: i64,
 }
 
-impl<T> Default for PairsBuilder<T> {
-    fn default() -> Self {
-        Self { filling: Pairs::default(), full: VecDeque::new(), shipped: Pairs::default() }
-    }
+fn plan_side(plan: &JoinPlan, own: usize) -> &Layout {
+    if own == 0 { &plan.left } else { &plan.right }
 }
 
-impl<T> PairsBuilder<T> {
-    fn push(&mut self, parts: [&Bytes; 3], time: T, diff: i64) {
-        for part in parts {
-            self.filling.bytes.extend_from_slice(part);
-            self.filling.ends.push(self.filling.bytes.len());
-        }
-        self.filling.times.push(time);
-        self.filling.diffs.push(diff);
-        if self.filling.diffs.len() == PAIRS_MAX {
-            self.full.push_back(std::mem::take(&mut self.filling));
-        }
-    }
+// What is kept comes back canonical; what passes by must be the same, or a retraction would miss.
+fn canonical(delta: Delta) -> Delta {
+    let columns: Vec<ArrayRef> = delta.rows.columns().iter().map(canonical_floats).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(delta.len()));
+    let rows = RecordBatch::try_new_with_options(delta.rows.schema(), columns, &options).expect("the same types");
+    Delta { rows, ..delta }
 }
 
-impl<T: Time> ContainerBuilder for PairsBuilder<T> {
-    type Container = Pairs<T>;
-
-    fn extract(&mut self) -> Option<&mut Pairs<T>> {
-        self.shipped = self.full.pop_front()?;
-        Some(&mut self.shipped)
-    }
-
-    fn finish(&mut self) -> Option<&mut Pairs<T>> {
-        if !self.filling.diffs.is_empty() {
-            self.full.push_back(std::mem::take(&mut self.filling));
-        }
-        self.extract()
-    }
-}
-
-fn decode<T: Time>(pairs: &Pairs<T>, plan: &JoinPlan) -> Vec<Timed<T>> {
-    let mut by_time: BTreeMap<&T, Vec<usize>> = BTreeMap::new();
-    for (i, time) in pairs.times.iter().enumerate() {
-        by_time.entry(time).or_default().push(i);
-    }
-    let timed = |(time, indices): (&T, Vec<usize>)| {
-        let side = |layout: &Layout, part| layout.decode_columns(indices.iter().map(|&i| (pairs.part(i, 0), pairs.part(i, part))));
-        let mut columns = side(&plan.left, 1);
-        columns.extend(side(&plan.right, 2));
-        let options = RecordBatchOptions::new().with_row_count(Some(indices.len()));
-        let rows = RecordBatch::try_new_with_options(Arc::clone(&plan.schema), columns, &options).expect("the planner's schema");
-        let diffs: Vec<i64> = indices.iter().map(|&i| pairs.diffs[i]).collect();
-        Timed { time: time.clone(), delta: Delta::new(rows, diffs) }
-    };
-    by_time.into_iter().map(timed).collect()
+fn pairs(plan: &JoinPlan, own: usize, delta: &Delta, other: &Side, hits: &[Hit]) -> Delta {
+    let rows = UInt32Array::from_iter_values(hits.iter().map(|hit| hit.row));
+    let this: Vec<ArrayRef> =
+        delta.rows.columns().iter().map(|column| take(column, &rows, None).expect("indices within the batch")).collect();
+    let (this_key, other_key) = (plan_side(plan, own).key(), plan_side(plan, 1 - own).key());
+    let met = other.columns(hits.iter().map(|hit| hit.kept), |at| {
+        let position = other_key.iter().position(|&column| column == at).expect("a column of the key");
+        Arc::clone(&this[this_key[position]])
+    });
+    let columns = if own == 0 { [this, met].concat() } else { [met, this].concat() };
+    let options = RecordBatchOptions::new().with_row_count(Some(hits.len()));
+    let rows = RecordBatch::try_new_with_options(Arc::clone(&plan.schema), columns, &options).expect("the planner's schema");
+    Delta::new(rows, hits.iter().map(|hit| hit.diff).collect::<Vec<_>>())
 }

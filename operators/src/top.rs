@@ -48,8 +48,7 @@ pub fn top<'scope>(rows: Rows<'scope, u64>, plan: TopPlan) -> Rows<'scope, u64> 
         let mut before: HashMap<Bytes, Vec<Numbered>> = HashMap::new();
         for delta in &deltas {
             let (key_rows, ordered_rows) = codecs.encode(delta, &plan);
-            for i in 0..delta.len() {
-                let (key, row, diff) = (key_rows.row(i), &ordered_rows[i], delta.diffs[i]);
+            for ((key, row), &diff) in key_rows.iter().zip(&ordered_rows).zip(delta.diffs.iter()) {
                 let ranked = keys.entry_ref(key).or_default();
                 // A row behind a full window cannot matter while nothing is ever taken away.
                 if plan.append_only && ranked.is_beyond(row, window.end) {
@@ -216,7 +215,7 @@ mod tests {
     }
 
     fn names(rows: Vec<Numbered>) -> Vec<(String, u64)> {
-        rows.into_iter().map(|(row, number)| (String::from_utf8(row.into()).unwrap(), number)).collect()
+        rows.into_iter().map(|(row, number)| (String::from_utf8(row).unwrap(), number)).collect()
     }
 
     #[test]

@@ -284,13 +284,11 @@ fn offset_ms(zone: &str) -> Option<i64> {
         [b'-', digits @ ..] => (-1, digits),
         _ => return None,
     };
-    match digits {
-        [digits @ ..] if digits.len() == 4 && digits.iter().all(u8::is_ascii_digit) => {
-            let number = digits.iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0'));
-            Some(sign * (number / 100 * 60 + number % 100) * 60_000)
-        }
-        _ => None,
+    if digits.len() != 4 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
     }
+    let number = digits.iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0'));
+    Some(sign * (number / 100 * 60 + number % 100) * 60_000)
 }
 
 /// Milliseconds since 1970 of `Oct  1 22:14:15`, taken as UTC.

@@ -1,6 +1,6 @@
 //! What names mean while planning.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -29,9 +29,10 @@ pub enum RelationKind {
     Table {
         key: Vec<usize>,
     },
-    /// A name for a query.
+    /// A name for a query, and the relations it names.
     View {
         query: Arc<LogicalPlan>,
+        reads: BTreeSet<String>,
     },
     /// Kept: a materialized view or a detection.
     Kept {

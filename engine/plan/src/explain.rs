@@ -120,7 +120,7 @@ fn state(node: &Node, catalog: &Catalog) -> Option<String> {
             };
             format!("rows still to enter or leave; freed as {clock} passes them")
         }
-        Op::Join { .. } => "both sides, arranged by key; unbounded: freed only as rows are deleted".to_string(),
+        Op::Join { .. } => "both sides, by key; unbounded: freed only as rows are deleted".to_string(),
         Op::Distinct { .. } => "a count per distinct row; unbounded: freed only as rows are deleted".to_string(),
         Op::Aggregate { plan, .. } => match &plan.free {
             Some(rule) => format!(

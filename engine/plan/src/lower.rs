@@ -14,10 +14,12 @@ use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::row::{RowConverter, SortField};
+use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{
-    Distinct, Expr, LogicalPlan, Operator, Volatility,
+    Distinct, Expr, LogicalPlan, Operator,
     execution_props::ExecutionProps,
     physical_planning_context::PhysicalPlanningContext,
     utils::{conjunction, split_conjunction_owned},
@@ -101,6 +103,13 @@ impl Lowering<'_> {
                     return Err(Error::unsupported(format!("a view over {name}"), "query it directly; Prometheus has it as metrics"));
                 }
                 (Op::Scan { relation: relation.name.clone() }, Arc::clone(&relation.schema), relation.facts())
+            }
+            // DataFusion sees no recursion where only a subquery reads the relation.
+            (None, None) if is_work_table(scan) => {
+                return Err(Error::unsupported(
+                    format!("a subquery over the recursive relation \"{name}\""),
+                    "join with it; where the absence of rows of the recursive relation counts, ask for it outside",
+                ));
             }
             (None, None) => return Err(Error::user(format!("relation \"{name}\" does not exist"))),
         };
@@ -241,6 +250,10 @@ impl Lowering<'_> {
     }
 }
 
+fn is_work_table(scan: &datafusion::logical_expr::TableScan) -> bool {
+    source_as_provider(&scan.source).is_ok_and(|provider| provider.downcast_ref::<CteWorkTable>().is_some())
+}
+
 fn refuse_in_expression(expr: &Expr) -> Result<()> {
     let mut refused = None;
     let _ = expr.exists(|expr| {
@@ -249,12 +262,6 @@ fn refuse_in_expression(expr: &Expr) -> Result<()> {
                 format!("{} outside a comparison in WHERE or HAVING", name.join(" ")),
                 "compare a column with it, as in ts < now() - INTERVAL '5 minutes', joined to the rest by AND",
             )),
-            Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => Some(match call.func.name() {
-                "current_date" | "current_time" | "today" => {
-                    Error::unsupported(format!("{}()", call.func.name()), "compare with now(), which moves by itself")
-                }
-                name => Error::unsupported(format!("{name}(), which gives another value each time,"), "take the value from the input"),
-            }),
             Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_) => Some(Error::unsupported(
                 "a subquery that cannot be written as a join",
                 "join with the subquery, or aggregate it in a view of its own",

@@ -2,34 +2,30 @@
 //! TIMESTAMP in milliseconds, `now()` and `watermark()` left open, TUMBLE and HOP in FROM.
 
 use std::any::Any;
-use std::ops::ControlFlow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, ListBuilder, TimestampMillisecondBuilder};
-use arrow::datatypes::{DataType, Field, FieldRef, IntervalMonthDayNanoType, TimeUnit, TimestampMillisecondType};
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
-use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DataFusionError, ScalarValue, UnnestOptions};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::datasource::{TableProvider, ViewTable, empty::EmptyTable};
 use datafusion::execution::SessionState;
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::functions::datetime::date_bin;
-use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning, TypePlanner};
-use datafusion::logical_expr::{
-    ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    TypeSignature, Volatility,
-};
+use datafusion::logical_expr::planner::TypePlanner;
+use datafusion::logical_expr::{ColumnarValue, Expr, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use datafusion::optimizer::OptimizerRule;
 use datafusion::optimizer::optimizer::Optimizer;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as DfStatement;
-use datafusion::sql::sqlparser::ast::{self, FunctionArg, FunctionArgExpr, Query, TableFactor, VisitMut, VisitorMut};
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
-use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::ast::{self, Query};
 use tidegate_types::error::{Error, Result, did_you_mean};
 
 use crate::catalog::{Catalog, RelationKind};
 use crate::statement::arrow_type;
+
+mod membership;
+mod relations;
 
 /// DataFusion, told what the catalog knows.
 pub struct Session {
@@ -63,11 +59,10 @@ pub fn state_builder() -> SessionStateBuilder {
 
 impl Session {
     pub fn new(catalog: &Catalog) -> Result<Self> {
-        let state = state_builder().with_optimizer_rules(rules()).with_relation_planners(vec![Arc::new(Windows)]).build();
+        let state = state_builder().with_optimizer_rules(rules()).with_relation_planners(vec![Arc::new(relations::Relations)]).build();
         let context = SessionContext::new_with_state(state);
         context.register_udf(ScalarUDF::from(OpenClock::now()));
         context.register_udf(ScalarUDF::from(OpenClock::watermark()));
-        context.register_udf(ScalarUDF::from(HopStarts::default()));
         let public = context.catalog("datafusion").and_then(|catalog| catalog.schema("public")).expect("the default schema");
         let system: Arc<dyn SchemaProvider> = Arc::new(MemorySchemaProvider::new());
         let catalog_provider = context.catalog("datafusion").expect("the default catalog");
@@ -75,7 +70,7 @@ impl Session {
         let mut names = Vec::new();
         for relation in catalog.relations.values() {
             let provider: Arc<dyn TableProvider> = match &relation.kind {
-                RelationKind::View { query } => Arc::new(ViewTable::new(query.as_ref().clone(), None)),
+                RelationKind::View { query, .. } => Arc::new(ViewTable::new(query.as_ref().clone(), None)),
                 _ => Arc::new(EmptyTable::new(Arc::clone(&relation.schema))),
             };
             let (schema, name) = match relation.name.split_once('.') {
@@ -94,33 +89,52 @@ impl Session {
 
     /// Planned and type-checked, not optimised: what a view is stored as.
     pub fn plan(&self, query: &Query) -> Result<LogicalPlan> {
-        let mut query = query.clone();
-        let _ = query.visit(&mut WindowInputs);
-        let statement = DfStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
+        let statement = statement(relations::rewritten(query)?);
         let plan = futures::executor::block_on(self.state.statement_to_plan(statement)).map_err(|error| self.explain(&error))?;
-        refuse_ambiguous_subqueries(&plan)?;
+        refuse(&plan)?;
         Ok(plan)
     }
 
+    /// The relations `query` names, views among them; not those it defines itself.
+    pub fn names(&self, query: &Query) -> Result<BTreeSet<String>> {
+        let statement = statement(relations::rewritten(query)?);
+        let references = self.state.resolve_table_references(&statement).map_err(|error| self.explain(&error))?;
+        Ok(references
+            .iter()
+            .map(|reference| match reference.schema() {
+                Some(schema) if schema != "public" => format!("{schema}.{}", reference.table()),
+                _ => reference.table().to_string(),
+            })
+            .collect())
+    }
+
     pub fn optimize(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
-        let open = open_clocks(plan.clone()).map_err(|error| self.explain(&error))?;
+        let open = open_clocks(plan.clone()).and_then(membership::three_valued).map_err(|error| self.explain(&error))?;
         self.state.optimize(&open).map_err(|error| self.explain(&error))
     }
 
-    /// DataFusion's words, with a way out where one is known.
     fn explain(&self, error: &DataFusionError) -> Error {
-        let error = planning_error(error);
-        let quoted = error.message.split(['\'', '"']).nth(1).unwrap_or_default().to_string();
-        if error.message.contains("not found") && error.message.contains("table") {
-            let name = quoted.rsplit('.').next().unwrap_or_default().to_string();
-            let missing = Error::user(format!("relation \"{name}\" does not exist"));
-            return match did_you_mean(&name, self.names.iter().map(String::as_str)) {
-                Some(close) => missing.hint(format!("did you mean \"{close}\"?")),
-                None => missing.hint("create it first: files of a pack run in the order of their names"),
-            };
-        }
-        error
+        planning_error_among(error, self.names.iter().map(String::as_str))
     }
+}
+
+/// DataFusion's words, with a way out where one is known. `names`: the relations there are.
+pub fn planning_error_among<'a>(error: &DataFusionError, names: impl Iterator<Item = &'a str>) -> Error {
+    let error = planning_error(error);
+    if !(error.message.contains("not found") && error.message.contains("table")) {
+        return error;
+    }
+    let quoted = error.message.split(['\'', '"']).nth(1).unwrap_or_default();
+    let name = quoted.rsplit('.').next().unwrap_or_default();
+    let missing = Error::user(format!("relation \"{name}\" does not exist"));
+    match did_you_mean(name, names) {
+        Some(close) => missing.hint(format!("did you mean \"{close}\"?")),
+        None => missing.hint("create it first: files of a pack run in the order of their names"),
+    }
+}
+
+fn statement(query: Query) -> DfStatement {
+    DfStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))))
 }
 
 /// What DataFusion said, as one of our errors.
@@ -152,23 +166,35 @@ pub fn planning_error(error: &DataFusionError) -> Error {
     Error::user(text)
 }
 
-// A scalar subquery of many rows is an error in SQL; as a join it would be many rows.
-fn refuse_ambiguous_subqueries(plan: &LogicalPlan) -> Result<()> {
+/// What the optimiser would compute once, or differently.
+fn refuse(plan: &LogicalPlan) -> Result<()> {
     let mut refused = None;
-    let mut check = |expr: &Expr| {
-        let found = expr.exists(|expr| match expr {
-            Expr::ScalarSubquery(query) => Ok(query.outer_ref_columns.is_empty() && query.subquery.max_rows() != Some(1)),
-            _ => Ok(false),
-        });
-        if found.unwrap_or(false) {
-            refused = Some(Error::unsupported("a scalar subquery that may return several rows", "aggregate it, or end it with LIMIT 1"));
-        }
-    };
     let _ = plan.apply_with_subqueries(|node| {
-        node.expressions().iter().for_each(&mut check);
-        Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                refused = refused.take().or_else(|| refusal(expr));
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
     });
     refused.map_or(Ok(()), Err)
+}
+
+fn refusal(expr: &Expr) -> Option<Error> {
+    match expr {
+        // One of many rows is an error in SQL; as a join it would be many rows.
+        Expr::ScalarSubquery(query) if query.outer_ref_columns.is_empty() && query.subquery.max_rows() != Some(1) => {
+            Some(Error::unsupported("a scalar subquery that may return several rows", "aggregate it, or end it with LIMIT 1"))
+        }
+        Expr::ScalarFunction(call) if call.func.inner().as_any_ref().is::<OpenClock>() => None,
+        Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => Some(match call.func.name() {
+            name @ ("current_date" | "current_time") => {
+                Error::unsupported(format!("{name}()"), "compare with now(), which moves by itself")
+            }
+            name => Error::unsupported(format!("{name}(), which gives another value each time,"), "take the value from the input"),
+        }),
+        _ => None,
+    }
 }
 
 /// `now()` and `watermark('s')` become variables, which no rule computes or moves across a meaning.
@@ -258,177 +284,6 @@ impl ScalarUDFImpl for OpenClock {
 
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> datafusion::common::Result<ColumnarValue> {
         Err(DataFusionError::Plan(format!("{}() is known only to a running view", self.name)))
-    }
-}
-
-/// DataFusion looks relations up before it plans, and finds only those it sees: TUMBLE(s, …)
-/// becomes TUMBLE((SELECT * FROM s), …).
-struct WindowInputs;
-
-impl VisitorMut for WindowInputs {
-    type Break = ();
-
-    fn pre_visit_table_factor(&mut self, relation: &mut TableFactor) -> ControlFlow<()> {
-        if let TableFactor::Table { name, args: Some(args), .. } = relation
-            && is_window(&name.to_string())
-            && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(first))) = args.args.first_mut()
-            && let ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_) = first
-        {
-            let parsed = Parser::new(&PostgreSqlDialect {}).try_with_sql(&format!("SELECT * FROM {first}"));
-            if let Ok(query) = parsed.and_then(|mut parser| parser.parse_query()) {
-                *first = ast::Expr::Subquery(query);
-            }
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-fn is_window(function: &str) -> bool {
-    ["tumble", "hop", "session"].contains(&function.to_lowercase().as_str())
-}
-
-/// TUMBLE and HOP in FROM, as projections.
-#[derive(Debug)]
-struct Windows;
-
-impl RelationPlanner for Windows {
-    fn plan_relation(
-        &self,
-        relation: TableFactor,
-        context: &mut dyn RelationPlannerContext,
-    ) -> datafusion::common::Result<RelationPlanning> {
-        let TableFactor::Table { name, args: Some(args), alias, .. } = &relation else {
-            return Ok(RelationPlanning::Original(Box::new(relation)));
-        };
-        let function = name.to_string().to_lowercase();
-        if !is_window(&function) {
-            return Ok(RelationPlanning::Original(Box::new(relation)));
-        }
-        let (args, alias) = (args.args.clone(), alias.clone());
-        let plan = match function.as_str() {
-            "tumble" => tumble(args, context)?,
-            "hop" => hop(args, context)?,
-            _ => return Err(plan_error("SESSION is not supported; group by a number that lag() over the gaps gives, or use HOP")),
-        };
-        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
-    }
-}
-
-fn plan_error(message: &str) -> DataFusionError {
-    DataFusionError::Plan(message.into())
-}
-
-/// The input, and the remaining arguments as expressions over it.
-fn window_arguments(
-    args: Vec<FunctionArg>,
-    usage: &str,
-    context: &mut dyn RelationPlannerContext,
-) -> datafusion::common::Result<(LogicalPlan, Vec<Expr>)> {
-    let exprs = args.into_iter().map(|arg| match arg {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Ok(expr),
-        _ => Err(plan_error(usage)),
-    });
-    let mut exprs = exprs.collect::<datafusion::common::Result<Vec<_>>>()?.into_iter();
-    let input = match exprs.next() {
-        Some(ast::Expr::Subquery(subquery)) => TableFactor::Derived { lateral: false, subquery, alias: None, sample: None },
-        _ => return Err(plan_error(usage)),
-    };
-    let input = context.plan(input)?;
-    let schema = Arc::clone(input.schema());
-    let rest = exprs.map(|expr| context.sql_to_expr(expr, &schema)).collect::<datafusion::common::Result<_>>()?;
-    Ok((input, rest))
-}
-
-fn all_columns(plan: &LogicalPlan) -> Vec<Expr> {
-    plan.schema().columns().into_iter().map(Expr::Column).collect()
-}
-
-const TUMBLE_USAGE: &str = "TUMBLE takes a relation, its time column and a size: TUMBLE(scans, ts, INTERVAL '5 minutes')";
-const HOP_USAGE: &str =
-    "HOP takes a relation, its time column, a slide and a size: HOP(scans, ts, INTERVAL '1 minute', INTERVAL '5 minutes')";
-
-fn tumble(args: Vec<FunctionArg>, context: &mut dyn RelationPlannerContext) -> datafusion::common::Result<LogicalPlan> {
-    let (input, rest) = window_arguments(args, TUMBLE_USAGE, context)?;
-    let [ts, size] = <[Expr; 2]>::try_from(rest).map_err(|_| plan_error(TUMBLE_USAGE))?;
-    let start = date_bin().call(vec![size.clone(), ts]);
-    let mut columns = all_columns(&input);
-    columns.push(start.clone().alias("window_start"));
-    columns.push((start + size).alias("window_end"));
-    LogicalPlanBuilder::from(input).project(columns)?.build()
-}
-
-fn hop(args: Vec<FunctionArg>, context: &mut dyn RelationPlannerContext) -> datafusion::common::Result<LogicalPlan> {
-    let (input, rest) = window_arguments(args, HOP_USAGE, context)?;
-    let [ts, slide, size] = <[Expr; 3]>::try_from(rest).map_err(|_| plan_error(HOP_USAGE))?;
-    let mut columns = all_columns(&input);
-    let starts = ScalarUDF::from(HopStarts::default()).call(vec![ts, slide, size.clone()]);
-    columns.push(starts.alias("window_start"));
-    let listed = LogicalPlanBuilder::from(input).project(columns)?;
-    let unnested = listed.unnest_column_with_options("window_start", UnnestOptions::new().with_preserve_nulls(false))?.build()?;
-    let mut columns = all_columns(&unnested);
-    let start = columns.last().cloned().expect("window_start is the last column");
-    columns.push((start + size).alias("window_end"));
-    LogicalPlanBuilder::from(unnested).project(columns)?.build()
-}
-
-/// The starts of the hopping windows that hold a time, latest first.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct HopStarts {
-    signature: Signature,
-}
-
-impl Default for HopStarts {
-    fn default() -> Self {
-        let interval = DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano);
-        let signature = TypeSignature::Exact(vec![millisecond(), interval.clone(), interval]);
-        Self { signature: Signature::new(signature, Volatility::Immutable) }
-    }
-}
-
-/// More windows than this per row is a mistake in the query.
-const WINDOWS_PER_ROW_MAX: i64 = 10_000;
-
-impl ScalarUDFImpl for HopStarts {
-    fn name(&self) -> &str {
-        "hop_starts"
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> datafusion::common::Result<DataType> {
-        Ok(DataType::List(Arc::new(Field::new("item", millisecond(), true))))
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> datafusion::common::Result<FieldRef> {
-        let types: Vec<DataType> = args.arg_fields.iter().map(|field| field.data_type().clone()).collect();
-        Ok(Arc::new(Field::new(self.name(), self.return_type(&types)?, true)))
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> datafusion::common::Result<ColumnarValue> {
-        let columns = ColumnarValue::values_to_arrays(&args.args)?;
-        let times = columns[0].as_primitive::<TimestampMillisecondType>();
-        let interval = |column: usize, i: usize| {
-            let value = columns[column].as_primitive::<IntervalMonthDayNanoType>().value(i);
-            let ms = i64::from(value.days) * 86_400_000 + value.nanoseconds / 1_000_000;
-            if value.months == 0 && 0 < ms { Ok(ms) } else { Err(plan_error("HOP needs a positive slide and size without months")) }
-        };
-        let mut lists = ListBuilder::new(TimestampMillisecondBuilder::new());
-        for i in 0..times.len() {
-            let (slide, size) = (interval(1, i)?, interval(2, i)?);
-            if WINDOWS_PER_ROW_MAX < size / slide {
-                return Err(plan_error("HOP would put each row into more than 10000 windows"));
-            }
-            if times.is_valid(i) {
-                let time = times.value(i);
-                let latest = time - time.rem_euclid(slide);
-                let starts = (0..).map(|k| latest - k * slide).take_while(|start| time < start + size);
-                starts.for_each(|start| lists.values().append_value(start));
-            }
-            lists.append(times.is_valid(i));
-        }
-        Ok(ColumnarValue::Array(Arc::new(lists.finish())))
     }
 }
 

@@ -285,7 +285,7 @@ impl One<'_> {
             },
             _ => None,
         };
-        let lateness = lateness.ok_or_else(|| {
+        let lateness = lateness.filter(|lateness| 0 <= *lateness).ok_or_else(|| {
             self.error(format!("the watermark of \"{column}\" must lag it by an interval"))
                 .hint(format!("write WATERMARK FOR {column} AS {column} - INTERVAL '30 seconds'"))
         })?;
@@ -607,7 +607,7 @@ mod tests {
     fn errors_have_places_and_ways_out() {
         assert_eq!(message("CREATE SORCE s (a TEXT)"), "t.sql:1:14: CREATE SORCE is not supported\nhint: did you mean CREATE SOURCE?");
         assert!(message("\nCREATE SOURCE s (ts TEXT, WATERMARK FOR ts AS ts)").contains("needs a TIMESTAMP column"));
-        assert!(message("SELECT FROM WHERE").starts_with("t.sql:1:"));
+        assert!(message("SELECT 1 FROM t WHERE )").starts_with("t.sql:1:23: "));
         assert!(message("CREATE TABLE t (a INT, a TEXT)").contains("declared twice"));
     }
 

@@ -2,7 +2,7 @@
 //! undone, and a row that changes (same entity, same tick) is updated. Each row has one state,
 //! readable in `sys.actions`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,7 +53,8 @@ fn parse_limit(text: &str) -> Result<(usize, Duration)> {
             "day" => 86_400,
             _ => return None,
         };
-        Some((count.trim().parse().ok()?, Duration::from_secs(seconds)))
+        let count = count.trim().parse().ok().filter(|count| 0 < *count)?;
+        Some((count, Duration::from_secs(seconds)))
     });
     parsed.ok_or_else(|| {
         Error::user(format!("option \"limit\" is '{text}'")).hint("write a number per second, minute, hour or day: '10/minute'")
@@ -186,13 +187,15 @@ pub struct Follower {
     codec: RowCodec,
     /// The id under which a row's finding was done.
     open: BTreeMap<Bytes, (String, ActionState)>,
+    /// How often a finding's row is there: only the first copy raises it, only the last withdraws it.
+    copies: HashMap<Bytes, i64>,
     sent: VecDeque<std::time::Instant>,
 }
 
 impl Follower {
     pub fn new(task: ActionTask) -> Self {
         let codec = RowCodec::new(task.schema.clone()).expect("the planner checked the types");
-        Self { task, codec, open: BTreeMap::new(), sent: VecDeque::new() }
+        Self { task, codec, open: BTreeMap::new(), copies: HashMap::new(), sent: VecDeque::new() }
     }
 
     /// Acts on one tick's changes; returns when all requests have an outcome.
@@ -202,7 +205,8 @@ impl Follower {
             Err(error) => return tracing::error!(action = self.task.name, %error, "findings could not be written as JSON"),
         };
         let rows = self.codec.encode(&changes.delta.rows).expect("the detection's schema");
-        for step in steps(&changes.delta.diffs, &self.entities(&changes)) {
+        let turns: Vec<i64> = rows.iter().zip(changes.delta.diffs.iter()).map(|(row, diff)| self.turn(row, *diff)).collect();
+        for step in steps(&turns, &self.entities(&changes)) {
             let row = rows.row(step.row).to_vec();
             match step.kind {
                 ActionKind::Do => self.raise(row, &json[step.row], changes.tick).await,
@@ -213,6 +217,18 @@ impl Follower {
                 }
             }
         }
+    }
+
+    /// 1 where `diff` brings the row's first copy, -1 where it takes the last, else 0.
+    fn turn(&mut self, row: &[u8], diff: i64) -> i64 {
+        let copies = self.copies.entry(row.to_vec()).or_default();
+        let before = *copies;
+        *copies += diff;
+        let after = *copies;
+        if after == 0 {
+            self.copies.remove(row);
+        }
+        i64::from(0 < after) - i64::from(0 < before)
     }
 
     fn entities(&self, changes: &Changes) -> Vec<Bytes> {

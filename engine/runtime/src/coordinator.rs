@@ -7,7 +7,7 @@ mod statements;
 mod system;
 mod tables;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -118,6 +118,8 @@ enum SourceStatus {
 /// A materialized view or a detection.
 struct Kept {
     node: NodeRef,
+    /// The relations its query names.
+    reads: BTreeSet<String>,
     options: Options,
     query: String,
     created: Tick,
@@ -520,7 +522,7 @@ impl Coordinator {
                 Some(relation) if matches!(relation.kind, RelationKind::System) => {
                     relations.insert(name.clone(), self.system_rows(&relation.name));
                 }
-                Some(relation) if self.is_readable(relation) => kept.push((relation.name.clone(), Arc::clone(&relation.schema))),
+                Some(relation) if self.is_kept(relation) => kept.push((relation.name.clone(), Arc::clone(&relation.schema))),
                 Some(relation) => {
                     let error = Error::user(format!("{} \"{name}\" keeps no rows to read", relation.kind_name()));
                     return drop(reply.send(Err(error.hint(format!("CREATE MATERIALIZED VIEW … AS SELECT * FROM {name}")))));

@@ -47,6 +47,9 @@ async fn insert(engine: &Engine, insert: &ast::Insert) -> Result<(Write, String)
     if rows.num_columns() != columns.len() && (!insert.columns.is_empty() || columns.len() < rows.num_columns()) {
         return Err(Error::user(format!("INSERT has {} expressions and {} columns", rows.num_columns(), columns.len())));
     }
+    if let Some(twice) = columns.iter().enumerate().find_map(|(i, column)| columns[..i].contains(column).then_some(column)) {
+        return Err(Error::user(format!("column \"{twice}\" is named twice")).hint("name each column once"));
+    }
     let unknown = columns.iter().find(|column| schema.column_with_name(column).is_none());
     if let Some(column) = unknown {
         let error = Error::user(format!("column \"{column}\" does not exist in table \"{table}\""));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use datafusion::prelude::SessionContext;
+use datafusion::logical_expr::LogicalPlan;
 use parking_lot::Mutex;
 use tidegate_plan::statement::{self, Placed, Statement};
 use tidegate_types::connector::Connectors;
@@ -19,7 +19,7 @@ use crate::bridge::Workers;
 use crate::coordinator::{Coordinator, Request, Shared};
 use crate::dml;
 use crate::metrics::Metrics;
-use crate::read::{self, EngineTable};
+use crate::read;
 
 /// How an engine runs.
 #[derive(Clone)]
@@ -60,6 +60,8 @@ pub struct RelationInfo {
     pub kind: &'static str,
     pub schema: SchemaRef,
     pub readable: bool,
+    /// A plain view's query; its rows are computed when they are read.
+    pub query: Option<Arc<LogicalPlan>>,
 }
 
 #[derive(Debug, Clone)]
@@ -186,20 +188,6 @@ impl Engine {
     pub async fn explain(&self, name: &str) -> Result<String> {
         let name = name.to_string();
         self.ask(|reply| Request::Explain { name, reply }).await?
-    }
-
-    /// A DataFusion context over all readable relations. Each scan is at the latest closed tick of
-    /// its own; a query over several relations at one tick goes through [`Engine::snapshot`].
-    pub fn session(&self) -> SessionContext {
-        let context = SessionContext::new_with_state(tidegate_plan::sql::state_builder().build());
-        let catalog = context.catalog("datafusion").expect("the default catalog");
-        let system = Arc::new(datafusion::catalog::MemorySchemaProvider::new());
-        catalog.register_schema("sys", system).expect("the memory catalog takes schemas");
-        for relation in self.relations().into_iter().filter(|relation| relation.readable) {
-            let table = EngineTable { engine: self.clone(), name: relation.name.clone(), schema: relation.schema };
-            context.register_table(relation.name.as_str(), Arc::new(table)).expect("names are unique");
-        }
-        context
     }
 
     pub fn registry(&self) -> prometheus::Registry {

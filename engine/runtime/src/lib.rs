@@ -22,3 +22,5 @@ mod worker;
 
 pub use check::{check, explain};
 pub use engine::{Config, DetectionInfo, Engine, Health, RelationInfo, Response, Snapshot};
+pub use read::view_over;
+pub use tidegate_plan::sql::state_builder;

@@ -1,25 +1,25 @@
 //! Reading: several relations at one closed tick, and DataFusion over them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
-use datafusion::catalog::Session;
-use datafusion::common::{DataFusionError, Result as DataFusionResult};
-use datafusion::datasource::memory::MemorySourceConfig;
-use datafusion::datasource::{MemTable, TableProvider, TableType};
-use datafusion::logical_expr::Expr;
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::catalog::MemorySchemaProvider;
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
+use datafusion::common::{DataFusionError, Result as DataFusionResult, TableReference};
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::datasource::{MemTable, TableProvider, ViewTable, provider_as_source, source_as_provider};
+use datafusion::logical_expr::{LogicalPlan, TableScan};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast;
-use tidegate_plan::sql::{planning_error, state_builder};
+use tidegate_plan::sql::{planning_error, planning_error_among, state_builder};
 use tidegate_types::Delta;
 use tidegate_types::error::{Error, Result};
 
-use crate::engine::{Engine, Response};
+use crate::engine::{Engine, RelationInfo, Response};
 
 /// Each row as often as it is there. A negative count is a wrong answer somewhere, and is said so.
 pub fn copies(name: &str, schema: &SchemaRef, parts: &[Delta]) -> Result<RecordBatch> {
@@ -46,61 +46,69 @@ pub async fn query(engine: &Engine, query: &ast::Query) -> Result<Response> {
     let statement = DfStatement::Statement(Box::new(ast::Statement::Query(Box::new(query.clone()))));
     let references = context.state().resolve_table_references(&statement).map_err(|error| planning_error(&error))?;
     let known = engine.relations();
-    let mut names = Vec::new();
-    for reference in references {
-        let name = match reference.schema() {
-            Some("public") | None => reference.table().to_string(),
-            Some(schema) => format!("{schema}.{}", reference.table()),
-        };
-        if known.iter().any(|relation| relation.name == name) {
-            names.push(name);
-        }
-    }
-    let snapshot = engine.snapshot(&names).await?;
+    let failed = |error: DataFusionError| planning_error_among(&error, known.iter().map(|relation| relation.name.as_str()));
+    let mentioned: BTreeSet<String> = references.iter().map(relation_name).collect();
+    let mentioned: Vec<&RelationInfo> = known.iter().filter(|relation| mentioned.contains(&relation.name)).collect();
+    let snapshot = engine.snapshot(&mentioned.iter().flat_map(|relation| kept_names(relation)).collect::<Vec<_>>()).await?;
+    let provider = |name: &str| -> DataFusionResult<Arc<dyn TableProvider>> {
+        let rows = snapshot.relations.get(name).ok_or_else(|| DataFusionError::Plan(format!("table '{name}' not found")))?;
+        Ok(Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows.clone()]])?))
+    };
     let catalog = context.catalog("datafusion").expect("the default catalog");
-    let system = Arc::new(datafusion::catalog::MemorySchemaProvider::new());
-    catalog.register_schema("sys", system).map_err(|error| planning_error(&error))?;
-    for (name, rows) in snapshot.relations {
-        let table = MemTable::try_new(rows.schema(), vec![vec![rows]]).map_err(|error| planning_error(&error))?;
-        context.register_table(name.as_str(), Arc::new(table)).map_err(|error| planning_error(&error))?;
+    catalog.register_schema("sys", Arc::new(MemorySchemaProvider::new())).map_err(failed)?;
+    for relation in mentioned {
+        let table = match &relation.query {
+            Some(query) => view_over(query, provider),
+            None => provider(&relation.name),
+        };
+        context.register_table(relation.name.as_str(), table.map_err(failed)?).map_err(failed)?;
     }
-    let missing = |error: DataFusionError| planning_error(&error);
-    let plan = context.state().statement_to_plan(statement).await.map_err(missing)?;
-    let frame = context.execute_logical_plan(plan).await.map_err(missing)?;
+    let plan = context.state().statement_to_plan(statement).await.map_err(failed)?;
+    let frame = context.execute_logical_plan(plan).await.map_err(failed)?;
     let schema = Arc::new(frame.schema().as_arrow().clone());
-    let batches = frame.collect().await.map_err(missing)?;
+    let batches = frame.collect().await.map_err(failed)?;
     Ok(Response::Rows { tick: Some(snapshot.tick), batches, schema })
 }
 
-/// A relation for any DataFusion context: each scan reads the engine at the latest closed tick.
-#[derive(Debug)]
-pub struct EngineTable {
-    pub engine: Engine,
-    pub name: String,
-    pub schema: SchemaRef,
+/// The relations whose kept rows answer a read of `relation`: itself, or those under a plain view.
+fn kept_names(relation: &RelationInfo) -> Vec<String> {
+    let Some(query) = &relation.query else { return vec![relation.name.clone()] };
+    let mut names = BTreeSet::new();
+    let walked = query.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && is_relation(scan)
+        {
+            names.insert(relation_name(&scan.table_name));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walked.expect("the walk never fails");
+    names.into_iter().collect()
 }
 
-#[async_trait]
-impl TableProvider for EngineTable {
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
-    }
+/// A plain view's query as a table, over the relations that `provider` gives by name.
+pub fn view_over(
+    query: &LogicalPlan,
+    provider: impl Fn(&str) -> DataFusionResult<Arc<dyn TableProvider>>,
+) -> DataFusionResult<Arc<dyn TableProvider>> {
+    let filled = query.clone().transform_up_with_subqueries(|node| match node {
+        LogicalPlan::TableScan(scan) if is_relation(&scan) => {
+            let source = provider_as_source(provider(&relation_name(&scan.table_name))?);
+            Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan })))
+        }
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(Arc::new(ViewTable::new(filled.data, None)))
+}
 
-    fn table_type(&self) -> TableType {
-        TableType::Base
+fn relation_name(reference: &TableReference) -> String {
+    match reference.schema() {
+        Some(schema) if schema != "public" => format!("{schema}.{}", reference.table()),
+        _ => reference.table().to_string(),
     }
+}
 
-    async fn scan(
-        &self,
-        _: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        _: &[Expr],
-        _: Option<usize>,
-    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let snapshot = self.engine.snapshot(std::slice::from_ref(&self.name)).await;
-        let mut snapshot = snapshot.map_err(|error| DataFusionError::External(Box::new(error)))?;
-        let rows = snapshot.relations.remove(&self.name).expect("what was asked for");
-        let source = MemorySourceConfig::try_new_exec(&[vec![rows]], Arc::clone(&self.schema), projection.cloned())?;
-        Ok(source)
-    }
+/// A scan of one of our relations, which are empty tables to the planner; not of a recursion's.
+fn is_relation(scan: &TableScan) -> bool {
+    source_as_provider(&scan.source).is_ok_and(|provider| provider.downcast_ref::<EmptyTable>().is_some())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use differential_dataflow::operators::arrange::Arranged;
 use tidegate_operators::arrange::{Layout, Trace, arrange, rows_of};
 use tidegate_operators::fixpoint::{enter, fixpoint};
-use tidegate_operators::join::{JoinPlan, join};
+use tidegate_operators::join::{JoinPlan, RoundsPlan, join, join_rounds};
 use tidegate_operators::stream::{Errors, Round, Rows, Time, Timed, Watermarks, negate};
 use tidegate_operators::{aggregate, distinct, expand, program, recompute, temporal, top};
 use tidegate_plan::{Node, NodeRef, Op};
@@ -50,9 +50,15 @@ impl<'scope> Renderer<'scope> {
             Op::Expand { input, plan } => expand::expand(self.render(input), plan.clone()),
             Op::Temporal { input, plan, .. } => temporal::temporal(self.render(input), plan.clone(), self.watermarks.clone(), errors),
             Op::Join { left, right, left_key, right_key, null_equals_null } => {
-                let (left, left_layout) = self.arrangement(left, left_key, !null_equals_null);
-                let (right, right_layout) = self.arrangement(right, right_key, !null_equals_null);
-                join(left, right, JoinPlan { left: left_layout, right: right_layout, schema: Arc::clone(&node.schema) })
+                let plan = JoinPlan {
+                    left: Arc::new(Layout::new(Arc::clone(&left.schema), left_key)),
+                    right: Arc::new(Layout::new(Arc::clone(&right.schema), right_key)),
+                    schema: Arc::clone(&node.schema),
+                    null_equals_null: *null_equals_null,
+                    left_append_only: left.facts.append_only,
+                    right_append_only: right.facts.append_only,
+                };
+                join(self.render(left), self.render(right), plan)
             }
             Op::Distinct { input } => distinct::distinct(self.render(input), Arc::clone(&input.schema)),
             Op::Union { inputs } => {
@@ -135,22 +141,22 @@ impl<'scope> Renderer<'scope> {
                 let round = |this: &mut Self, side: &NodeRef, key: &[usize]| {
                     arranged(this.render_round(side, inner, relation), side, key, drop_null_keys)
                 };
-                let plan = |left: Arc<Layout>, right: Arc<Layout>| JoinPlan { left, right, schema: Arc::clone(&node.schema) };
+                let plan = |left: Arc<Layout>, right: Arc<Layout>| RoundsPlan { left, right, schema: Arc::clone(&node.schema) };
                 match (left.is_recursive(), right.is_recursive()) {
                     (true, true) => {
                         let (l, left_layout) = round(self, left, left_key);
                         let (r, right_layout) = round(self, right, right_key);
-                        join(l, r, plan(left_layout, right_layout))
+                        join_rounds(l, r, plan(left_layout, right_layout))
                     }
                     (true, false) => {
                         let (l, left_layout) = round(self, left, left_key);
                         let (r, right_layout) = self.arrangement(right, right_key, drop_null_keys);
-                        join(l, r.enter(inner), plan(left_layout, right_layout))
+                        join_rounds(l, r.enter(inner), plan(left_layout, right_layout))
                     }
                     (false, _) => {
                         let (l, left_layout) = self.arrangement(left, left_key, drop_null_keys);
                         let (r, right_layout) = round(self, right, right_key);
-                        join(l.enter(inner), r, plan(left_layout, right_layout))
+                        join_rounds(l.enter(inner), r, plan(left_layout, right_layout))
                     }
                 }
             }

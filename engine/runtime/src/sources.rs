@@ -60,7 +60,7 @@ pub fn read(
             };
             let event = match polled {
                 Ok(Polled::Batch(batch)) => {
-                    let permits = (batch.bytes.max(1)).min(IN_FLIGHT_BYTES_MAX) as u32;
+                    let permits = batch.bytes.clamp(1, IN_FLIGHT_BYTES_MAX) as u32;
                     let permit = loop {
                         // Acknowledgements must get through while input waits: they may be what it waits for.
                         tokio::select! {

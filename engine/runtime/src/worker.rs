@@ -9,7 +9,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use crossbeam_channel::{Receiver, TryRecvError};
 use differential_dataflow::trace::TraceReader;
-use tidegate_operators::arrange::{Layout, Trace, arrange, read_at, rows_of};
+use tidegate_operators::arrange::{Layout, Trace, arrange, imported, read_at};
 use tidegate_operators::stream::{ErrorRow, Errors, Rows, Timed, Watermarks};
 use tidegate_plan::NodeRef;
 use tidegate_types::{Delta, Tick};
@@ -200,7 +200,7 @@ impl State {
         let errors = Errors::default();
         let watermarks = self.watermarks.clone();
         let mut inputs = HashMap::new();
-        let mut probe = probe::Handle::new();
+        let probe = probe::Handle::new();
         let captured: Option<Captured> = spec.capture.then(Captured::default);
         let layout = Arc::new(Layout::whole(Arc::clone(&spec.node.schema)));
         let dataflows = &mut self.dataflows;
@@ -214,8 +214,7 @@ impl State {
             for name in &spec.imports {
                 let (trace, layout) =
                     dataflows.get_mut(name).and_then(|running| running.export.as_mut()).expect("the catalog knows what is kept");
-                let arranged = trace.import_named(scope, name);
-                relations.insert(name.clone(), rows_of(arranged, Arc::clone(layout)));
+                relations.insert(name.clone(), imported(trace, scope, Arc::clone(layout), name));
             }
             let rows = Renderer::new(scope, errors.clone(), watermarks, relations).render(&spec.node);
             let rows = match &captured {
@@ -223,11 +222,11 @@ impl State {
                 None => rows,
             };
             if !spec.export {
-                rows.probe_with(&mut probe);
+                rows.probe_with(&probe);
                 return None;
             }
             let arranged = arrange(rows, Arc::clone(&layout), false, "View");
-            arranged.stream.probe_with(&mut probe);
+            arranged.stream.probe_with(&probe);
             Some((arranged.trace, layout))
         });
         for input in inputs.values_mut() {

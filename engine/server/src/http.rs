@@ -8,6 +8,9 @@
 //!                             bounds as in [`crate::read`] and [`ROWS_MAX`].
 //!                             400, or 500 where the engine failed:
 //!                             {"error", "hint", "code"}, the code a SQLSTATE
+//! POST /v1/execute            statements as text, application/sql, which no
+//!                             web page can send by itself: {"done": [tags]}.
+//!                             They run in order, up to the first error
 //! POST /v1/ingest/<source>    rows for a source with connector = 'http'
 
 use std::net::SocketAddr;
@@ -18,7 +21,7 @@ use arrow::json::StructMode;
 use arrow::json::writer::{JsonArray, WriterBuilder};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -26,7 +29,7 @@ use prometheus::TextEncoder;
 use serde::Deserialize;
 use serde_json::json;
 use tidegate_connectors::Inbox;
-use tidegate_runtime::Engine;
+use tidegate_runtime::{Engine, Response as Executed};
 use tidegate_types::error::{Error, Fault, Result};
 
 use crate::read::{Answer, Reader, Refusal};
@@ -52,9 +55,10 @@ pub async fn serve(engine: Engine, inbox: Inbox, listen: SocketAddr) -> Result<S
 /// All routes.
 pub fn router(engine: Engine, inbox: Inbox) -> Result<Router> {
     let reader = Arc::new(Reader::new(engine.clone())?);
+    let executed = Router::new().route("/v1/execute", post(execute)).layer(DefaultBodyLimit::max(SQL_BYTES_MAX)).with_state(engine.clone());
     let asked = Router::new().route("/metrics", get(metrics)).route("/readyz", get(ready)).with_state(engine);
     let queried = Router::new().route("/v1/query", post(query)).layer(DefaultBodyLimit::max(SQL_BYTES_MAX)).with_state(reader);
-    Ok(Router::new().route("/healthz", get(|| async { "ok\n" })).merge(asked).merge(queried).merge(inbox.router()))
+    Ok(Router::new().route("/healthz", get(|| async { "ok\n" })).merge(asked).merge(executed).merge(queried).merge(inbox.router()))
 }
 
 async fn metrics(State(engine): State<Engine>) -> Response {
@@ -84,6 +88,19 @@ async fn query(State(reader): State<Arc<Reader>>, question: Result<Json<Question
     })?;
     let answer = reader.query(&question.sql, ROWS_MAX).await?;
     told(&answer)
+}
+
+async fn execute(State(engine): State<Engine>, headers: HeaderMap, sql: String) -> Result<Response, Refusal> {
+    let sent = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if sent.split(';').next().map(str::trim) != Some("application/sql") {
+        let error = Error::user("statements are wanted as application/sql");
+        return Err(Refusal::new("22023", error.hint("send the header Content-Type: application/sql")));
+    }
+    let done = engine.execute(&sql, "request").await?.into_iter().map(|response| match response {
+        Executed::Done { tag } => tag,
+        Executed::Rows { batches, .. } => format!("SELECT {}", batches.iter().map(RecordBatch::num_rows).sum::<usize>()),
+    });
+    Ok(Json(json!({ "done": done.collect::<Vec<_>>() })).into_response())
 }
 
 /// The answer as JSON; rows as lists, for two columns may share a name.
@@ -125,8 +142,16 @@ impl IntoResponse for Refusal {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
     use arrow::array::{Float64Array, StringArray};
     use arrow::datatypes::{DataType, Field, Schema};
+    use tidegate_connectors::Registry;
+    use tidegate_runtime::Config;
+    use tidegate_types::WallClock;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     use super::*;
 
@@ -138,5 +163,44 @@ mod tests {
         let batch = RecordBatch::try_new(schema, columns).unwrap();
         assert_eq!(rows(&[batch]).unwrap(), r#"[["x",1.5],[null,2.0]]"#);
         assert_eq!(rows(&[]).unwrap(), "[]");
+    }
+
+    async fn post(to: SocketAddr, path: &str, kind: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(to).await.unwrap();
+        let length = body.len();
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn statements_are_executed_and_queries_answered() {
+        let inbox = Inbox::default();
+        let config = Config {
+            workers: 1,
+            tick: Duration::from_millis(1),
+            once: false,
+            clock: Arc::new(WallClock),
+            folder: ".".into(),
+            variables: BTreeMap::new(),
+        };
+        let engine = Engine::start(config, Arc::new(Registry::new(inbox.clone()))).unwrap();
+        let to = serve(engine.clone(), inbox, "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let sql = "CREATE TABLE t (a INT); INSERT INTO t VALUES (1), (2); CREATE MATERIALIZED VIEW v AS SELECT a FROM t WHERE a < 2";
+        let answer = post(to, "/v1/execute", "application/sql", sql).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("INSERT 0 2"), "{answer}");
+        let answer = post(to, "/v1/query", "application/json", r#"{"sql":"SELECT a FROM v"}"#).await;
+        assert!(answer.contains(r#""rows":[[1]]"#), "{answer}");
+        // A form on a web page can send text/plain, and must not reach the engine.
+        let answer = post(to, "/v1/execute", "text/plain", "DROP MATERIALIZED VIEW v").await;
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("application/sql"), "{answer}");
+        let answer = post(to, "/v1/execute", "application/sql", "DROP TABLE t").await;
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("is used by v"), "{answer}");
+        let answer = post(to, "/v1/query", "application/json", r#"{"sql":"DROP TABLE t"}"#).await;
+        assert!(answer.contains("25006"), "{answer}");
+        engine.shutdown().await.unwrap();
     }
 }

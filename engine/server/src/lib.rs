@@ -22,6 +22,10 @@ pub mod watch;
 
 use std::net::SocketAddr;
 
+/// What a program that embeds the engine needs of the crates below.
+pub use tidegate_connectors::{Inbox, Registry};
+pub use tidegate_runtime::{Config, Engine, Response};
+
 use tidegate_types::error::{Error, Result};
 use tokio::net::TcpListener;
 

@@ -72,9 +72,10 @@ mod tests {
         let schema = Arc::new(Schema::new(vec![Field::new("ip", DataType::Utf8, true), Field::new("n", DataType::Int64, true)]));
         let columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from(vec![Some("a,b"), None])), Arc::new(Int64Array::from(vec![1, 2]))];
         let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();
-        assert_eq!(format(Format::Csv, &schema, &[batch.clone()]).unwrap(), "ip,n\n\"a,b\",1\n,2\n");
+        let batches = std::slice::from_ref(&batch);
+        assert_eq!(format(Format::Csv, &schema, batches).unwrap(), "ip,n\n\"a,b\",1\n,2\n");
         assert_eq!(format(Format::Csv, &schema, &[]).unwrap(), "ip,n\n");
-        assert_eq!(format(Format::Json, &schema, &[batch.clone()]).unwrap(), "{\"ip\":\"a,b\",\"n\":1}\n{\"ip\":null,\"n\":2}\n");
-        assert!(format(Format::Table, &schema, &[batch]).unwrap().contains("| a,b | 1 |"));
+        assert_eq!(format(Format::Json, &schema, batches).unwrap(), "{\"ip\":\"a,b\",\"n\":1}\n{\"ip\":null,\"n\":2}\n");
+        assert!(format(Format::Table, &schema, batches).unwrap().contains("| a,b | 1 |"));
     }
 }

@@ -93,7 +93,7 @@ async fn turn_away(mut socket: TcpStream) {
     message.extend(fields.as_bytes());
     // What the client says first is read, or its system may discard the answer.
     let exchange = async {
-        socket.read(&mut [0; 1024]).await?;
+        let _said = socket.read(&mut [0; 1024]).await?;
         socket.write_all(&message).await?;
         socket.shutdown().await
     };

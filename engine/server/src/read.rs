@@ -41,7 +41,7 @@ use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContex
 use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use futures::StreamExt;
-use tidegate_runtime::{Engine, Response};
+use tidegate_runtime::{Engine, RelationInfo, Response, state_builder, view_over};
 use tidegate_types::error::{Error, Fault, Result};
 
 /// From the first byte of a query to its last row.
@@ -84,7 +84,7 @@ impl Refusal {
 
     pub fn read_only(what: &str) -> Self {
         let error = Error::user(format!("{what} is refused: this door is read-only"));
-        Self::new("25006", error.hint("change a pack's .sql files, and run it with tidegate run"))
+        Self::new("25006", error.hint("send it to POST /v1/execute, or put it into a pack's .sql files"))
     }
 }
 
@@ -418,19 +418,30 @@ impl SchemaProvider for Relations {
 
     async fn table(&self, name: &str) -> DfResult<Option<Arc<dyn TableProvider>>> {
         let all = self.engine.relations();
-        let Some(relation) = all.into_iter().find(|relation| self.local(&relation.name) == Some(name)) else { return Ok(None) };
+        let Some(relation) = all.iter().find(|relation| self.local(&relation.name) == Some(name)) else { return Ok(None) };
         if !relation.readable {
             let error = Error::user(format!("{} \"{name}\" cannot be read: its rows are not kept", relation.kind));
             let error = error.hint("create a materialized view over it, and select from that");
             return Err(DataFusionError::External(Box::new(error)));
         }
-        let kind = if relation.kind == "table" { TableType::Base } else { TableType::View };
-        Ok(Some(Arc::new(Unfrozen { text: relation.name, is_statement: false, schema: relation.schema, kind })))
+        match &relation.query {
+            Some(query) => view_over(query, |name| unfrozen_relation(&all, name)).map(Some),
+            None => unfrozen_relation(&all, &relation.name).map(Some),
+        }
     }
 
     fn table_exist(&self, name: &str) -> bool {
         self.engine.relations().iter().any(|relation| relation.readable && self.local(&relation.name) == Some(name))
     }
+}
+
+fn unfrozen_relation(all: &[RelationInfo], name: &str) -> DfResult<Arc<dyn TableProvider>> {
+    let Some(relation) = all.iter().find(|relation| relation.name == name) else {
+        return plan_err!("table '{name}' not found");
+    };
+    let kind = if relation.kind == "table" { TableType::Base } else { TableType::View };
+    let (text, schema) = (relation.name.clone(), relation.schema.clone());
+    Ok(Arc::new(Unfrozen { text, is_statement: false, schema, kind }))
 }
 
 /// The engine's functions, our relations, Postgres's catalog; no disk.
@@ -442,7 +453,7 @@ fn session(engine: &Engine) -> DfResult<SessionContext> {
         .with_target_partitions(1);
     let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
     let runtime = RuntimeEnvBuilder::new().with_memory_limit(MEMORY_BYTES_MAX, 1.0).with_disk_manager_builder(no_disk).build_arc()?;
-    let state = SessionStateBuilder::new_from_existing(engine.session().state())
+    let state = SessionStateBuilder::new_from_existing(state_builder().build())
         .with_config(config)
         .with_runtime_env(runtime)
         .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))

@@ -172,7 +172,7 @@ fn steps(text: &str) -> Result<Vec<Step<'_>>, String> {
                     rows += row;
                     rows.push('\n');
                 }
-                StepKind::Feed { source: *source, rows }
+                StepKind::Feed { source, rows }
             }
             ["advance", time] if may_begin => StepKind::Advance { to_ms: time_ms(time).ok_or_else(|| wrong_time(at + 1, time))? },
             ["feed" | "advance", ..] if may_begin => {

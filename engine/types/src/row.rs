@@ -102,8 +102,8 @@ impl EncodedRows {
     }
 }
 
-// SQL says -0 = 0, and that one NaN is as good as another; bytes must agree.
-fn canonical_floats(column: &ArrayRef) -> ArrayRef {
+/// SQL says -0 = 0, and that one NaN is as good as another; bytes must agree.
+pub fn canonical_floats(column: &ArrayRef) -> ArrayRef {
     match column.data_type() {
         DataType::Float64 => {
             let floats = column.as_primitive::<Float64Type>();

@@ -1,10 +1,11 @@
 //! CREATE, DROP, SHOW and EXPLAIN.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::Query;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use tidegate_plan::catalog::{SourceInfo, WatermarkRule};
@@ -49,20 +50,20 @@ impl Coordinator {
                 "CREATE TABLE"
             }
             Statement::CreateView { name, replace, query } => {
-                let plan = self.on_deep_stack(|catalog| Session::new(catalog)?.plan(query))?;
                 // A view that cannot run is refused here, not where it is used.
-                self.on_deep_stack(|catalog| plan_query(query, catalog))?;
+                let planned = self.on_deep_stack(|catalog| plan_query(query, catalog))?;
                 self.make_room(name, *replace, "view")?;
-                let schema = Arc::new(plan.schema().as_arrow().clone());
-                self.catalog.insert(Relation { name: name.clone(), kind: RelationKind::View { query: Arc::new(plan) }, schema });
+                let schema = Arc::new(planned.query.schema().as_arrow().clone());
+                let kind = RelationKind::View { query: Arc::new(planned.query), reads: planned.reads };
+                self.catalog.insert(Relation { name: name.clone(), kind, schema });
                 "CREATE VIEW"
             }
             Statement::CreateKept { name, replace, detection, options, query } => {
                 let kind = if *detection { "detection" } else { "materialized view" };
-                let node = self.on_deep_stack(|catalog| plan_query(query, catalog))?;
-                check_detection(options, &node)?;
+                let planned = self.on_deep_stack(|catalog| plan_query(query, catalog))?;
+                check_detection(options, &planned.node)?;
                 self.make_room(name, *replace, kind)?;
-                self.create_kept(name, *detection, options, node, &placed.text)?;
+                self.create_kept(name, *detection, options, planned, &placed.text)?;
                 if *detection { "CREATE DETECTION" } else { "CREATE MATERIALIZED VIEW" }
             }
             Statement::CreateSink { name, replace, from, options } => {
@@ -81,8 +82,8 @@ impl Coordinator {
             }
             Statement::Show { what } => return self.show(what),
             Statement::Explain { query } => {
-                let node = self.on_deep_stack(|catalog| plan_query(query, catalog))?;
-                return Ok(lines("plan", explain(&node, &self.catalog).lines()));
+                let planned = self.on_deep_stack(|catalog| plan_query(query, catalog))?;
+                return Ok(lines("plan", explain(&planned.node, &self.catalog).lines()));
             }
             Statement::ExplainNamed { name } => return Ok(lines("plan", self.explain(name)?.lines())),
             Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) | Statement::Query(_) => {
@@ -164,11 +165,12 @@ impl Coordinator {
         self.workers.broadcast(&Command::Create(Arc::new(spec)));
     }
 
-    fn create_kept(&mut self, name: &str, detection: bool, options: &Options, node: NodeRef, query: &str) -> Result<()> {
+    fn create_kept(&mut self, name: &str, detection: bool, options: &Options, planned: Planned, query: &str) -> Result<()> {
+        let Planned { node, reads, .. } = planned;
         self.start_dataflow(name, &node, true, detection)?;
         let kind = RelationKind::Kept { facts: node.facts.clone(), detection };
         self.catalog.insert(Relation { name: name.to_string(), kind, schema: Arc::clone(&node.schema) });
-        let kept = Kept { node, options: options.clone(), query: query.to_string(), created: self.last_used };
+        let kept = Kept { node, reads, options: options.clone(), query: query.to_string(), created: self.last_used };
         self.kept.insert(name.to_string(), kept);
         if detection {
             self.metrics.findings_open.with_label_values(&[name]).set(0);
@@ -246,7 +248,7 @@ impl Coordinator {
     fn followed(&self, from: &str) -> Result<NodeRef> {
         let relation = self.catalog.get(from).ok_or_else(|| self.no_relation(from))?;
         match &relation.kind {
-            RelationKind::View { query } => {
+            RelationKind::View { query, .. } => {
                 let query = Arc::clone(query);
                 self.on_deep_stack(move |catalog| {
                     let session = Session::new(catalog)?;
@@ -323,17 +325,28 @@ impl Coordinator {
         Ok(())
     }
 
+    /// What reads the relation or its late rows, by itself or through others.
     fn dependents(&self, name: &str) -> Vec<String> {
-        let late = late_name(name);
-        let reads = |node: &NodeRef| node.relations().iter().any(|relation| *relation == name || *relation == late);
-        let kept = self.kept.iter().filter(|(other, kept)| *other != name && reads(&kept.node)).map(|(other, _)| other.clone());
-        let followers = self.followers.iter().filter(|(_, follow)| follow.from == name || reads(&follow.node));
-        let followers = followers.map(|(other, follow)| format!("{} {}", follow.kind, shown_name(other)));
-        let views = self.catalog.relations.values().filter_map(|relation| match &relation.kind {
-            RelationKind::View { query } if relation.name != name && reads_relation(query, name) => Some(relation.name.clone()),
+        let mut used = vec![name.to_string(), late_name(name)];
+        let mut next = 0;
+        while next < used.len() {
+            let readers = self.readers(&used[next]).filter(|reader| !used.contains(reader)).collect::<Vec<_>>();
+            used.extend(readers);
+            next += 1;
+        }
+        let followers = self.followers.iter().filter(|(_, follow)| used.contains(&follow.from));
+        let followers = followers.map(|(other, follow)| format!("{} {}", follow.kind, shown_name(other))).collect::<Vec<_>>();
+        used.drain(2..).chain(followers).collect()
+    }
+
+    /// The views, kept or not, whose query names the relation.
+    fn readers(&self, name: &str) -> impl Iterator<Item = String> {
+        let kept = self.kept.iter().filter(move |(_, kept)| kept.reads.contains(name)).map(|(reader, _)| reader.clone());
+        let views = self.catalog.relations.values().filter_map(move |relation| match &relation.kind {
+            RelationKind::View { reads, .. } if reads.contains(name) => Some(relation.name.clone()),
             _ => None,
         });
-        kept.chain(followers).chain(views).collect()
+        kept.chain(views)
     }
 
     pub(super) fn no_relation(&self, name: &str) -> Error {
@@ -393,8 +406,17 @@ impl Coordinator {
         matches!(self.catalog.get(name).map(|relation| &relation.kind), Some(RelationKind::Kept { detection: true, .. }))
     }
 
-    pub(super) fn is_readable(&self, relation: &Relation) -> bool {
+    /// Its rows are there: kept, or the engine's own state.
+    pub(super) fn is_kept(&self, relation: &Relation) -> bool {
         matches!(relation.kind, RelationKind::Kept { .. } | RelationKind::Table { .. } | RelationKind::Late | RelationKind::System)
+    }
+
+    /// Kept, or a plain view over what is.
+    fn is_readable(&self, relation: &Relation) -> bool {
+        match &relation.kind {
+            RelationKind::View { reads, .. } => reads.iter().all(|name| self.catalog.get(name).is_some_and(|read| self.is_readable(read))),
+            _ => self.is_kept(relation),
+        }
     }
 
     pub(super) fn relations(&self) -> Vec<RelationInfo> {
@@ -403,6 +425,10 @@ impl Coordinator {
             kind: relation.kind_name(),
             schema: Arc::clone(&relation.schema),
             readable: self.is_readable(relation),
+            query: match &relation.kind {
+                RelationKind::View { query, .. } => Some(Arc::clone(query)),
+                _ => None,
+            },
         };
         self.catalog.relations.values().map(info).collect()
     }
@@ -437,20 +463,23 @@ fn shown_name(name: &str) -> &str {
     name.strip_prefix("-> ").unwrap_or(name)
 }
 
-fn plan_query(query: &Query, catalog: &Catalog) -> Result<NodeRef> {
-    let session = Session::new(catalog)?;
-    lower(&session.optimize(&session.plan(query)?)?, catalog)
+/// A query, what computes it, and the relations it names.
+struct Planned {
+    query: LogicalPlan,
+    node: NodeRef,
+    reads: BTreeSet<String>,
 }
 
-fn reads_relation(plan: &datafusion::logical_expr::LogicalPlan, name: &str) -> bool {
-    use datafusion::common::tree_node::TreeNodeRecursion;
-    use datafusion::logical_expr::LogicalPlan;
-    let mut found = false;
-    let _ = plan.apply_with_subqueries(|node| {
-        found |= matches!(node, LogicalPlan::TableScan(scan) if scan.table_name.table() == name);
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    });
-    found
+fn plan_query(query: &Query, catalog: &Catalog) -> Result<Planned> {
+    let session = Session::new(catalog)?;
+    let reads = session.names(query)?;
+    let query = session.plan(query)?;
+    let node = lower(&session.optimize(&query)?, catalog)?;
+    let mut names = BTreeSet::new();
+    if let Some(twice) = node.schema.fields().iter().find(|field| !names.insert(field.name())) {
+        return Err(Error::user(format!("two columns are named \"{}\"", twice.name())).hint("name one of them otherwise, with AS"));
+    }
+    Ok(Planned { query, node, reads })
 }
 
 fn mark_wanted(node: &NodeRef, source: &str, wanted: &mut [bool]) {

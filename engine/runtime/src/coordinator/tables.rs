@@ -2,9 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use arrow::array::ArrayRef;
+use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
+use arrow::util::display::array_value_to_string;
 use tidegate_types::Delta;
 use tidegate_types::error::{Error, Result};
 use tidegate_types::row::{EncodedRows, RowCodec, project_schema};
@@ -87,10 +88,11 @@ impl Table {
             let null = self.key.iter().any(|&column| write.insert.column(column).is_null(i));
             let twice = !own.insert(key) || (self.keys.contains(key) && !freed.contains(key));
             if null || twice {
-                let row = write.insert.slice(i, 1).project(&self.key).expect("key columns");
-                let shown =
-                    arrow::util::pretty::pretty_format_columns("key", row.columns()).map(|table| table.to_string()).unwrap_or_default();
-                let shown = shown.lines().nth(3).unwrap_or_default().trim_matches(['|', ' ']).to_string();
+                let shown = self.key.iter().map(|&column| {
+                    let column = write.insert.column(column);
+                    array_value_to_string(column, i).ok().filter(|_| column.is_valid(i)).unwrap_or_else(|| "NULL".into())
+                });
+                let shown = shown.collect::<Vec<_>>().join(", ");
                 let what = if null { "NULL in" } else { "duplicate value for" };
                 return Err(Error::user(format!("{what} the primary key of table \"{}\": {shown}", write.table)));
             }

@@ -41,18 +41,21 @@ async fn views_over_changing_tables_equal_recomputation() {
         let views: Vec<(String, String)> = (0..VIEWS).map(|i| (format!("q{i}"), queries::random(&mut rng))).collect();
         let (early, late) = views.split_at(VIEWS / 2);
         create(&bench, early, seed).await;
+        let mut done = Vec::new();
         for tick in 0..TICKS {
             if tick == TICKS / 2 {
                 create(&bench, late, seed).await;
+                done.push("-- the late views are created".to_string());
             }
             for statement in tables.change(&mut rng) {
                 bench.run(&statement).await;
+                done.push(statement);
             }
             let living = if tick < TICKS / 2 { early } else { &views[..] };
             for (name, query) in living {
                 let expected = tables.batch(query).await;
                 let actual = bench.rows(name).await;
-                assert_eq!(actual, expected, "seed {seed}, {workers} workers, tick {tick}, view {name}: {query}");
+                assert_eq!(actual, expected, "seed {seed}, {workers} workers, tick {tick}, view {name}: {query}\n{}", done.join(";\n"));
                 compared += 1;
             }
         }

@@ -100,7 +100,7 @@ pub fn random(rng: &mut StdRng) -> String {
                     "a.k = b.k",
                     "a.k = b.k AND a.v < b.w",
                     "a.k = b.k AND a.s = b.s",
-                    "a.s IS NOT DISTINCT FROM b.s AND a.k = b.k",
+                    "(a.s IS NOT DISTINCT FROM b.s) AND a.k = b.k",
                     "a.k + 1 = b.k",
                     "a.k = b.k AND b.w > 5",
                     "a.v = b.w AND a.k < 4",

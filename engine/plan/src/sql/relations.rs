@@ -1,0 +1,302 @@
+//! What SQL says in FROM and between queries that DataFusion does not plan as a stream needs it:
+//! TUMBLE and HOP, and INTERSECT ALL and EXCEPT ALL.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, ListBuilder, TimestampMillisecondBuilder};
+use arrow::datatypes::{DataType, Field, FieldRef, IntervalMonthDayNanoType, IntervalUnit, TimestampMillisecondType};
+use datafusion::common::{DataFusionError, Result, ScalarValue, UnnestOptions};
+use datafusion::functions::datetime::date_bin;
+use datafusion::functions_window::expr_fn::row_number;
+use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature, TypeSignature, Volatility,
+};
+use datafusion::sql::sqlparser::ast::{
+    self, FunctionArg, FunctionArgExpr, JoinConstraint, JoinOperator, Query, SetExpr, SetOperator, SetQuantifier, TableFactor,
+    TableWithJoins, VisitMut, VisitorMut,
+};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use tidegate_types::error::Error;
+
+use super::millisecond;
+
+/// `query` as DataFusion is to see it.
+///
+/// Errors: it says something that DataFusion would plan as something else.
+pub(super) fn rewritten(query: &Query) -> std::result::Result<Query, Error> {
+    let mut query = query.clone();
+    match query.visit(&mut Rewrite) {
+        ControlFlow::Continue(()) => Ok(query),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+/// DataFusion looks relations up before it plans, and finds only those it sees: TUMBLE(s, …)
+/// becomes TUMBLE((SELECT * FROM s), …). `l EXCEPT ALL r`, which it plans without the counts,
+/// becomes `SELECT * FROM except_all((l), (r))`.
+struct Rewrite;
+
+impl VisitorMut for Rewrite {
+    type Break = Error;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        counted(&mut query.body);
+        refuse_using(&query.body)
+    }
+
+    fn pre_visit_table_factor(&mut self, relation: &mut TableFactor) -> ControlFlow<Error> {
+        if let TableFactor::Table { name, args: Some(args), .. } = relation
+            && is_window(&name.to_string())
+            && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(first))) = args.args.first_mut()
+            && let ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_) = first
+            && let Some(query) = parsed(&format!("SELECT * FROM {first}"))
+        {
+            *first = ast::Expr::Subquery(query);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn parsed(sql: &str) -> Option<Box<Query>> {
+    Parser::new(&PostgreSqlDialect {}).try_with_sql(sql).and_then(|mut parser| parser.parse_query()).ok()
+}
+
+fn counted(body: &mut SetExpr) {
+    let SetExpr::SetOperation { op, set_quantifier, left, right } = body else { return };
+    counted(left);
+    counted(right);
+    let function = match (&op, &set_quantifier) {
+        (SetOperator::Intersect, SetQuantifier::All) => "intersect_all",
+        (SetOperator::Except | SetOperator::Minus, SetQuantifier::All) => "except_all",
+        _ => return,
+    };
+    let mut query = parsed(&format!("SELECT * FROM {function}((SELECT 1), (SELECT 1))")).expect("a query");
+    let SetExpr::Select(select) = query.body.as_mut() else { unreachable!("a SELECT") };
+    let TableFactor::Table { args: Some(args), .. } = &mut select.from[0].relation else { unreachable!("a function") };
+    for (arg, side) in args.args.iter_mut().zip([left, right]) {
+        if let FunctionArg::Unnamed(FunctionArgExpr::Expr(ast::Expr::Subquery(query))) = arg {
+            std::mem::swap(&mut query.body, side);
+        }
+    }
+    *body = *query.body;
+}
+
+/// In RIGHT and FULL JOIN USING the column is that of either side; DataFusion takes the left one.
+fn refuse_using(body: &SetExpr) -> ControlFlow<Error> {
+    match body {
+        SetExpr::Select(select) => select.from.iter().try_for_each(refuse_using_in),
+        SetExpr::SetOperation { left, right, .. } => {
+            refuse_using(left)?;
+            refuse_using(right)
+        }
+        _ => ControlFlow::Continue(()),
+    }
+}
+
+fn refuse_using_in(from: &TableWithJoins) -> ControlFlow<Error> {
+    for relation in std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)) {
+        if let TableFactor::NestedJoin { table_with_joins, .. } = relation {
+            refuse_using_in(table_with_joins)?;
+        }
+    }
+    for join in &from.joins {
+        let (kind, constraint) = match &join.join_operator {
+            JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) => ("RIGHT", constraint),
+            JoinOperator::FullOuter(constraint) => ("FULL", constraint),
+            _ => continue,
+        };
+        let how = match constraint {
+            JoinConstraint::Using(_) => format!("{kind} JOIN USING"),
+            JoinConstraint::Natural => format!("NATURAL {kind} JOIN"),
+            _ => continue,
+        };
+        return ControlFlow::Break(Error::unsupported(how, "write ON l.k = r.k, and coalesce(l.k, r.k) AS k"));
+    }
+    ControlFlow::Continue(())
+}
+
+fn is_window(function: &str) -> bool {
+    ["tumble", "hop", "session"].contains(&function.to_lowercase().as_str())
+}
+
+/// The functions in FROM, as plans.
+#[derive(Debug)]
+pub(super) struct Relations;
+
+impl RelationPlanner for Relations {
+    fn plan_relation(&self, relation: TableFactor, context: &mut dyn RelationPlannerContext) -> Result<RelationPlanning> {
+        let TableFactor::Table { name, args: Some(args), alias, .. } = &relation else {
+            return Ok(RelationPlanning::Original(Box::new(relation)));
+        };
+        let (args, alias) = (args.args.clone(), alias.clone());
+        let plan = match name.to_string().to_lowercase().as_str() {
+            "tumble" => tumble(args, context)?,
+            "hop" => hop(args, context)?,
+            "session" => return Err(plan_error("SESSION is not supported; group by a number that lag() over the gaps gives, or use HOP")),
+            "intersect_all" => copies(args, context, LogicalPlanBuilder::intersect)?,
+            "except_all" => copies(args, context, LogicalPlanBuilder::except)?,
+            _ => return Ok(RelationPlanning::Original(Box::new(relation))),
+        };
+        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
+    }
+}
+
+fn plan_error(message: &str) -> DataFusionError {
+    DataFusionError::Plan(message.into())
+}
+
+/// A query among the arguments.
+fn planned_argument(arg: Option<FunctionArg>, usage: &str, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
+    let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(ast::Expr::Subquery(subquery)))) = arg else { return Err(plan_error(usage)) };
+    context.plan(TableFactor::Derived { lateral: false, subquery, alias: None, sample: None })
+}
+
+/// The input, and the remaining arguments as expressions over it.
+fn window_arguments(args: Vec<FunctionArg>, usage: &str, context: &mut dyn RelationPlannerContext) -> Result<(LogicalPlan, Vec<Expr>)> {
+    let mut args = args.into_iter();
+    let input = planned_argument(args.next(), usage, context)?;
+    let schema = Arc::clone(input.schema());
+    let rest = args.map(|arg| match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => context.sql_to_expr(expr, &schema),
+        _ => Err(plan_error(usage)),
+    });
+    let rest = rest.collect::<Result<_>>()?;
+    Ok((input, rest))
+}
+
+fn all_columns(plan: &LogicalPlan) -> Vec<Expr> {
+    plan.schema().columns().into_iter().map(Expr::Column).collect()
+}
+
+/// A set operation that counts: equal rows are told apart by a number, and then are a set.
+fn copies(
+    args: Vec<FunctionArg>,
+    context: &mut dyn RelationPlannerContext,
+    operation: fn(LogicalPlan, LogicalPlan, bool) -> Result<LogicalPlan>,
+) -> Result<LogicalPlan> {
+    let usage = "INTERSECT ALL and EXCEPT ALL stand between two queries";
+    let mut args = args.into_iter();
+    let left = numbered(planned_argument(args.next(), usage, context)?)?;
+    let right = numbered(planned_argument(args.next(), usage, context)?)?;
+    let plan = operation(left, right, true)?;
+    let mut columns = all_columns(&plan);
+    columns.pop();
+    LogicalPlanBuilder::from(plan).project(columns)?.build()
+}
+
+/// Appends the number of each row among its equals.
+fn numbered(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let mut columns = all_columns(&plan);
+    let number = row_number().partition_by(columns.clone()).build()?;
+    let name = number.schema_name().to_string();
+    let windowed = LogicalPlanBuilder::from(plan).window(vec![number])?.build()?;
+    columns.push(Expr::Column(datafusion::common::Column::from_name(name)).alias("copy"));
+    LogicalPlanBuilder::from(windowed).project(columns)?.build()
+}
+
+/// More windows than this per row is a mistake in the query.
+const WINDOWS_PER_ROW_MAX: i64 = 10_000;
+const TUMBLE_USAGE: &str = "TUMBLE takes a relation, its time column and a size: TUMBLE(scans, ts, INTERVAL '5 minutes')";
+const HOP_USAGE: &str =
+    "HOP takes a relation, its time column, a slide and a size: HOP(scans, ts, INTERVAL '1 minute', INTERVAL '5 minutes')";
+
+fn tumble(args: Vec<FunctionArg>, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
+    let (input, rest) = window_arguments(args, TUMBLE_USAGE, context)?;
+    let [ts, size] = <[Expr; 2]>::try_from(rest).map_err(|_| plan_error(TUMBLE_USAGE))?;
+    length(&size, TUMBLE_USAGE)?;
+    let start = date_bin().call(vec![size.clone(), ts]);
+    let mut columns = all_columns(&input);
+    columns.push(start.clone().alias("window_start"));
+    columns.push((start + size).alias("window_end"));
+    LogicalPlanBuilder::from(input).project(columns)?.build()
+}
+
+fn hop(args: Vec<FunctionArg>, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
+    let (input, rest) = window_arguments(args, HOP_USAGE, context)?;
+    let [ts, slide, size] = <[Expr; 3]>::try_from(rest).map_err(|_| plan_error(HOP_USAGE))?;
+    let (slide_ms, size_ms) = (length(&slide, HOP_USAGE)?, length(&size, HOP_USAGE)?);
+    if WINDOWS_PER_ROW_MAX < size_ms / slide_ms {
+        return Err(plan_error(&format!("HOP would put each row into more than {WINDOWS_PER_ROW_MAX} windows; slide further")));
+    }
+    let mut columns = all_columns(&input);
+    let starts = ScalarUDF::from(HopStarts::default()).call(vec![ts, slide, size.clone()]);
+    columns.push(starts.alias("window_start"));
+    let listed = LogicalPlanBuilder::from(input).project(columns)?;
+    let unnested = listed.unnest_column_with_options("window_start", UnnestOptions::new().with_preserve_nulls(false))?.build()?;
+    let mut columns = all_columns(&unnested);
+    let start = columns.last().cloned().expect("window_start is the last column");
+    columns.push((start + size).alias("window_end"));
+    LogicalPlanBuilder::from(unnested).project(columns)?.build()
+}
+
+/// A window's size or slide in milliseconds.
+fn length(interval: &Expr, usage: &str) -> Result<i64> {
+    let Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), _) = interval else { return Err(plan_error(usage)) };
+    let ms = i64::from(value.days) * 86_400_000 + value.nanoseconds / 1_000_000;
+    if value.months != 0 || ms <= 0 {
+        let function = usage.split(' ').next().unwrap_or_default();
+        return Err(plan_error(&format!(
+            "{function} needs a positive slide and size without months; for months group by date_trunc('month', ts)"
+        )));
+    }
+    Ok(ms)
+}
+
+/// The starts of the hopping windows that hold a time, latest first.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct HopStarts {
+    signature: Signature,
+}
+
+impl Default for HopStarts {
+    fn default() -> Self {
+        let interval = DataType::Interval(IntervalUnit::MonthDayNano);
+        let signature = TypeSignature::Exact(vec![millisecond(), interval.clone(), interval]);
+        Self { signature: Signature::new(signature, Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for HopStarts {
+    fn name(&self) -> &str {
+        "hop_starts"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::List(Arc::new(Field::new("item", millisecond(), true))))
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let types: Vec<DataType> = args.arg_fields.iter().map(|field| field.data_type().clone()).collect();
+        Ok(Arc::new(Field::new(self.name(), self.return_type(&types)?, true)))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let columns = ColumnarValue::values_to_arrays(&args.args)?;
+        let times = columns[0].as_primitive::<TimestampMillisecondType>();
+        let ms = |column: usize, i: usize| {
+            let value = columns[column].as_primitive::<IntervalMonthDayNanoType>().value(i);
+            i64::from(value.days) * 86_400_000 + value.nanoseconds / 1_000_000
+        };
+        let mut lists = ListBuilder::new(TimestampMillisecondBuilder::new());
+        for i in 0..times.len() {
+            let (slide, size) = (ms(1, i), ms(2, i));
+            if times.is_valid(i) {
+                let time = times.value(i);
+                let latest = time.saturating_sub(time.rem_euclid(slide));
+                let starts = std::iter::successors(Some(latest), |start| start.checked_sub(slide));
+                let starts = starts.take_while(|&start| time.saturating_sub(start) < size);
+                starts.for_each(|start| lists.values().append_value(start));
+            }
+            lists.append(times.is_valid(i));
+        }
+        Ok(ColumnarValue::Array(Arc::new(lists.finish())))
+    }
+}
