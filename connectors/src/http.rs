@@ -4,9 +4,12 @@
 //!             inflated), max_line_bytes (one record; 1 MiB by default),
 //!           format ('json', which is also the default)
 //! Bodies    a JSON array, one JSON object per line, or objects one after the
-//!           other; Content-Type application/json, application/x-ndjson (then
-//!           always line by line) or none; Content-Encoding gzip or none.
-//!           At most 8 MiB on the wire, 64 MiB inflated, and 200 times the wire
+//!           other; Content-Type application/json, application/*+json,
+//!           application/x-ndjson, application/ndjson, application/jsonl (these
+//!           three always line by line) or none, in UTF-8; Content-Encoding gzip
+//!           or none. At most 8 MiB on the wire, 64 MiB inflated, and 200 times
+//!           the wire. These types no web page can send unasked; with an Origin,
+//!           none is not taken either
 //! Rows      as in `format::json`
 //! Delivery  200 only once the rows are committed. At least once: a client that
 //!           hears nothing may send the same again
@@ -357,19 +360,29 @@ async fn ingest(State(inbox): State<Inbox>, Path(source): Path<String>, request:
 
 /// Whether the body says it is one object per line.
 fn by_line(headers: &HeaderMap) -> Result<bool, Refusal> {
-    let Some(kind) = headers.get(header::CONTENT_TYPE) else { return Ok(false) };
-    let essence = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match essence.as_str() {
-        "" | "application/json" | "text/json" => Ok(false),
-        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Ok(true),
-        // What curl says when it is told nothing.
-        "application/x-www-form-urlencoded" | "text/plain" | "application/octet-stream" => Ok(false),
-        other => Err(Refusal::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            format!("Content-Type '{}' is not taken", other.escape_default()),
-            "send application/json or application/x-ndjson",
-        )),
-    }
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else {
+        // A page may send bytes of no type to wherever it likes.
+        return if headers.contains_key(header::ORIGIN) { Err(not_taken("no Content-Type")) } else { Ok(false) };
+    };
+    let kind = String::from_utf8_lossy(kind.as_bytes()).to_ascii_lowercase();
+    let (essence, parameters) = kind.split_once(';').unwrap_or((&kind, ""));
+    let is_json_lines = match essence.trim() {
+        "application/json" => Some(false),
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Some(true),
+        other if other.starts_with("application/") && other.ends_with("+json") => Some(false),
+        _ => None,
+    };
+    let is_utf8 = parameters.split(';').filter_map(|parameter| parameter.trim().strip_prefix("charset=")).all(is_utf8);
+    is_json_lines.filter(|_| is_utf8).ok_or_else(|| not_taken(&format!("Content-Type '{}'", kind.escape_default())))
+}
+
+fn is_utf8(charset: &str) -> bool {
+    matches!(charset.trim_matches('"'), "utf-8" | "utf8")
+}
+
+fn not_taken(what: &str) -> Refusal {
+    let hint = "send the header Content-Type: application/json, or application/x-ndjson for one object per line";
+    Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("{what} is not taken"), hint)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -608,6 +621,37 @@ mod tests {
             let got: Vec<&str> = records(body.as_bytes(), by_line).into_iter().map(|record| std::str::from_utf8(record).unwrap()).collect();
             assert_eq!(got, expected, "{body}");
         }
+    }
+
+    #[test]
+    fn only_json_is_taken() {
+        let cases = [
+            ("application/json", Some(false)),
+            ("Application/JSON; charset=UTF-8", Some(false)),
+            ("application/json;charset=\"utf-8\"; v=1", Some(false)),
+            ("application/cloudevents-batch+json", Some(false)),
+            ("application/x-ndjson", Some(true)),
+            ("application/ndjson", Some(true)),
+            ("application/jsonl", Some(true)),
+            ("application/json; charset=latin1", None),
+            ("application/json; v=1; charset=utf-16", None),
+            ("application/jsonx", None),
+            ("text/plain", None),
+            ("text/plain; application/json", None),
+            ("text/x+json", None),
+            ("application/x-www-form-urlencoded", None),
+            ("multipart/form-data; boundary=x", None),
+            ("application/octet-stream", None),
+            ("", None),
+        ];
+        for (kind, expected) in cases {
+            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, kind.parse().unwrap())]);
+            assert_eq!(by_line(&headers).ok(), expected, "{kind}");
+        }
+        let mut headers = HeaderMap::new();
+        assert_eq!(by_line(&headers).ok(), Some(false));
+        headers.insert(header::ORIGIN, "null".parse().unwrap());
+        assert_eq!(by_line(&headers).unwrap_err().status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
 
     #[test]

@@ -6,6 +6,8 @@
 //! Types     TEXT, BIGINT, DOUBLE, BOOLEAN, TIMESTAMP, DATE; the first
 //!           TIMESTAMP gets a watermark. A column whose lines disagree, or that
 //!           is nested, is left to the reader in a comment
+//! Path      absolute: a pack's relative paths begin at the pack's folder, which
+//!           is not where `infer` was called
 //! Errors    the file cannot be read, or is empty
 
 use std::fmt::Write;
@@ -39,7 +41,9 @@ pub fn infer(path: &Path) -> Result<String> {
     if lines.is_empty() {
         return Err(Error::user(format!("file {} is empty", path.display())).hint("infer needs a few lines to look at"));
     }
-    Ok(statement(path, &propose(&lines)))
+    // Links stay: a log is followed by its name.
+    let path = std::path::absolute(path).map_err(|error| cannot_read(path, &error))?;
+    Ok(statement(&path, &propose(&lines)))
 }
 
 /// The file's first whole lines, decompressed.
@@ -51,16 +55,18 @@ fn head(path: &Path) -> Result<Vec<u8>> {
         let mut head = Vec::new();
         reader.take(BYTES_MAX as u64).read_to_end(&mut head).map(|_| head)
     };
-    let mut head = read().map_err(|error: std::io::Error| {
-        let error = Error::user(format!("file {} cannot be read: {error}", path.display()));
-        error.hint("give the path of a file with a few lines, plain or compressed with gzip or zstd")
-    })?;
+    let mut head = read().map_err(|error| cannot_read(path, &error))?;
     if head.len() == BYTES_MAX
         && let Some(end) = memchr::memrchr(b'\n', &head)
     {
         head.truncate(end);
     }
     Ok(head.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(head))
+}
+
+fn cannot_read(path: &Path, error: &std::io::Error) -> Error {
+    let error = Error::user(format!("file {} cannot be read: {error}", path.display()));
+    error.hint("give the path of a file with a few lines, plain or compressed with gzip or zstd")
 }
 
 /// What the statement is made of.
@@ -340,6 +346,14 @@ mod tests {
 
     fn proposal(text: &str) -> String {
         statement(Path::new("data/My scans.jsonl.gz"), &propose(&text.lines().collect::<Vec<_>>()))
+    }
+
+    #[test]
+    fn relative_paths_become_absolute() {
+        // Tests run in the crate's folder.
+        let expected = format!("path = '{}/src/infer.rs'", env!("CARGO_MANIFEST_DIR"));
+        let statement = infer(Path::new("src/infer.rs")).unwrap();
+        assert!(statement.contains(&expected), "{statement}");
     }
 
     #[test]

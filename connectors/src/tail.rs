@@ -6,17 +6,22 @@
 //!            file that became shorter is read again from its start. A file
 //!            that was truncated and has grown past the old position between
 //!            two looks cannot be told from one that only grew
+//! Rotated    files that had the name between two looks are found by what they
+//!            are called now, the name with a number or a date (`x.log.1`,
+//!            `x.log-20260131`), and read in their order. One that was removed,
+//!            compressed or called otherwise before it was read is lost
 //! Bounded    read to the end it had when it was opened
 //! Compressed read once to its end, not followed in place; damage is a dead
 //!            letter after the lines before it
 //! Memory     one block and one line of at most `line_bytes_max`
 
+use std::cmp::Reverse;
 use std::fs::{File, Metadata};
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use flate2::bufread::MultiGzDecoder;
 use memchr::{memchr, memchr_iter, memrchr};
@@ -95,13 +100,29 @@ pub(crate) struct Tail {
     open: Option<Open>,
     /// The compressed file read last: it still stands there, and is done with.
     left: Option<Identity>,
+    /// Had the name after the file read last, and was rotated away unread.
+    skipped: Option<File>,
+    /// The file read last, and those of its age: clocks of files are coarse.
+    read: Vec<(SystemTime, Identity)>,
     spent: bool,
 }
 
 impl Tail {
     pub fn new(path: PathBuf, format: Format, compression: Option<Compression>, line_bytes_max: usize, bounded: bool) -> Self {
         let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
-        Self { path, name, format, compression, line_bytes_max, bounded, open: None, left: None, spent: false }
+        Self {
+            path,
+            name,
+            format,
+            compression,
+            line_bytes_max,
+            bounded,
+            open: None,
+            left: None,
+            skipped: None,
+            read: Vec::new(),
+            spent: false,
+        }
     }
 
     pub fn name(&self) -> &str {
@@ -133,8 +154,10 @@ impl Tail {
             let block = open.block(buffer, &self.format)?;
             if !has_lines {
                 self.left = (open.compression != Compression::None).then_some(open.identity);
+                let last = open.rotated_away();
                 self.open = None;
                 self.spent = self.bounded;
+                self.skipped = last.filter(|_| !self.bounded).and_then(|last| self.skipped_after(&last));
             }
             if !block.bytes.is_empty() || !block.dead.is_empty() {
                 return Ok(Found::Block(block));
@@ -144,8 +167,29 @@ impl Tail {
         Ok(Found::End)
     }
 
-    fn open(&self) -> Result<Opened> {
-        let (mut file, metadata) = match File::open(&self.path).and_then(|file| file.metadata().map(|metadata| (file, metadata))) {
+    /// The oldest file that had the name after `last`, and has another now.
+    fn skipped_after(&mut self, last: &Metadata) -> Option<File> {
+        let born_last = born(last);
+        self.read.retain(|(born, _)| born_last <= *born);
+        self.read.push((born_last, identity(last)));
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let rotated =
+            std::fs::read_dir(folder).ok()?.flatten().filter(|entry| is_rotated(&entry.file_name().to_string_lossy(), &self.name));
+        let later = rotated.filter_map(|entry| {
+            let metadata = entry.metadata().ok()?;
+            // A copy that was restored is born late, but was written before.
+            let is_later = born_last <= born(&metadata) && last.modified().ok()? <= metadata.modified().ok()?;
+            let is_read = self.read.iter().any(|(_, read)| *read == identity(&metadata));
+            (is_later && !is_read && metadata.is_file() && metadata.len() > 0).then_some((metadata.modified().ok()?, Reverse(entry.path())))
+        });
+        let (_, Reverse(path)) = later.min()?;
+        let lost = |error: &io::Error| tracing::warn!("{} was rotated away before it was read, and cannot be: {error}", path.display());
+        File::open(&path).inspect_err(lost).ok()
+    }
+
+    fn open(&mut self) -> Result<Opened> {
+        let opened = self.skipped.take().map_or_else(|| File::open(&self.path), Ok);
+        let (mut file, metadata) = match opened.and_then(|file| file.metadata().map(|metadata| (file, metadata))) {
             Ok(both) => both,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.bounded => return Ok(Opened::Missing),
             Err(error) => return Err(cannot_read(&self.path, &error)),
@@ -177,6 +221,19 @@ type Identity = (u64, u64);
 
 fn identity(metadata: &Metadata) -> Identity {
     (metadata.dev(), metadata.ino())
+}
+
+/// When the file was made. Not every file system knows; all know when it was
+/// last written, which is not before.
+fn born(metadata: &Metadata) -> SystemTime {
+    metadata.created().or_else(|_| metadata.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// Whether `file` is `name` with a number or a date behind it.
+fn is_rotated(file: &str, name: &str) -> bool {
+    let behind = file.strip_prefix(name).unwrap_or_default();
+    let is_number_or_date = |byte| matches!(byte, b'0'..=b'9' | b'.' | b'-' | b'_' | b':' | b'T');
+    behind.starts_with(['.', '-', '_']) && behind.ends_with(|c: char| c.is_ascii_digit()) && behind.bytes().all(is_number_or_date)
 }
 
 /// The first bytes, which may be fewer than four.
@@ -331,6 +388,14 @@ impl Open {
         }
     }
 
+    /// What is known of the file where it ended because the name went to
+    /// another. One that was truncated or compressed is no part of a row of
+    /// such files: what was copied of it has been read.
+    fn rotated_away(&self) -> Option<Metadata> {
+        let is_one = !self.is_truncated && self.compression == Compression::None;
+        self.file.metadata().ok().filter(|_| is_one)
+    }
+
     /// `rest` is what stands behind the last newline: the last line, unless
     /// its end was truncated away.
     fn close(&mut self, rest: &mut Vec<u8>) {
@@ -421,6 +486,24 @@ mod tests {
         ];
         for (text, max, cut) in cases {
             assert_eq!(cut_at(text.as_bytes(), max), cut, "{text:?} within {max}");
+        }
+    }
+
+    #[test]
+    fn rotated_files_are_called_by_number_or_date() {
+        for (file, expected) in [
+            ("x.log.1", true),
+            ("x.log.10", true),
+            ("x.log-20260131", true),
+            ("x.log.2026-01-31_12-00", true),
+            ("x.log", false),
+            ("x.log.1.gz", false),
+            ("x.log.bz2", false),
+            ("x.log.offset", false),
+            ("x.log2", false),
+            ("y.log.1", false),
+        ] {
+            assert_eq!(is_rotated(file, "x.log"), expected, "{file}");
         }
     }
 

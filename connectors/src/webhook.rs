@@ -16,6 +16,7 @@
 //! Answers   2xx: done. 408, 429, 5xx, a timeout, no connection: try again,
 //!           after Retry-After where it is given. Anything else is final;
 //!           redirects are not followed. 64 KiB of an answer are read
+//!           No connection and 4xx: surely not done. Any other failure may be done
 //! Errors    name the host and never a header, a path or a query: those may be
 //!           secrets. Control characters in what the other side says are cut out
 
@@ -165,15 +166,18 @@ impl Webhook {
     }
 
     async fn exchange(&self, url: &Url, request: Request<Full<Bytes>>) -> Result<(), ActionFailure> {
-        let answer =
-            self.client.request(request).await.map_err(|error| retryable(format!("{url} cannot be reached: {}", causes(&error))))?;
+        let answer = self.client.request(request).await.map_err(|error| ActionFailure {
+            may_be_done: !error.is_connect(),
+            ..retryable(format!("{url} cannot be reached: {}", causes(&error)))
+        })?;
         let (status, retry_after_ms) = (answer.status(), retry_after_ms(answer.headers(), WallClock.now_ms()));
         // Read even on success, so that the connection can be used again.
         let said = read(answer).await;
+        let may_be_done = !status.is_client_error();
         match verdict(status) {
             Verdict::Done => Ok(()),
-            Verdict::Retry => Err(ActionFailure { retry_after_ms, ..retryable(format!("{url} answered {status}{said}")) }),
-            Verdict::Final => Err(failed(format!("{url} answered {status}{said}"))),
+            Verdict::Retry => Err(ActionFailure { retry_after_ms, may_be_done, ..retryable(format!("{url} answered {status}{said}")) }),
+            Verdict::Final => Err(ActionFailure { may_be_done, ..failed(format!("{url} answered {status}{said}")) }),
         }
     }
 }
@@ -217,11 +221,11 @@ fn body(action: &ActionRequest) -> Bytes {
 }
 
 fn failed(message: String) -> ActionFailure {
-    ActionFailure { message, retryable: false, retry_after_ms: None }
+    ActionFailure { message, retryable: false, retry_after_ms: None, may_be_done: false }
 }
 
 fn retryable(message: String) -> ActionFailure {
-    ActionFailure { message, retryable: true, retry_after_ms: None }
+    ActionFailure { message, retryable: true, retry_after_ms: None, may_be_done: true }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -337,6 +341,32 @@ mod tests {
         }
         let shown = format!("{:?}", webhook(&[url, ("header.Authorization", "Bearer hush")]).unwrap());
         assert!(!shown.contains("hush") && !shown.contains("secret"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn failures_say_what_may_be_done() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let cases = [("500 Oops", true), ("302 Found", true), ("408 Slow", false), ("429 Later", false), ("404 No", false), ("", true)];
+        let action =
+            ActionRequest { id: "1".into(), action: "hold".into(), kind: ActionKind::Do, tick: 1, finding: json!({}), previous: None };
+        for (status, may_be_done) in cases {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/", listener.local_addr().unwrap());
+            let peer = tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 4096]).await.unwrap();
+                // Without a status the connection is closed and nothing was said.
+                let answer = if status.is_empty() { String::new() } else { format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n") };
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                stream.shutdown().await.unwrap();
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            });
+            let responder = || webhook(&[("url", &url), ("timeout", "5s")]).unwrap();
+            assert_eq!(responder().send(&action).await.unwrap_err().may_be_done, may_be_done, "{status}");
+            peer.await.unwrap();
+            assert!(!responder().send(&action).await.unwrap_err().may_be_done, "nobody listens any more");
+        }
     }
 
     #[test]

@@ -285,6 +285,41 @@ async fn a_followed_file_may_come_later_grow_be_rotated_and_be_truncated() {
 }
 
 #[tokio::test]
+async fn files_that_had_the_name_between_two_looks_are_read_in_their_order() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("in.jsonl");
+    let rotated = |n: usize| folder.path().join(format!("in.jsonl.{n}"));
+    // From before, and never followed.
+    append(&rotated(4), line(90));
+    append(&path, line(1));
+    let mut source = file_source(&folder, false, "in.jsonl", &[]);
+    let mut brought = Brought::default();
+    until(&mut *source, &mut brought, 1).await;
+    quiet(&mut *source).await;
+    append(&path, line(2));
+    for a in [3, 4, 5] {
+        // As logrotate does it: the oldest first, then the log itself.
+        for n in [2, 1].into_iter().filter(|n| rotated(*n).exists()) {
+            fs::rename(rotated(n), rotated(n + 1)).unwrap();
+        }
+        fs::rename(&path, rotated(1)).unwrap();
+        append(&path, line(a));
+    }
+    // Not of the log: another's notes, and a compressed copy.
+    append(&folder.path().join("in.jsonl.offset"), line(91));
+    append(&folder.path().join("in.jsonl.3.gz"), gzip(line(92).as_bytes()));
+    until(&mut *source, &mut brought, 5).await;
+    quiet(&mut *source).await;
+    // One rotation more, at leisure: nothing is read twice.
+    fs::rename(&path, rotated(1)).unwrap();
+    append(&path, line(6));
+    until(&mut *source, &mut brought, 6).await;
+    quiet(&mut *source).await;
+    assert_eq!(brought.values(), [1, 2, 3, 4, 5, 6]);
+    assert!(brought.dead.is_empty(), "{:?}", brought.reasons());
+}
+
+#[tokio::test]
 async fn a_compressed_file_is_told_once_and_its_successor_is_found() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("in.jsonl");
@@ -473,7 +508,7 @@ async fn posted_rows_arrive_in_every_shape() {
     let brought = commit_all(served.source);
     let gz = gzip(b"[{\"a\":7}]");
     let ndjson = "Content-Type: application/x-ndjson\r\n";
-    let cases: [(&str, &[u8], u16, &str); 12] = [
+    let cases: [(&str, &[u8], u16, &str); 15] = [
         ("Content-Type: application/json; charset=utf-8\r\n", b"[{\"a\":1},{\"a\":2}]", 200, "{\"accepted\":2,\"rejected\":0}"),
         (ndjson, b"{\"a\":3}\n{\"a\":\n{\"a\":4}\n", 200, "{\"accepted\":2,\"rejected\":1}"),
         ("", b"{\"a\":5}{\"a\":6}", 200, "{\"accepted\":2,\"rejected\":0}"),
@@ -486,6 +521,10 @@ async fn posted_rows_arrive_in_every_shape() {
         ("Content-Encoding: gzip\r\n", &gz[..gz.len() - 3], 400, "the body is not gzip"),
         ("Content-Encoding: br\r\n", b"x", 415, "Content-Encoding 'br' is not taken"),
         ("Content-Type: text/csv\r\n", b"x", 415, "Content-Type 'text/csv' is not taken"),
+        // What a form on a web page can send.
+        ("Content-Type: text/plain\r\n", b"{\"a\":8}", 415, "Content-Type 'text/plain' is not taken"),
+        ("Content-Type: application/x-www-form-urlencoded\r\n", b"{\"a\":8}", 415, "send the header Content-Type: application/json"),
+        ("Origin: http://x\r\n", b"{\"a\":8}", 415, "no Content-Type is not taken"),
     ];
     for (headers, body, status, said) in cases {
         let answer = post(served.address, "/v1/ingest/src", headers, body).await;

@@ -7,6 +7,7 @@
 pub mod stream;
 
 pub mod program;
+pub mod combine;
 pub mod expand;
 pub mod temporal;
 

@@ -18,7 +18,7 @@ use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
 use hashbrown::HashMap;
 use tidegate_types::Delta;
-use tidegate_types::row::{RowCodec, project_schema};
+use tidegate_types::row::{EncodedRows, RowCodec, project_schema};
 
 use crate::arrange::Bytes;
 use crate::keyed::by_tick;
@@ -46,18 +46,21 @@ pub fn top<'scope>(rows: Rows<'scope, u64>, plan: TopPlan) -> Rows<'scope, u64> 
     let window = plan.skip..plan.limit.map_or(usize::MAX, |limit| plan.skip.saturating_add(limit));
     by_tick(exchange(rows, &plan.input, &plan.key), "Top", None, move |_, deltas, out, _| {
         let mut before: HashMap<Bytes, Vec<Numbered>> = HashMap::new();
+        let mut row = Vec::new();
         for delta in &deltas {
-            let (key_rows, ordered_rows) = codecs.encode(delta, &plan);
-            for ((key, row), &diff) in key_rows.iter().zip(&ordered_rows).zip(delta.diffs.iter()) {
+            let encoded = codecs.encode(delta, &plan);
+            for (i, &diff) in delta.diffs.iter().enumerate().filter(|(_, diff)| **diff != 0) {
+                encoded.ordered(i, &mut row);
+                let key = encoded.keys.row(i);
                 let ranked = keys.entry_ref(key).or_default();
                 // A row behind a full window cannot matter while nothing is ever taken away.
-                if plan.append_only && ranked.is_beyond(row, window.end) {
+                if plan.append_only && ranked.is_beyond(&row, window.end) {
                     continue;
                 }
                 if !before.contains_key(key) {
                     before.insert(key.into(), ranked.window(&window));
                 }
-                ranked.add(row, diff);
+                ranked.add(&row, diff);
                 if plan.append_only {
                     ranked.trim(window.end);
                 }
@@ -81,7 +84,7 @@ type Numbered = (Bytes, u64);
 /// The rows of one key in order, with their counts. The rule.
 #[derive(Default)]
 struct Ranked {
-    rows: BTreeMap<Bytes, i64>,
+    rows: Ordered,
     /// Sum of the positive counts.
     total: i64,
 }
@@ -92,28 +95,21 @@ impl Ranked {
     }
 
     fn add(&mut self, row: &[u8], diff: i64) {
-        let count = match self.rows.get_mut(row) {
-            Some(count) => count,
-            None => self.rows.entry(row.into()).or_insert(0),
-        };
-        self.total += (*count + diff).max(0) - (*count).max(0);
-        *count += diff;
-        if *count == 0 {
-            self.rows.remove(row);
-        }
+        let (before, after) = self.rows.add(row, diff);
+        self.total += after.max(0) - before.max(0);
     }
 
     fn is_beyond(&self, row: &[u8], end: usize) -> bool {
-        end as u64 <= self.total as u64 && self.rows.last_key_value().is_some_and(|(last, _)| &last[..] <= row)
+        end as u64 <= self.total as u64 && self.rows.last().is_some_and(|(last, _)| last <= row)
     }
 
     /// Forgets rows that `end` rows precede.
     fn trim(&mut self, end: usize) {
-        while let Some(last) = self.rows.last_entry() {
-            if ((self.total - *last.get()) as u64) < end as u64 {
-                return;
-            }
-            self.total -= last.remove();
+        while let Some((_, count)) = self.rows.last()
+            && end as u64 <= (self.total - count) as u64
+        {
+            self.total -= count;
+            self.rows.remove_last();
         }
     }
 
@@ -121,17 +117,96 @@ impl Ranked {
     fn window(&self, window: &Range<usize>) -> Vec<Numbered> {
         let mut position = 0;
         let mut rows = Vec::new();
-        for (row, &count) in self.rows.iter().filter(|(_, count)| 0 < **count) {
+        for (row, count) in self.rows.iter().filter(|(_, count)| 0 < *count) {
             if window.end <= position {
                 break;
             }
             let end = position.saturating_add(count as usize);
             for number in position.max(window.start)..end.min(window.end) {
-                rows.push((row.clone(), number as u64 + 1));
+                rows.push((row.into(), number as u64 + 1));
             }
             position = end;
         }
         rows
+    }
+}
+
+/// Rows in order, each with its count, which is not 0. Most keys have a few rows, and there are
+/// many keys: a few take a list.
+enum Ordered {
+    Few(Vec<(Box<[u8]>, i64)>),
+    Many(BTreeMap<Box<[u8]>, i64>),
+}
+
+const FEW_MAX: usize = 32;
+
+impl Default for Ordered {
+    fn default() -> Self {
+        Self::Few(Vec::new())
+    }
+}
+
+impl Ordered {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Few(rows) => rows.is_empty(),
+            Self::Many(rows) => rows.is_empty(),
+        }
+    }
+
+    /// The row's count before and after. `diff` is not 0.
+    fn add(&mut self, row: &[u8], diff: i64) -> (i64, i64) {
+        if let Self::Few(rows) = self
+            && rows.len() == FEW_MAX
+        {
+            *self = Self::Many(std::mem::take(rows).into_iter().collect());
+        }
+        let before = match self {
+            Self::Few(rows) => match rows.binary_search_by(|(other, _)| other[..].cmp(row)) {
+                Ok(at) if rows[at].1 + diff == 0 => rows.remove(at).1,
+                Ok(at) => {
+                    rows[at].1 += diff;
+                    rows[at].1 - diff
+                }
+                Err(at) => {
+                    // Exactly, for there may be one row in each of millions.
+                    rows.reserve_exact(usize::from(rows.is_empty()));
+                    rows.insert(at, (row.into(), diff));
+                    0
+                }
+            },
+            Self::Many(rows) => {
+                let count = rows.get(row).copied().unwrap_or(0);
+                match count + diff {
+                    0 => rows.remove(row),
+                    after => rows.insert(row.into(), after),
+                };
+                count
+            }
+        };
+        (before, before + diff)
+    }
+
+    fn last(&self) -> Option<(&[u8], i64)> {
+        match self {
+            Self::Few(rows) => rows.last().map(|(row, count)| (&row[..], *count)),
+            Self::Many(rows) => rows.last_key_value().map(|(row, count)| (&row[..], *count)),
+        }
+    }
+
+    fn remove_last(&mut self) {
+        match self {
+            Self::Few(rows) => drop(rows.pop()),
+            Self::Many(rows) => drop(rows.pop_last()),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&[u8], i64)> {
+        let (few, many) = match self {
+            Self::Few(rows) => (Some(rows.iter().map(|(row, count)| (&row[..], *count))), None),
+            Self::Many(rows) => (None, Some(rows.iter().map(|(row, count)| (&row[..], *count)))),
+        };
+        few.into_iter().flatten().chain(many.into_iter().flatten())
     }
 }
 
@@ -168,23 +243,16 @@ impl Codecs {
         }
     }
 
-    fn encode(&self, delta: &Delta, plan: &TopPlan) -> (tidegate_types::row::EncodedRows, Vec<Vec<u8>>) {
-        let columns = |of: &mut dyn Iterator<Item = usize>| of.map(|i| Arc::clone(delta.rows.column(i))).collect::<Vec<ArrayRef>>();
-        let keys = self.key.encode_columns(&columns(&mut plan.key.iter().copied()), delta.len());
-        let order = self.order.encode_columns(&columns(&mut plan.order.iter().map(|(i, _)| *i)), delta.len());
-        let rows = self.row.encode(&delta.rows);
-        let (keys, order, rows) = (keys.expect("the plan's schema"), order.expect("the plan's schema"), rows.expect("the plan's schema"));
-        // arrow-row encodings are prefix free, so order ++ row compares as (order, row); the
-        // length of the order part goes to the end, where it never decides.
-        let join = |i: usize| {
-            let (order, row) = (order.row(i), rows.row(i));
-            let mut bytes = Vec::with_capacity(order.len() + row.len() + PREFIX_BYTES);
-            bytes.extend_from_slice(order);
-            bytes.extend_from_slice(row);
-            bytes.extend_from_slice(&(order.len() as u32).to_be_bytes());
-            bytes
+    fn encode(&self, delta: &Delta, plan: &TopPlan) -> Encoded {
+        let encode = |codec: &RowCodec, columns: &mut dyn Iterator<Item = usize>| {
+            let columns: Vec<ArrayRef> = columns.map(|i| Arc::clone(delta.rows.column(i))).collect();
+            codec.encode_columns(&columns, delta.len()).expect("the plan's schema")
         };
-        (keys, (0..delta.len()).map(join).collect())
+        Encoded {
+            keys: encode(&self.key, &mut plan.key.iter().copied()),
+            order: encode(&self.order, &mut plan.order.iter().map(|(i, _)| *i)),
+            rows: encode(&self.row, &mut (0..delta.rows.num_columns())),
+        }
     }
 
     fn decode(&self, changes: &[(Numbered, i64)], plan: &TopPlan) -> Delta {
@@ -204,8 +272,29 @@ impl Codecs {
     }
 }
 
+struct Encoded {
+    keys: EncodedRows,
+    order: EncodedRows,
+    rows: EncodedRows,
+}
+
+impl Encoded {
+    /// Row `i` as it is kept. arrow-row encodings are prefix free, so order ++ row compares as
+    /// (order, row); the length of the order part goes to the end, where it never decides.
+    fn ordered(&self, i: usize, bytes: &mut Vec<u8>) {
+        let (order, row) = (self.order.row(i), self.rows.row(i));
+        bytes.clear();
+        bytes.extend_from_slice(order);
+        bytes.extend_from_slice(row);
+        bytes.extend_from_slice(&(order.len() as u32).to_be_bytes());
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
     use super::*;
 
     fn ranked(rows: &[(&str, i64)]) -> Ranked {
@@ -239,7 +328,7 @@ mod tests {
         let mut rows = ranked(&[("a", 1), ("b", 3), ("c", 1)]);
         rows.trim(2);
         assert_eq!(names(rows.window(&(0..2))), [("a".into(), 1), ("b".into(), 2)]);
-        assert_eq!(rows.rows.len(), 2);
+        assert_eq!(rows.rows.iter().count(), 2);
         assert!(rows.is_beyond(b"c", 2) && !rows.is_beyond(b"aa", 2));
     }
 
@@ -250,6 +339,26 @@ mod tests {
             let mut out = Vec::new();
             difference(vec![row("b", 1)], vec![row("a", 1), row("b", 2)], numbered, &mut out);
             assert_eq!(out.len(), changes);
+        }
+    }
+
+    // The oracle is a plain map; the list becomes one on the way.
+    #[test]
+    fn few_and_many_rows_are_kept_alike() {
+        let mut rng = StdRng::seed_from_u64(5);
+        for most in [8, 3 * FEW_MAX] {
+            let (mut ordered, mut oracle) = (Ordered::default(), BTreeMap::<Vec<u8>, i64>::new());
+            for _ in 0..2_000 {
+                let row = rng.random_range(0..most).to_string().into_bytes();
+                let diff = if rng.random_bool(0.5) { 1 } else { -1 };
+                let before = oracle.get(&row).copied().unwrap_or(0);
+                assert_eq!(ordered.add(&row, diff), (before, before + diff));
+                oracle.insert(row, before + diff);
+                oracle.retain(|_, count| *count != 0);
+                assert_eq!(ordered.last().map(|(row, count)| (row.to_vec(), count)), oracle.clone().pop_last());
+                assert!(ordered.iter().eq(oracle.iter().map(|(row, count)| (&row[..], *count))));
+            }
+            assert_eq!(matches!(ordered, Ordered::Many(_)), FEW_MAX < most);
         }
     }
 }

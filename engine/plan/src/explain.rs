@@ -1,5 +1,6 @@
 //! A plan as people read it: operators, why each was chosen, and what frees its state.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
 use tidegate_operators::temporal::ClockColumn;
@@ -8,16 +9,24 @@ use tidegate_operators::top::TopPlan;
 use crate::catalog::{Catalog, RelationKind};
 use crate::node::{Facts, Node, Op};
 
-/// One line per node, inputs indented below.
+/// One line per node, inputs indented below. A node that is read twice is told once.
 pub fn explain(node: &Node, catalog: &Catalog) -> String {
     let mut text = String::new();
-    write_node(&mut text, node, 0, catalog);
+    write_node(&mut text, node, 0, catalog, &mut HashSet::new());
     text
 }
 
 /// Whether any state of `node` grows for as long as it runs; the operators that do.
 pub fn unbounded(node: &Node) -> Vec<&'static str> {
-    let own = match &node.op {
+    let mut found = Vec::new();
+    for node in node.all() {
+        found.extend(grows(node).filter(|name| !found.contains(name)));
+    }
+    found
+}
+
+fn grows(node: &Node) -> Option<&'static str> {
+    match &node.op {
         Op::Join { .. } => Some("Join"),
         Op::Distinct { .. } => Some("Distinct"),
         Op::Aggregate { plan, .. } if plan.free.is_none() && 0 < plan.group_columns => Some("Aggregate"),
@@ -25,21 +34,20 @@ pub fn unbounded(node: &Node) -> Vec<&'static str> {
         Op::Top { plan, .. } if !plan.key.is_empty() || !plan.append_only || plan.limit.is_none() => Some("Top"),
         Op::Fixpoint { .. } => Some("Fixpoint"),
         _ => None,
-    };
-    let mut found: Vec<&'static str> = own.into_iter().collect();
-    for input in node.inputs() {
-        found.extend(unbounded(input).into_iter().filter(|name| !found.contains(name)).collect::<Vec<_>>());
     }
-    found
 }
 
-fn write_node(text: &mut String, node: &Node, depth: usize, catalog: &Catalog) {
+fn write_node(text: &mut String, node: &Node, depth: usize, catalog: &Catalog, told: &mut HashSet<*const Node>) {
     let indent = "  ".repeat(depth);
+    if !told.insert(node) && !node.inputs().is_empty() {
+        let _ = writeln!(text, "{indent}{}   (the one above)", title(node, catalog));
+        return;
+    }
     let _ = writeln!(text, "{indent}{}{}", title(node, catalog), known(&node.facts, node, catalog));
     if let Some(state) = state(node, catalog) {
         let _ = writeln!(text, "{indent}    state: {state}");
     }
-    node.inputs().into_iter().for_each(|input| write_node(text, input, depth + 1, catalog));
+    node.inputs().into_iter().for_each(|input| write_node(text, input, depth + 1, catalog, told));
 }
 
 fn title(node: &Node, catalog: &Catalog) -> String {
@@ -61,6 +69,7 @@ fn title(node: &Node, catalog: &Catalog) -> String {
             });
             format!("Program{}{filter}", project.unwrap_or_default())
         }
+        Op::Combine { .. } => "Combine equal rows of a batch".to_string(),
         Op::Expand { input, plan } => format!("Expand {}", input.schema.field(plan.column).name()),
         Op::Temporal { condition, .. } => format!("Temporal while {condition}"),
         Op::Join { left, right, left_key, right_key, .. } if left_key.is_empty() => {

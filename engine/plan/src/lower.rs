@@ -8,6 +8,7 @@ mod join;
 mod kernel;
 mod top;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
@@ -15,16 +16,21 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::row::{RowConverter, SortField};
 use datafusion::catalog::cte_worktable::CteWorkTable;
-use datafusion::common::tree_node::TreeNode;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::config::ConfigOptions;
 use datafusion::datasource::source_as_provider;
+use datafusion::functions::datetime::date_bin;
+use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
-    Distinct, Expr, LogicalPlan, Operator,
+    Distinct, Expr, LogicalPlan, Operator, Projection,
     execution_props::ExecutionProps,
     physical_planning_context::PhysicalPlanningContext,
     utils::{conjunction, split_conjunction_owned},
 };
+use datafusion::physical_expr::ScalarFunctionExpr;
 use datafusion::physical_expr::create_physical_expr;
+use datafusion::physical_expr::expressions::{BinaryExpr, Literal};
 use datafusion::physical_plan::PhysicalExpr;
 use tidegate_operators::expand::ExpandPlan;
 use tidegate_types::error::{Error, Result};
@@ -36,19 +42,34 @@ use crate::sql::planning_error;
 
 /// The nodes of an optimised `plan`.
 pub fn lower(plan: &LogicalPlan, catalog: &Catalog) -> Result<NodeRef> {
-    let node = Lowering { catalog, recursive: Vec::new() }.node(plan)?;
+    let node = Lowering { catalog, known: HashMap::new(), recursive: Vec::new() }.node(plan)?;
     check_types(&node.schema)?;
     Ok(node)
 }
 
 struct Lowering<'a> {
     catalog: &'a Catalog,
+    /// What was lowered already: a common table expression that is read twice is one node.
+    known: HashMap<LogicalPlan, NodeRef>,
     /// Recursive relations in scope, innermost last.
     recursive: Vec<(String, SchemaRef)>,
 }
 
 impl Lowering<'_> {
     fn node(&mut self, plan: &LogicalPlan) -> Result<NodeRef> {
+        // Inside a recursion a name may mean another relation.
+        if !self.recursive.is_empty() {
+            return self.lowered(plan);
+        }
+        if let Some(node) = self.known.get(plan) {
+            return Ok(Arc::clone(node));
+        }
+        let node = self.lowered(plan)?;
+        self.known.insert(plan.clone(), Arc::clone(&node));
+        Ok(node)
+    }
+
+    fn lowered(&mut self, plan: &LogicalPlan) -> Result<NodeRef> {
         match plan {
             LogicalPlan::TableScan(scan) => self.scan(scan),
             LogicalPlan::SubqueryAlias(alias) => self.node(&alias.input),
@@ -198,24 +219,48 @@ impl Lowering<'_> {
     }
 
     fn unnest(&mut self, unnest: &datafusion::logical_expr::Unnest) -> Result<NodeRef> {
-        let input = self.node(&unnest.input)?;
         let [(column, output)] = &unnest.list_type_columns[..] else {
             return Err(Error::unsupported("UNNEST of several lists or of a struct", "unnest one list per subquery"));
         };
+        let schema = nullable(&unnest.schema);
+        if let LogicalPlan::Projection(projection) = unnest.input.as_ref()
+            && let Some(hop) = Hop::of(projection, *column)
+        {
+            return self.hop(projection, &hop, schema);
+        }
+        let input = self.node(&unnest.input)?;
         let list = matches!(input.schema.field(*column).data_type(), DataType::List(_));
         if output.depth != 1 || !list || !unnest.struct_type_columns.is_empty() {
             return Err(Error::unsupported("UNNEST of anything but one level of a list", "unnest one level per subquery"));
         }
-        let schema = nullable(&unnest.schema);
-        let keep_empty = unnest.options.preserve_nulls();
-        let facts = Facts {
-            append_only: input.facts.append_only,
-            bounds: input.facts.bounds.iter().filter(|bound| bound.column != *column).cloned().collect(),
-            keys: Vec::new(),
+        Ok(expanded(input, *column, unnest.options.preserve_nulls(), schema, Vec::new()))
+    }
+
+    /// Where the size is a number of slides, rows of one slide fall into the same windows: they are
+    /// combined before they multiply.
+    fn hop(&mut self, projection: &Projection, hop: &Hop, schema: SchemaRef) -> Result<NodeRef> {
+        let input = self.node(&projection.input)?;
+        let mut exprs = projection.expr.clone();
+        let is_even = hop.size_ms % hop.slide_ms == 0;
+        exprs[hop.column] = if is_even { date_bin().call(vec![hop.slide.clone(), hop.time.clone()]) } else { hop.time.clone() };
+        let input_schema = projection.input.schema();
+        let project = exprs.iter().map(|expr| self.physical(expr, input_schema)).collect::<Result<Vec<_>>>()?;
+        let facts = projected_facts(&input.facts, input_schema, &exprs);
+        let placed = projected(&input, project, Arc::clone(&schema), facts);
+        let placed = match is_even {
+            true => Node::new(Op::Combine { input: Arc::clone(&placed) }, Arc::clone(&schema), placed.facts.clone()),
+            false => placed,
         };
-        let facts = hop_bound(facts, &unnest.input, *column, &input.facts);
-        let plan = ExpandPlan { column: *column, keep_empty, schema: Arc::clone(&schema) };
-        Ok(Node::new(Op::Expand { input, plan }, schema, facts))
+        let mut project: Vec<Arc<dyn PhysicalExpr>> = (0..schema.fields().len()).map(|i| column(&placed, i)).collect();
+        project[hop.column] = hop.starts(&placed)?;
+        let mut fields: Vec<Arc<Field>> = schema.fields().iter().cloned().collect();
+        let list = project[hop.column].data_type(&schema).map_err(|error| planning_error(&error))?;
+        fields[hop.column] = Arc::new(Field::new(fields[hop.column].name(), list, true));
+        let listed = projected(&placed, project, Arc::new(Schema::new(fields)), placed.facts.clone());
+        // A window's start is later than `ts - size`, and a slide's start is not later than ts.
+        let starts = placed.facts.bounds.iter().filter(|bound| bound.column == hop.column);
+        let starts = starts.map(|bound| ColumnBound { slack_ms: bound.slack_ms.saturating_add(hop.size_ms), ..bound.clone() });
+        Ok(expanded(listed, hop.column, false, schema, starts.collect()))
     }
 
     fn fixpoint(&mut self, query: &datafusion::logical_expr::RecursiveQuery) -> Result<NodeRef> {
@@ -246,8 +291,20 @@ impl Lowering<'_> {
     fn physical(&self, expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
         refuse_in_expression(expr)?;
         let properties = ExecutionProps::new();
-        create_physical_expr(expr, schema, &properties, &PhysicalPlanningContext::default()).map_err(|error| planning_error(&error))
+        create_physical_expr(expr, schema, &properties, &PhysicalPlanningContext::default())
+            .and_then(checked)
+            .map_err(|error| planning_error(&error))
     }
+}
+
+/// Arithmetic that fails where DataFusion's would wrap around.
+fn checked(expr: Arc<dyn PhysicalExpr>) -> datafusion::common::Result<Arc<dyn PhysicalExpr>> {
+    let checked = expr.transform_up(|expr| {
+        let Some(binary) = expr.downcast_ref::<BinaryExpr>() else { return Ok(Transformed::no(expr)) };
+        let (left, right) = (Arc::clone(binary.left()), Arc::clone(binary.right()));
+        Ok(Transformed::yes(Arc::new(BinaryExpr::new(left, *binary.op(), right).with_fail_on_overflow(true))))
+    });
+    checked.map(|checked| checked.data)
 }
 
 fn is_work_table(scan: &datafusion::logical_expr::TableScan) -> bool {
@@ -280,21 +337,21 @@ fn refuse_in_expression(expr: &Expr) -> Result<()> {
     refused.map_or(Ok(()), Err)
 }
 
-fn refuse_in_recursion(node: &Node) -> Result<()> {
-    if !node.is_recursive() {
-        return Ok(());
+fn refuse_in_recursion(step: &Node) -> Result<()> {
+    for node in step.all().into_iter().filter(|node| node.is_recursive()) {
+        let name = match &node.op {
+            Op::Aggregate { .. } => "an aggregate",
+            Op::Top { .. } => "LIMIT or DISTINCT ON",
+            Op::Recompute { .. } => "a window function or aggregate",
+            Op::Temporal { .. } => "a comparison with the clock",
+            _ => continue,
+        };
+        return Err(Error::unsupported(
+            format!("{name} over the recursive relation inside WITH RECURSIVE"),
+            "compute it over the recursion's result, outside",
+        ));
     }
-    let name = match &node.op {
-        Op::Aggregate { .. } => "an aggregate",
-        Op::Top { .. } => "LIMIT or DISTINCT ON",
-        Op::Recompute { .. } => "a window function or aggregate",
-        Op::Temporal { .. } => "a comparison with the clock",
-        _ => return node.inputs().into_iter().try_for_each(|input| refuse_in_recursion(input)),
-    };
-    Err(Error::unsupported(
-        format!("{name} over the recursive relation inside WITH RECURSIVE"),
-        "compute it over the recursion's result, outside",
-    ))
+    Ok(())
 }
 
 fn count_recursive(node: &Node) -> usize {
@@ -469,20 +526,48 @@ fn literal_ms(expr: &Expr) -> Option<i64> {
     }
 }
 
-/// An element of `hop_starts(ts, slide, size)` is later than `ts - size`.
-fn hop_bound(mut facts: Facts, input: &LogicalPlan, column: usize, before: &Facts) -> Facts {
-    if let LogicalPlan::Projection(projection) = input
-        && let Some(expr) = projection.expr.get(column)
-        && let Expr::ScalarFunction(call) = expr.clone().unalias_nested().data
-        && call.func.name() == "hop_starts"
-        && let Some(size) = literal_ms(&call.args[2])
-        && let Some(time) = column_index(&call.args[0], projection.input.schema())
-        && let Some(kept) = projection.expr.iter().position(|expr| column_index(expr, projection.input.schema()) == Some(time))
-    {
-        let bounds = before.bounds.iter().filter(|bound| bound.column == kept);
-        facts.bounds.extend(bounds.map(|bound| ColumnBound { column, slack_ms: bound.slack_ms.saturating_add(size), ..bound.clone() }));
+/// `hop_starts(time, slide, size)` as a projection's column.
+struct Hop {
+    column: usize,
+    time: Expr,
+    slide: Expr,
+    slide_ms: i64,
+    size_ms: i64,
+    call: ScalarFunction,
+}
+
+impl Hop {
+    fn of(projection: &Projection, column: usize) -> Option<Self> {
+        let Expr::ScalarFunction(call) = projection.expr[column].clone().unalias_nested().data else { return None };
+        let [time, slide, size] = &call.args[..] else { return None };
+        if call.func.name() != "hop_starts" {
+            return None;
+        }
+        let (slide_ms, size_ms) = (literal_ms(slide)?, literal_ms(size)?);
+        Some(Self { column, time: time.clone(), slide: slide.clone(), slide_ms, size_ms, call })
     }
-    facts
+
+    /// The list of starts, of the time that is now in the column.
+    fn starts(&self, placed: &NodeRef) -> Result<Arc<dyn PhysicalExpr>> {
+        let literal = |arg: &Expr| -> Arc<dyn PhysicalExpr> {
+            let Expr::Literal(value, _) = arg else { unreachable!("literal_ms found a literal") };
+            Arc::new(Literal::new(value.clone()))
+        };
+        let args = vec![column(placed, self.column), literal(&self.call.args[1]), literal(&self.call.args[2])];
+        let options = Arc::new(ConfigOptions::default());
+        ScalarFunctionExpr::try_new(Arc::clone(&self.call.func), args, &placed.schema, options)
+            .map(|expr| Arc::new(expr) as Arc<dyn PhysicalExpr>)
+            .map_err(|error| planning_error(&error))
+    }
+}
+
+/// One row per element of the list in `column`; `elements`: what bounds these.
+fn expanded(input: NodeRef, column: usize, keep_empty: bool, schema: SchemaRef, elements: Vec<ColumnBound>) -> NodeRef {
+    let others = input.facts.bounds.iter().filter(|bound| bound.column != column).cloned();
+    let bounds = others.chain(elements).collect();
+    let facts = Facts { append_only: input.facts.append_only, bounds, keys: Vec::new() };
+    let plan = ExpandPlan { column, keep_empty, schema: Arc::clone(&schema) };
+    Node::new(Op::Expand { input, plan }, schema, facts)
 }
 
 /// Appends computed columns where `exprs` are not columns already; where each is now.

@@ -1,5 +1,6 @@
 //! A view's plan: what the runtime renders, one operator per node.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -20,6 +21,10 @@ pub struct Node {
     pub op: Op,
     pub schema: SchemaRef,
     pub facts: Facts,
+    /// Whether the recursive relation is read in here.
+    is_recursive: bool,
+    /// Whether rows come or go as time passes, without input.
+    is_temporal: bool,
 }
 
 #[derive(Debug)]
@@ -35,6 +40,10 @@ pub enum Op {
     Program {
         input: NodeRef,
         program: RowProgram,
+    },
+    /// Equal rows of a batch as one.
+    Combine {
+        input: NodeRef,
     },
     Expand {
         input: NodeRef,
@@ -108,13 +117,23 @@ pub struct ColumnBound {
 
 impl Node {
     pub fn new(op: Op, schema: SchemaRef, facts: Facts) -> NodeRef {
-        Arc::new(Self { op, schema, facts })
+        let mut node = Self { op, schema, facts, is_recursive: false, is_temporal: false };
+        let inputs = node.inputs();
+        let (below, temporal) = (inputs.iter().any(|input| input.is_recursive), inputs.iter().any(|input| input.is_temporal));
+        node.is_recursive = match node.op {
+            Op::Recursive { .. } => true,
+            Op::Fixpoint { .. } => false,
+            _ => below,
+        };
+        node.is_temporal = temporal || matches!(node.op, Op::Temporal { .. });
+        Arc::new(node)
     }
 
     pub fn inputs(&self) -> Vec<&NodeRef> {
         match &self.op {
             Op::Scan { .. } | Op::Constant { .. } | Op::Recursive { .. } => Vec::new(),
             Op::Program { input, .. }
+            | Op::Combine { input }
             | Op::Expand { input, .. }
             | Op::Temporal { input, .. }
             | Op::Distinct { input }
@@ -128,34 +147,38 @@ impl Node {
         }
     }
 
-    /// Whether the recursive relation is read in here.
     pub fn is_recursive(&self) -> bool {
-        match &self.op {
-            Op::Recursive { .. } => true,
-            Op::Fixpoint { .. } => false,
-            _ => self.inputs().into_iter().any(|input| input.is_recursive()),
+        self.is_recursive
+    }
+
+    pub fn is_temporal(&self) -> bool {
+        self.is_temporal
+    }
+
+    /// This node and all below it, each once, before its inputs.
+    pub fn all(&self) -> Vec<&Self> {
+        let mut seen = HashSet::from([std::ptr::from_ref(self)]);
+        let mut all = Vec::new();
+        let mut next = vec![self];
+        while let Some(node) = next.pop() {
+            all.push(node);
+            let new = node.inputs().into_iter().rev().map(Arc::as_ref).filter(|input| seen.insert(std::ptr::from_ref(*input)));
+            next.extend(new);
         }
+        all
     }
 
     /// The relations read, each once, in order of appearance.
     pub fn relations(&self) -> Vec<String> {
         let mut found = Vec::new();
-        self.collect_relations(&mut found);
-        found
-    }
-
-    fn collect_relations(&self, found: &mut Vec<String>) {
-        if let Op::Scan { relation } = &self.op
-            && !found.contains(relation)
-        {
-            found.push(relation.clone());
+        for node in self.all() {
+            if let Op::Scan { relation } = &node.op
+                && !found.contains(relation)
+            {
+                found.push(relation.clone());
+            }
         }
-        self.inputs().into_iter().for_each(|input| input.collect_relations(found));
-    }
-
-    /// Whether rows come or go as time passes, without input.
-    pub fn is_temporal(&self) -> bool {
-        matches!(self.op, Op::Temporal { .. }) || self.inputs().into_iter().any(|input| input.is_temporal())
+        found
     }
 }
 

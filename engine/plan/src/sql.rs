@@ -26,6 +26,10 @@ use crate::statement::arrow_type;
 
 mod membership;
 mod relations;
+mod sound;
+
+pub use relations::rewritten;
+pub use sound::sound;
 
 /// DataFusion, told what the catalog knows.
 pub struct Session {
@@ -52,14 +56,18 @@ pub fn config() -> SessionConfig {
     config
 }
 
-/// DataFusion with Tidegate's types and functions, and no tables.
+/// DataFusion with Tidegate's types, TUMBLE and HOP, and no tables.
 pub fn state_builder() -> SessionStateBuilder {
-    SessionStateBuilder::new().with_config(config()).with_default_features().with_type_planner(Arc::new(Types))
+    SessionStateBuilder::new()
+        .with_config(config())
+        .with_default_features()
+        .with_type_planner(Arc::new(Types))
+        .with_relation_planners(vec![Arc::new(relations::Relations)])
 }
 
 impl Session {
     pub fn new(catalog: &Catalog) -> Result<Self> {
-        let state = state_builder().with_optimizer_rules(rules()).with_relation_planners(vec![Arc::new(relations::Relations)]).build();
+        let state = state_builder().with_optimizer_rules(rules()).build();
         let context = SessionContext::new_with_state(state);
         context.register_udf(ScalarUDF::from(OpenClock::now()));
         context.register_udf(ScalarUDF::from(OpenClock::watermark()));
@@ -89,15 +97,16 @@ impl Session {
 
     /// Planned and type-checked, not optimised: what a view is stored as.
     pub fn plan(&self, query: &Query) -> Result<LogicalPlan> {
-        let statement = statement(relations::rewritten(query)?);
+        let statement = statement(rewritten(query)?);
         let plan = futures::executor::block_on(self.state.statement_to_plan(statement)).map_err(|error| self.explain(&error))?;
-        refuse(&plan)?;
+        let plan = sound(plan)?;
+        refuse_volatile(&plan)?;
         Ok(plan)
     }
 
     /// The relations `query` names, views among them; not those it defines itself.
     pub fn names(&self, query: &Query) -> Result<BTreeSet<String>> {
-        let statement = statement(relations::rewritten(query)?);
+        let statement = statement(rewritten(query)?);
         let references = self.state.resolve_table_references(&statement).map_err(|error| self.explain(&error))?;
         Ok(references
             .iter()
@@ -139,6 +148,11 @@ fn statement(query: Query) -> DfStatement {
 
 /// What DataFusion said, as one of our errors.
 pub fn planning_error(error: &DataFusionError) -> Error {
+    if let DataFusionError::External(cause) = error.find_root()
+        && let Some(ours) = cause.downcast_ref::<Error>()
+    {
+        return ours.clone();
+    }
     if let DataFusionError::SchemaError(schema_error, _) = error.find_root()
         && let datafusion::common::SchemaError::FieldNotFound { field, valid_fields } = schema_error.as_ref()
     {
@@ -166,26 +180,23 @@ pub fn planning_error(error: &DataFusionError) -> Error {
     Error::user(text)
 }
 
-/// What the optimiser would compute once, or differently.
-fn refuse(plan: &LogicalPlan) -> Result<()> {
+/// What the optimiser would compute once for all time.
+fn refuse_volatile(plan: &LogicalPlan) -> Result<()> {
     let mut refused = None;
-    let _ = plan.apply_with_subqueries(|node| {
+    let walked = plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
-                refused = refused.take().or_else(|| refusal(expr));
+                refused = refused.take().or_else(|| volatile(expr));
                 Ok(TreeNodeRecursion::Continue)
             })
         })
     });
+    walked.expect("the walk never fails");
     refused.map_or(Ok(()), Err)
 }
 
-fn refusal(expr: &Expr) -> Option<Error> {
+fn volatile(expr: &Expr) -> Option<Error> {
     match expr {
-        // One of many rows is an error in SQL; as a join it would be many rows.
-        Expr::ScalarSubquery(query) if query.outer_ref_columns.is_empty() && query.subquery.max_rows() != Some(1) => {
-            Some(Error::unsupported("a scalar subquery that may return several rows", "aggregate it, or end it with LIMIT 1"))
-        }
         Expr::ScalarFunction(call) if call.func.inner().as_any_ref().is::<OpenClock>() => None,
         Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => Some(match call.func.name() {
             name @ ("current_date" | "current_time") => {

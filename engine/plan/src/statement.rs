@@ -546,13 +546,8 @@ pub fn interval_ms(interval: &ast::Interval) -> Option<i64> {
 pub fn arrow_type(data_type: &ast::DataType) -> Option<DataType> {
     use ast::DataType as Sql;
     Some(match data_type {
-        Sql::Text
-        | Sql::Varchar(_)
-        | Sql::CharVarying(_)
-        | Sql::CharacterVarying(_)
-        | Sql::Char(_)
-        | Sql::Character(_)
-        | Sql::String(_) => DataType::Utf8,
+        // A length would have to be kept.
+        Sql::Text | Sql::Varchar(None) | Sql::CharVarying(None) | Sql::CharacterVarying(None) | Sql::String(None) => DataType::Utf8,
         Sql::Bool | Sql::Boolean => DataType::Boolean,
         Sql::TinyInt(_) => DataType::Int8,
         Sql::SmallInt(_) | Sql::Int2(_) => DataType::Int16,
@@ -561,7 +556,8 @@ pub fn arrow_type(data_type: &ast::DataType) -> Option<DataType> {
         Sql::Real | Sql::Float4 => DataType::Float32,
         Sql::Double(_) | Sql::DoublePrecision | Sql::Float8 | Sql::Float(_) | Sql::Float64 => DataType::Float64,
         Sql::Decimal(info) | Sql::Numeric(info) | Sql::Dec(info) => match info {
-            ast::ExactNumberInfo::None => DataType::Decimal128(38, 10),
+            // Of any scale, which no fixed type is.
+            ast::ExactNumberInfo::None => return None,
             ast::ExactNumberInfo::Precision(p) => DataType::Decimal128(u8::try_from(*p).ok().filter(|p| (1..=38).contains(p))?, 0),
             ast::ExactNumberInfo::PrecisionAndScale(p, s) => {
                 let precision = u8::try_from(*p).ok().filter(|p| (1..=38).contains(p))?;

@@ -1,23 +1,27 @@
 //! Actions follow their detection's settled rows: a row that comes is done, a row that goes is
-//! undone, and a row that changes (same entity, same tick) is updated. Each row has one state,
-//! readable in `sys.actions`.
+//! undone, and a row that changes (same entity, same tick) is updated. What was there before the
+//! action is not acted on. Each finding has one state, readable in `sys.actions`.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use parking_lot::Mutex;
-use rand::Rng;
-use serde_json::Value;
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::json::writer::LineDelimited;
 use tidegate_operators::arrange::Bytes;
-use tidegate_types::connector::{ActionKind, ActionRequest, Changes, Options, Responder};
+use tidegate_types::connector::{ActionKind, Changes, Options, Responder};
 use tidegate_types::error::{Error, Result};
 use tidegate_types::row::{RowCodec, hash_row};
 use tidegate_types::{Clock, Tick};
 
+pub use self::log::ActionLog;
+use self::outbox::{Id, Outbox, Text};
+use crate::followers::Backlog;
 use crate::metrics::Metrics;
+
+mod log;
+mod outbox;
 
 /// What the engine itself reads of an action's options; the rest is its connector's.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,117 +65,20 @@ fn parse_limit(text: &str) -> Result<(usize, Duration)> {
     })
 }
 
-/// Where the request of one finding stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ActionState {
-    Pending,
-    /// Waits for a person.
-    AwaitingApproval,
-    Done,
-    Undone,
-    /// The other side refused, or could not be reached in all attempts.
-    Failed,
-    /// Withdrawn before it was sent, or has no undo.
-    Skipped,
-    DryRun,
-    Limited,
-}
-
-impl ActionState {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::AwaitingApproval => "awaiting_approval",
-            Self::Done => "done",
-            Self::Undone => "undone",
-            Self::Failed => "failed",
-            Self::Skipped => "skipped",
-            Self::DryRun => "dry_run",
-            Self::Limited => "limited",
-        }
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Entry {
-    id: String,
-    action: String,
-    finding: String,
-    state: ActionState,
-    kind: ActionKind,
-    attempts: i64,
-    error: String,
-    tick: Tick,
-}
-
-/// The rows of `sys.actions`, oldest first; the oldest settled ones are forgotten.
-#[derive(Clone, Default)]
-pub struct ActionLog(Arc<Mutex<VecDeque<Entry>>>);
-
-const ENTRIES_MAX: usize = 100_000;
-
-impl ActionLog {
-    pub fn schema() -> SchemaRef {
-        let text = |name: &str| Field::new(name, DataType::Utf8, false);
-        let number = |name: &str| Field::new(name, DataType::Int64, false);
-        Arc::new(Schema::new(vec![
-            text("id"),
-            text("action"),
-            text("finding"),
-            text("state"),
-            text("kind"),
-            number("attempts"),
-            text("error"),
-            number("tick"),
-        ]))
-    }
-
-    pub fn rows(&self) -> RecordBatch {
-        let entries = self.0.lock();
-        let text = |of: fn(&Entry) -> &str| Arc::new(StringArray::from_iter_values(entries.iter().map(of))) as _;
-        let number = |of: fn(&Entry) -> i64| Arc::new(Int64Array::from_iter_values(entries.iter().map(of))) as _;
-        let columns = vec![
-            text(|entry| &entry.id),
-            text(|entry| &entry.action),
-            text(|entry| &entry.finding),
-            text(|entry| entry.state.as_str()),
-            text(|entry| entry.kind.as_str()),
-            number(|entry| entry.attempts),
-            text(|entry| &entry.error),
-            number(|entry| entry.tick as i64),
-        ];
-        RecordBatch::try_new(Self::schema(), columns).expect("the schema above")
-    }
-
-    fn set(&self, entry: Entry) {
-        let mut entries = self.0.lock();
-        match entries.iter_mut().rev().find(|known| known.id == entry.id && known.action == entry.action) {
-            Some(known) => *known = entry,
-            None => entries.push_back(entry),
-        }
-        if ENTRIES_MAX < entries.len() {
-            entries.pop_front();
-        }
-    }
-}
-
 /// Everything one action needs to follow its detection.
 pub struct ActionTask {
     pub name: String,
     pub schema: SchemaRef,
     /// The detection's entity column: what makes a changed row the same finding.
     pub entity: Option<usize>,
+    /// Findings up to this tick were there before the action: it leaves them alone.
+    pub since: Tick,
     pub options: ActionOptions,
     pub responder: Box<dyn Responder>,
     pub log: ActionLog,
     pub metrics: Metrics,
     pub clock: Arc<dyn Clock>,
 }
-
-/// Attempts before a request counts as failed, and the bounds of the pause between them.
-const ATTEMPTS_MAX: i64 = 6;
-const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
 
 /// What to ask of the outside world for one tick's changes.
 #[derive(Debug, Clone, PartialEq)]
@@ -181,42 +88,64 @@ struct Step {
     replaces: Option<usize>,
 }
 
-/// One action's open findings by identity, and when it last sent.
+/// From a detection's changes to findings, and what they ask.
 pub struct Follower {
-    task: ActionTask,
+    task: Arc<ActionTask>,
     codec: RowCodec,
-    /// The id under which a row's finding was done.
-    open: BTreeMap<Bytes, (String, ActionState)>,
+    /// The finding of each row that is there, but for those from before the action.
+    open: HashMap<Bytes, Id>,
     /// How often a finding's row is there: only the first copy raises it, only the last withdraws it.
     copies: HashMap<Bytes, i64>,
-    sent: VecDeque<std::time::Instant>,
+    outbox: Outbox,
 }
 
 impl Follower {
-    pub fn new(task: ActionTask) -> Self {
+    /// `backlog` counts what has no outcome yet.
+    pub fn new(task: ActionTask, backlog: Backlog) -> Self {
+        let task = Arc::new(task);
         let codec = RowCodec::new(task.schema.clone()).expect("the planner checked the types");
-        Self { task, codec, open: BTreeMap::new(), copies: HashMap::new(), sent: VecDeque::new() }
+        let outbox = Outbox::new(Arc::clone(&task), backlog);
+        Self { task, codec, open: HashMap::new(), copies: HashMap::new(), outbox }
     }
 
-    /// Acts on one tick's changes; returns when all requests have an outcome.
-    pub async fn follow(&mut self, changes: Changes) {
-        let json = match rows_as_json(&changes.delta.rows) {
-            Ok(json) => json,
-            Err(error) => return tracing::error!(action = self.task.name, %error, "findings could not be written as JSON"),
-        };
+    /// Takes in one tick's changes. Their findings are in `sys.actions` when this returns; what
+    /// they ask is carried out by `progress`.
+    pub fn follow(&mut self, changes: &Changes) {
         let rows = self.codec.encode(&changes.delta.rows).expect("the detection's schema");
         let turns: Vec<i64> = rows.iter().zip(changes.delta.diffs.iter()).map(|(row, diff)| self.turn(row, *diff)).collect();
-        for step in steps(&turns, &self.entities(&changes)) {
-            let row = rows.row(step.row).to_vec();
+        if changes.tick <= self.task.since {
+            return;
+        }
+        let texts = match rows_as_json(&changes.delta.rows) {
+            Ok(texts) => texts,
+            Err(error) => return tracing::error!(action = self.task.name, %error, "findings could not be written as JSON"),
+        };
+        let entities = self.entities(changes);
+        for step in steps(&turns, entities.as_deref()) {
+            let (row, text) = (rows.row(step.row), &texts[step.row]);
             match step.kind {
-                ActionKind::Do => self.raise(row, &json[step.row], changes.tick).await,
-                ActionKind::Undo => self.withdraw(row, &json[step.row], changes.tick).await,
+                ActionKind::Do => {
+                    let lane = entities.as_ref().map_or(row, |entities| &entities[step.row]);
+                    self.raise(row, lane.to_vec(), text, changes.tick);
+                }
+                ActionKind::Undo => self.withdraw(row, text, changes.tick),
                 ActionKind::Update => {
                     let old = step.replaces.expect("an update replaces a row");
-                    self.update(rows.row(old).to_vec(), &json[old], row, &json[step.row], changes.tick).await;
+                    self.update(rows.row(old), row, text, changes.tick);
                 }
             }
         }
+        self.outbox.launch();
+    }
+
+    /// Waits for what comes next of the requests on the way, and sends more. Cancel safe.
+    pub async fn progress(&mut self) {
+        self.outbox.progress().await;
+    }
+
+    /// No more changes will come: what has no outcome gets one `within` that time, or has failed.
+    pub async fn stop(mut self, within: Duration) {
+        self.outbox.stop(within).await;
     }
 
     /// 1 where `diff` brings the row's first copy, -1 where it takes the last, else 0.
@@ -231,131 +160,46 @@ impl Follower {
         i64::from(0 < after) - i64::from(0 < before)
     }
 
-    fn entities(&self, changes: &Changes) -> Vec<Bytes> {
-        let Some(column) = self.task.entity else {
-            return (0..changes.delta.len()).map(|i| i.to_le_bytes().to_vec()).collect();
-        };
+    fn entities(&self, changes: &Changes) -> Option<Vec<Bytes>> {
+        let column = self.task.entity?;
         let field = Field::new("entity", self.task.schema.field(column).data_type().clone(), true);
         let codec = RowCodec::new(Arc::new(Schema::new(vec![field]))).expect("the planner checked the types");
         let rows = codec.encode_columns(&[changes.delta.rows.column(column).clone()], changes.delta.len()).expect("the column's type");
-        rows.iter().map(<[u8]>::to_vec).collect()
+        Some(rows.iter().map(<[u8]>::to_vec).collect())
     }
 
-    async fn raise(&mut self, row: Bytes, finding: &Value, tick: Tick) {
-        let id = format!("{:016x}{:016x}", hash_row(self.task.name.as_bytes()), hash_row(&[&row[..], &tick.to_le_bytes()].concat()));
-        let state = self.perform(&id, ActionKind::Do, finding, None, tick).await;
-        self.open.insert(row, (id, state));
+    fn raise(&mut self, row: &[u8], lane: Bytes, text: &Text, tick: Tick) {
+        let id = format!("{:016x}{:016x}", hash_row(self.task.name.as_bytes()), hash_row(&[row, &tick.to_le_bytes()].concat()));
+        let id = Id::from(id);
+        self.open.insert(row.to_vec(), Arc::clone(&id));
+        self.outbox.raise(id, lane, Arc::clone(text), tick);
     }
 
-    async fn withdraw(&mut self, row: Bytes, finding: &Value, tick: Tick) {
-        let Some((id, state)) = self.open.remove(&row) else { return };
-        // What was never done has nothing to undo.
-        if !matches!(state, ActionState::Done | ActionState::DryRun) {
-            return self.record(&id, ActionKind::Undo, finding, tick, ActionState::Skipped, 0, "withdrawn before it was done");
-        }
-        if !self.task.responder.supports(ActionKind::Undo) {
-            return self.record(&id, ActionKind::Undo, finding, tick, ActionState::Skipped, 0, "has no undo_url");
-        }
-        self.perform(&id, ActionKind::Undo, finding, None, tick).await;
-    }
-
-    async fn update(&mut self, old: Bytes, previous: &Value, row: Bytes, finding: &Value, tick: Tick) {
-        let Some((id, state)) = self.open.remove(&old) else { return self.raise(row, finding, tick).await };
-        let state = match state {
-            ActionState::Done | ActionState::DryRun => self.perform(&id, ActionKind::Update, finding, Some(previous), tick).await,
-            _ => self.perform(&id, ActionKind::Do, finding, None, tick).await,
-        };
-        self.open.insert(row, (id, state));
-    }
-
-    async fn perform(&mut self, id: &str, kind: ActionKind, finding: &Value, previous: Option<&Value>, tick: Tick) -> ActionState {
-        let refused = match () {
-            _ if !self.task.options.armed => Some((ActionState::DryRun, "")),
-            _ if self.task.options.manual && kind != ActionKind::Undo => Some((ActionState::AwaitingApproval, "")),
-            // A withdrawal is never held back by a cap: it takes pressure off.
-            _ if kind != ActionKind::Undo && self.is_over_limit() => Some((ActionState::Limited, "over its limit")),
-            _ => None,
-        };
-        if let Some((state, reason)) = refused {
-            self.record(id, kind, finding, tick, state, 0, reason);
-            return state;
-        }
-        let request = ActionRequest {
-            id: id.to_string(),
-            action: self.task.name.clone(),
-            kind,
-            tick,
-            finding: finding.clone(),
-            previous: previous.cloned(),
-        };
-        self.record(id, kind, finding, tick, ActionState::Pending, 0, "");
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            let failure = match self.task.responder.send(&request).await {
-                Ok(()) => {
-                    let state = if kind == ActionKind::Undo { ActionState::Undone } else { ActionState::Done };
-                    self.record(id, kind, finding, tick, state, attempts, "");
-                    return state;
-                }
-                Err(failure) => failure,
-            };
-            if !failure.retryable || ATTEMPTS_MAX <= attempts {
-                self.record(id, kind, finding, tick, ActionState::Failed, attempts, &failure.message);
-                tracing::warn!(action = self.task.name, id, attempts, reason = failure.message, "an action failed; it is in sys.actions");
-                return ActionState::Failed;
-            }
-            self.record(id, kind, finding, tick, ActionState::Pending, attempts, &failure.message);
-            let asked = failure.retry_after_ms.map(Duration::from_millis);
-            tokio::time::sleep(asked.unwrap_or_else(|| retry_delay(attempts)).min(RETRY_DELAY_MAX)).await;
+    fn withdraw(&mut self, row: &[u8], text: &Text, tick: Tick) {
+        if let Some(id) = self.open.remove(row) {
+            self.outbox.withdraw(&id, Arc::clone(text), tick);
         }
     }
 
-    fn is_over_limit(&mut self) -> bool {
-        let Some((count, per)) = self.task.options.limit else { return false };
-        let per = per.div_f64(self.task.clock.speed().max(f64::MIN_POSITIVE));
-        while self.sent.front().is_some_and(|sent| per < sent.elapsed()) {
-            self.sent.pop_front();
+    // A finding from before the action stays one, however it changes.
+    fn update(&mut self, old: &[u8], row: &[u8], text: &Text, tick: Tick) {
+        if let Some(id) = self.open.remove(old) {
+            self.outbox.update(&id, Arc::clone(text), tick);
+            self.open.insert(row.to_vec(), id);
         }
-        let over = count <= self.sent.len();
-        if !over {
-            self.sent.push_back(std::time::Instant::now());
-        }
-        over
     }
-
-    fn record(&self, id: &str, kind: ActionKind, finding: &Value, tick: Tick, state: ActionState, attempts: i64, error: &str) {
-        if state != ActionState::Pending {
-            self.task.metrics.actions.with_label_values(&[&self.task.name, kind.as_str(), state.as_str()]).inc();
-        }
-        self.task.log.set(Entry {
-            id: id.to_string(),
-            action: self.task.name.clone(),
-            finding: finding.to_string(),
-            state,
-            kind,
-            attempts,
-            error: error.to_string(),
-            tick,
-        });
-    }
-}
-
-// Full jitter, so that many actions on one dead partner do not come back as one wave.
-fn retry_delay(attempts: i64) -> Duration {
-    let cap = RETRY_DELAY_MIN.saturating_mul(1 << attempts.min(16)).min(RETRY_DELAY_MAX);
-    cap.mul_f64(rand::rng().random_range(0.0..=1.0))
 }
 
 /// Which rows to undo, update and do. A retraction and an insertion of one entity are one update.
-fn steps(diffs: &[i64], entities: &[Bytes]) -> Vec<Step> {
-    let mut gone: BTreeMap<&Bytes, VecDeque<usize>> = BTreeMap::new();
+fn steps(diffs: &[i64], entities: Option<&[Bytes]>) -> Vec<Step> {
+    let entity = |row: usize| entities.map_or(Err(row), |entities| Ok(&entities[row]));
+    let mut gone: BTreeMap<std::result::Result<&Bytes, usize>, VecDeque<usize>> = BTreeMap::new();
     for (i, _) in diffs.iter().enumerate().filter(|(_, diff)| **diff < 0) {
-        gone.entry(&entities[i]).or_default().push_back(i);
+        gone.entry(entity(i)).or_default().push_back(i);
     }
     let mut steps = Vec::new();
     for (i, _) in diffs.iter().enumerate().filter(|(_, diff)| 0 < **diff) {
-        let replaces = gone.get_mut(&entities[i]).and_then(VecDeque::pop_front);
+        let replaces = gone.get_mut(&entity(i)).and_then(VecDeque::pop_front);
         let kind = if replaces.is_some() { ActionKind::Update } else { ActionKind::Do };
         steps.push(Step { kind, row: i, replaces });
     }
@@ -366,27 +210,285 @@ fn steps(diffs: &[i64], entities: &[Bytes]) -> Vec<Step> {
     all
 }
 
-fn rows_as_json(rows: &RecordBatch) -> Result<Vec<Value>> {
+fn rows_as_json(rows: &RecordBatch) -> Result<Vec<Text>> {
     let failed = |error: &dyn std::fmt::Display| Error::engine(error.to_string());
-    let mut writer =
-        arrow::json::writer::WriterBuilder::new().with_explicit_nulls(true).build::<_, arrow::json::writer::JsonArray>(Vec::new());
+    let mut bytes = Vec::new();
+    let mut writer = arrow::json::WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut bytes);
     writer.write(rows).map_err(|error| failed(&error))?;
     writer.finish().map_err(|error| failed(&error))?;
-    let bytes = writer.into_inner();
-    if rows.num_rows() == 0 {
-        return Ok(Vec::new());
-    }
-    serde_json::from_slice(&bytes).map_err(|error| failed(&error))
+    drop(writer);
+    let lines = std::str::from_utf8(&bytes).map_err(|error| failed(&error))?;
+    Ok(lines.lines().map(Text::from).collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use arrow::array::{AsArray, Int64Array, StringArray};
+    use arrow::datatypes::DataType;
+    use async_trait::async_trait;
+    use parking_lot::Mutex;
+    use tidegate_types::connector::{ActionFailure, ActionRequest};
+    use tidegate_types::{Delta, WallClock};
+
     use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// What the partner does with one attempt; where the script says nothing, it does as asked.
+    #[derive(Clone, Copy)]
+    enum Answer {
+        Refuses,
+        Unreachable,
+        Unclear,
+        Later(u64),
+        Hangs,
+        HangsAWhile,
+    }
+
+    /// The other side, by its script: the answers to each request, such as "do a1".
+    #[derive(Default)]
+    struct Partner {
+        script: Mutex<HashMap<String, VecDeque<Answer>>>,
+        seen: Mutex<Vec<String>>,
+        in_flight: AtomicUsize,
+        in_flight_max: AtomicUsize,
+        has_no_undo: bool,
+    }
+
+    struct Line(Arc<Partner>);
+
+    #[async_trait]
+    impl Responder for Line {
+        async fn send(&self, request: &ActionRequest) -> Result<(), ActionFailure> {
+            let row = |row: &serde_json::Value| format!("{}{}", row["entity"].as_str().unwrap(), row["n"]);
+            let key = format!("{} {}", request.kind.as_str(), row(&request.finding));
+            let previous = request.previous.as_ref().map(|previous| format!(" for {}", row(previous))).unwrap_or_default();
+            self.0.seen.lock().push(format!("{key}{previous}"));
+            self.0.in_flight_max.fetch_max(self.0.in_flight.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            let answer = self.0.script.lock().get_mut(&key).and_then(VecDeque::pop_front);
+            let outcome = carry_out(answer).await;
+            self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+            outcome
+        }
+
+        fn supports(&self, kind: ActionKind) -> bool {
+            kind != ActionKind::Undo || !self.0.has_no_undo
+        }
+    }
+
+    async fn carry_out(answer: Option<Answer>) -> Result<(), ActionFailure> {
+        let failure = |retryable, retry_after_ms, may_be_done| {
+            Err(ActionFailure { message: "as scripted".into(), retryable, retry_after_ms, may_be_done })
+        };
+        match answer {
+            None => Ok(()),
+            Some(Answer::Refuses) => failure(false, None, false),
+            Some(Answer::Unreachable) => failure(true, None, false),
+            Some(Answer::Unclear) => failure(true, None, true),
+            Some(Answer::Later(ms)) => failure(true, Some(ms), false),
+            Some(Answer::Hangs) => std::future::pending().await,
+            Some(Answer::HangsAWhile) => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Ok(())
+            }
+        }
+    }
+
+    struct Bench {
+        follower: Follower,
+        partner: Arc<Partner>,
+        log: ActionLog,
+        backlog: Backlog,
+        tick: Tick,
+    }
+
+    impl Bench {
+        fn new(script: &[(&str, &[Answer])]) -> Self {
+            Self::with(script, None, false)
+        }
+
+        fn with(script: &[(&str, &[Answer])], limit: Option<(usize, Duration)>, has_no_undo: bool) -> Self {
+            let script = script.iter().map(|(key, answers)| (key.to_string(), answers.iter().copied().collect())).collect();
+            let partner = Arc::new(Partner { script: Mutex::new(script), has_no_undo, ..Partner::default() });
+            let fields = vec![Field::new("entity", DataType::Utf8, true), Field::new("n", DataType::Int64, true)];
+            let (log, backlog) = (ActionLog::default(), Backlog::default());
+            let task = ActionTask {
+                name: "hold".into(),
+                schema: Arc::new(Schema::new(fields)),
+                entity: Some(0),
+                since: 10,
+                options: ActionOptions { armed: true, manual: false, limit },
+                responder: Box::new(Line(Arc::clone(&partner))),
+                log: log.clone(),
+                metrics: Metrics::new(),
+                clock: Arc::new(WallClock),
+            };
+            Self { follower: Follower::new(task, backlog.clone()), partner, log, backlog, tick: 10 }
+        }
+
+        /// One tick after the action was created.
+        fn follow(&mut self, rows: &[(&str, i64, i64)]) {
+            self.tick += 1;
+            self.follow_at(self.tick, rows);
+        }
+
+        fn follow_at(&mut self, tick: Tick, rows: &[(&str, i64, i64)]) {
+            let entities = StringArray::from_iter_values(rows.iter().map(|row| row.0));
+            let numbers = Int64Array::from_iter_values(rows.iter().map(|row| row.1));
+            let schema = Arc::clone(&self.follower.task.schema);
+            let batch = RecordBatch::try_new(schema, vec![Arc::new(entities), Arc::new(numbers)]).unwrap();
+            let delta = Delta::new(batch, rows.iter().map(|row| row.2).collect::<Vec<_>>());
+            self.follower.follow(&Changes { tick, delta });
+        }
+
+        /// Until `count` attempts were made, and what is known of them now is taken in.
+        async fn until_seen(&mut self, count: usize) {
+            while self.partner.seen.lock().len() < count {
+                let _ = tokio::time::timeout(Duration::from_millis(5), self.follower.progress()).await;
+            }
+            while tokio::time::timeout(Duration::from_millis(5), self.follower.progress()).await.is_ok() {}
+        }
+
+        async fn until_idle(&mut self) {
+            let all = async {
+                while self.backlog.bytes() != 0 {
+                    self.follower.progress().await;
+                }
+            };
+            tokio::time::timeout(SOON, all).await.expect("all have an outcome");
+        }
+
+        fn seen(&self) -> Vec<String> {
+            self.partner.seen.lock().clone()
+        }
+
+        /// kind, state and error of each finding.
+        fn states(&self) -> Vec<String> {
+            let rows = self.log.rows();
+            let text = |name: &str, i: usize| rows.column_by_name(name).unwrap().as_string::<i32>().value(i).to_string();
+            (0..rows.num_rows()).map(|i| format!("{} {} {}", text("kind", i), text("state", i), text("error", i)).trim().into()).collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_done_is_undone_whatever_became_of_updates() {
+        let mut refused = Bench::new(&[("update a2", &[Answer::Refuses])]);
+        let mut limited = Bench::with(&[], Some((1, Duration::from_secs(3600))), false);
+        for bench in [&mut refused, &mut limited] {
+            for changes in [&[("a", 1, 1)][..], &[("a", 1, -1), ("a", 2, 1)], &[("a", 2, -1)]] {
+                bench.follow(changes);
+                bench.until_idle().await;
+            }
+            assert_eq!(bench.states(), ["undo undone"]);
+            assert_eq!(bench.seen().last().unwrap(), "undo a1", "what the other side holds is undone");
+        }
+        assert_eq!(refused.seen(), ["do a1", "update a2 for a1", "undo a1"]);
+        assert_eq!(limited.seen(), ["do a1", "undo a1"]);
+    }
+
+    #[tokio::test]
+    async fn only_what_may_have_been_done_is_undone() {
+        let unclear = Answer::Unclear;
+        let cases: [(&[Answer], &[&str], &str); 4] = [
+            (&[unclear, Answer::Refuses], &["do a1", "do a1", "undo a1"], "undo undone"),
+            (&[unclear, Answer::Later(60_000)], &["do a1", "do a1"], "undo pending"),
+            (&[Answer::Refuses], &["do a1"], "undo skipped withdrawn before it was done"),
+            (&[Answer::Unreachable, Answer::Refuses], &["do a1", "do a1"], "undo skipped withdrawn before it was done"),
+        ];
+        for (answers, seen, state) in cases {
+            let mut bench = Bench::new(&[("do a1", answers)]);
+            bench.follow(&[("a", 1, 1)]);
+            bench.until_seen(answers.len()).await;
+            bench.follow(&[("a", 1, -1)]);
+            bench.until_seen(seen.len()).await;
+            assert_eq!((bench.seen(), bench.states()), (seen.iter().map(|s| s.to_string()).collect(), vec![state.to_string()]));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_newest_takes_the_place_of_what_waits() {
+        let mut bench = Bench::new(&[("do a1", &[Answer::Later(200)]), ("do b1", &[Answer::Later(200)])]);
+        bench.follow(&[("a", 1, 1), ("b", 1, 1)]);
+        bench.until_seen(2).await;
+        assert_eq!(bench.states(), ["do pending as scripted", "do pending as scripted"]);
+        bench.follow(&[("a", 1, -1), ("b", 1, -1), ("b", 2, 1), ("c", 1, 1)]);
+        bench.until_idle().await;
+        assert_eq!(bench.seen(), ["do a1", "do b1", "do c1", "do b2"]);
+        assert_eq!(bench.states(), ["undo skipped withdrawn before it was done", "do done", "do done"]);
+    }
+
+    #[tokio::test]
+    async fn a_withdrawal_waits_for_the_request_on_its_way() {
+        let mut bench = Bench::new(&[("do a1", &[Answer::HangsAWhile])]);
+        bench.follow(&[("a", 1, 1)]);
+        bench.until_seen(1).await;
+        bench.follow(&[("a", 1, -1)]);
+        bench.follow(&[("a", 1, 1)]);
+        assert_eq!(bench.states(), ["undo pending", "do pending"]);
+        bench.until_idle().await;
+        assert_eq!(bench.seen(), ["do a1", "undo a1", "do a1"]);
+        assert_eq!(bench.states(), ["undo undone", "do done"]);
+    }
+
+    #[tokio::test]
+    async fn findings_go_at_once_within_bounds_and_are_seen_while_others_hang() {
+        let names: Vec<String> = (0..40).map(|i| format!("e{i:02}_")).collect();
+        let script: Vec<(String, [Answer; 1])> = names.iter().map(|name| (format!("do {name}1"), [Answer::HangsAWhile])).collect();
+        let script: Vec<(&str, &[Answer])> = script.iter().map(|(key, answers)| (&key[..], &answers[..])).collect();
+        let mut bench = Bench::new(&script);
+        bench.follow(&names.iter().map(|name| (&name[..], 1, 1)).collect::<Vec<_>>());
+        assert_eq!(bench.states(), vec!["do pending"; 40]);
+        assert!(40 * 1024 < bench.backlog.bytes());
+        bench.until_idle().await;
+        assert_eq!(bench.states(), vec!["do done"; 40]);
+        assert_eq!(bench.partner.in_flight_max.load(Ordering::SeqCst), 16);
+    }
+
+    #[tokio::test]
+    async fn what_was_there_before_the_action_is_left_alone() {
+        let mut bench = Bench::new(&[]);
+        bench.follow_at(10, &[("a", 1, 1), ("b", 1, 1), ("c", 1, 1)]);
+        bench.follow(&[("a", 1, -1), ("b", 1, -1), ("b", 2, 1), ("c", 1, 1), ("d", 1, 1)]);
+        bench.follow(&[("b", 2, -1), ("c", 1, -2)]);
+        bench.until_idle().await;
+        assert_eq!((bench.seen(), bench.states()), (vec!["do d1".to_string()], vec!["do done".to_string()]));
+    }
+
+    #[tokio::test]
+    async fn a_stop_waits_for_nobody_for_ever() {
+        let mut bench = Bench::new(&[("do a1", &[Answer::Hangs]), ("do b1", &[Answer::Later(60_000)])]);
+        bench.follow(&[("a", 1, 1), ("b", 1, 1), ("c", 1, 1)]);
+        bench.follower.outbox.stop(Duration::from_millis(50)).await;
+        let failed = "do failed the engine stopped, or the action was dropped";
+        assert_eq!((bench.states(), bench.backlog.bytes()), (vec![failed.into(), failed.into(), "do done".to_string()], 0));
+    }
+
+    #[tokio::test]
+    async fn without_an_undo_what_was_done_stays_and_that_is_said() {
+        let mut bench = Bench::with(&[], None, true);
+        bench.follow(&[("a", 1, 1)]);
+        bench.until_idle().await;
+        bench.follow(&[("a", 1, -1)]);
+        assert_eq!(bench.states(), ["undo skipped withdrawn, but has no undo_url: what was done stays"]);
+        assert_eq!((bench.seen(), bench.backlog.bytes()), (vec!["do a1".to_string()], 0));
+    }
+
+    #[tokio::test]
+    async fn copies_raise_once_and_withdraw_once() {
+        let mut bench = Bench::new(&[]);
+        for change in [2, -1, 1, -1, -1] {
+            bench.follow(&[("a", 1, change)]);
+            bench.until_idle().await;
+        }
+        assert_eq!(bench.seen(), ["do a1", "undo a1"]);
+    }
 
     #[test]
     fn a_changed_row_is_one_update() {
         let entities = [b"a".to_vec(), b"b".to_vec(), b"a".to_vec(), b"c".to_vec()];
-        let steps = steps(&[-1, -1, 1, 1], &entities);
+        let steps = steps(&[-1, -1, 1, 1], Some(&entities));
         let kinds: Vec<(ActionKind, usize, Option<usize>)> = steps.iter().map(|step| (step.kind, step.row, step.replaces)).collect();
         assert_eq!(kinds, [(ActionKind::Undo, 1, None), (ActionKind::Update, 2, Some(0)), (ActionKind::Do, 3, None)]);
     }

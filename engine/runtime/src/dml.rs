@@ -74,6 +74,7 @@ async fn update(engine: &Engine, update: &ast::Update) -> Result<(Write, String)
     if update.from.is_some() || update.returning.is_some() {
         return Err(Error::unsupported("UPDATE with FROM or RETURNING", "use a subquery in SET or WHERE"));
     }
+    refuse_order(&update.order_by, update.limit.as_ref())?;
     let name = plain_table(&update.table)?;
     let (table, schema) = table(engine, &name).await?;
     let mut news: Vec<String> = schema.fields().iter().map(|field| quoted(field.name())).collect();
@@ -105,6 +106,7 @@ async fn delete(engine: &Engine, delete: &ast::Delete) -> Result<(Write, String)
     let [from] = &from[..] else {
         return Err(Error::unsupported("DELETE from several tables", "delete from one at a time"));
     };
+    refuse_order(&delete.order_by, delete.limit.as_ref())?;
     if delete.using.is_some() || delete.returning.is_some() {
         return Err(Error::unsupported("DELETE with USING or RETURNING", "use a subquery in WHERE"));
     }
@@ -115,6 +117,13 @@ async fn delete(engine: &Engine, delete: &ast::Delete) -> Result<(Write, String)
     let gone = batch(&schema, rows.columns().to_vec())?;
     let tag = format!("DELETE {}", gone.num_rows());
     Ok((Write { table, delete: gone, insert: RecordBatch::new_empty(schema) }, tag))
+}
+
+fn refuse_order(order: &[ast::OrderByExpr], limit: Option<&ast::Expr>) -> Result<()> {
+    if order.is_empty() && limit.is_none() {
+        return Ok(());
+    }
+    Err(Error::unsupported("a change with ORDER BY or LIMIT", "say in WHERE which rows are meant"))
 }
 
 fn plain_table(table: &TableWithJoins) -> Result<String> {

@@ -2,7 +2,8 @@
 //! queue, so that a slow one slows the ticks and not the memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use tidegate_types::connector::{Changes, Sink};
@@ -10,37 +11,75 @@ use tidegate_types::{Delta, Tick};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::actions::Follower;
+use crate::actions::{ActionTask, Follower};
 use crate::changes::consolidate;
 use crate::metrics::Metrics;
 
 /// Queued bytes at which no further tick is closed until the follower catches up.
-pub const BACKLOG_BYTES_MAX: i64 = 64 << 20;
+pub const BACKLOG_BYTES_MAX: usize = 64 << 20;
+
+/// How long an action's requests may still take when no more changes will come.
+const STOP_WITHIN: Duration = Duration::from_secs(3);
+
+/// Bytes that wait for one follower.
+#[derive(Clone, Default)]
+pub struct Backlog(Arc<AtomicUsize>);
+
+impl Backlog {
+    /// Counts `bytes` until the claim is dropped.
+    pub fn claim(&self, bytes: usize) -> Claim {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+        Claim { backlog: self.clone(), bytes }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+pub struct Claim {
+    backlog: Backlog,
+    bytes: usize,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.backlog.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// One tick's changes on their way to a follower.
+struct Queued {
+    tick: Tick,
+    deltas: Vec<Delta>,
+    claim: Claim,
+}
 
 /// The queue of one follower.
 pub struct Queue {
-    sender: mpsc::UnboundedSender<(Tick, Vec<Delta>)>,
-    backlog: Arc<AtomicI64>,
+    sender: mpsc::UnboundedSender<Queued>,
+    backlog: Backlog,
     task: JoinHandle<()>,
 }
 
 impl Queue {
     pub fn push(&self, tick: Tick, deltas: Vec<Delta>) {
         let bytes: usize = deltas.iter().map(Delta::bytes).sum();
-        self.backlog.fetch_add(bytes as i64 + 1, Ordering::Relaxed);
+        // One more, so that a tick without bytes is not idle either.
+        let claim = self.backlog.claim(bytes + 1);
         // A follower that failed for good has said so; what it misses is counted there.
-        let _ = self.sender.send((tick, deltas));
+        let _ = self.sender.send(Queued { tick, deltas, claim });
     }
 
     pub fn is_full(&self) -> bool {
-        BACKLOG_BYTES_MAX <= self.backlog.load(Ordering::Relaxed) && !self.task.is_finished()
+        BACKLOG_BYTES_MAX <= self.backlog.bytes() && !self.task.is_finished()
     }
 
     pub fn is_idle(&self) -> bool {
-        self.backlog.load(Ordering::Relaxed) == 0 || self.task.is_finished()
+        self.backlog.bytes() == 0 || self.task.is_finished()
     }
 
-    /// No more changes will come; ends when all are through.
+    /// No more changes will come; ends when all are through, or an action had its time.
     pub async fn finish(self) {
         drop(self.sender);
         let _ = self.task.await;
@@ -49,12 +88,11 @@ impl Queue {
 
 /// A sink's queue and task. `append_only`: nothing can net out, so nothing is netted.
 pub fn sink(name: String, schema: SchemaRef, append_only: bool, mut sink: Box<dyn Sink>, metrics: Metrics) -> Queue {
-    let (sender, mut receiver) = mpsc::unbounded_channel::<(Tick, Vec<Delta>)>();
-    let backlog = Arc::new(AtomicI64::new(0));
-    let left = Arc::clone(&backlog);
+    let (sender, mut receiver) = mpsc::unbounded_channel::<Queued>();
+    let backlog = Backlog::default();
+    let left = backlog.clone();
     let task = tokio::spawn(async move {
-        while let Some((tick, deltas)) = receiver.recv().await {
-            let bytes: usize = deltas.iter().map(Delta::bytes).sum();
+        while let Some(Queued { tick, deltas, claim }) = receiver.recv().await {
             let parts = match append_only {
                 true => deltas,
                 false => vec![consolidate(&schema, &deltas)],
@@ -68,8 +106,8 @@ pub fn sink(name: String, schema: SchemaRef, append_only: bool, mut sink: Box<dy
                 }
                 metrics.sink_changes.with_label_values(&[&name]).inc_by(rows);
             }
-            let now = left.fetch_sub(bytes as i64 + 1, Ordering::Relaxed) - bytes as i64 - 1;
-            metrics.sink_backlog_bytes.with_label_values(&[&name]).set(now);
+            drop(claim);
+            metrics.sink_backlog_bytes.with_label_values(&[&name]).set(left.bytes() as i64);
         }
         if let Err(error) = sink.finish().await {
             metrics.sink_failures.with_label_values(&[&name]).inc();
@@ -79,20 +117,27 @@ pub fn sink(name: String, schema: SchemaRef, append_only: bool, mut sink: Box<dy
     Queue { sender, backlog, task }
 }
 
-/// An action's queue and task.
-pub fn action(schema: SchemaRef, mut follower: Follower) -> Queue {
-    let (sender, mut receiver) = mpsc::unbounded_channel::<(Tick, Vec<Delta>)>();
-    let backlog = Arc::new(AtomicI64::new(0));
-    let left = Arc::clone(&backlog);
+/// An action's queue and task. A tick leaves the queue at once; its findings count in the backlog
+/// until they have their outcome.
+pub fn action(task: ActionTask) -> Queue {
+    let (sender, mut receiver) = mpsc::unbounded_channel::<Queued>();
+    let backlog = Backlog::default();
+    let schema = Arc::clone(&task.schema);
+    let mut follower = Follower::new(task, backlog.clone());
     let task = tokio::spawn(async move {
-        while let Some((tick, deltas)) = receiver.recv().await {
-            let bytes: usize = deltas.iter().map(Delta::bytes).sum();
-            let delta = consolidate(&schema, &deltas);
-            if !delta.is_empty() {
-                follower.follow(Changes { tick, delta }).await;
+        loop {
+            tokio::select! {
+                queued = receiver.recv() => match queued {
+                    // Let go after its findings are counted, so that the queue is never idle between.
+                    Some(Queued { tick, deltas, claim: _claim }) => {
+                        follower.follow(&Changes { tick, delta: consolidate(&schema, &deltas) });
+                    }
+                    None => break,
+                },
+                () = follower.progress() => {}
             }
-            left.fetch_sub(bytes as i64 + 1, Ordering::Relaxed);
         }
+        follower.stop(STOP_WITHIN).await;
     });
     Queue { sender, backlog, task }
 }

@@ -23,4 +23,4 @@ mod worker;
 pub use check::{check, explain};
 pub use engine::{Config, DetectionInfo, Engine, Health, RelationInfo, Response, Snapshot};
 pub use read::view_over;
-pub use tidegate_plan::sql::state_builder;
+pub use tidegate_plan::sql::{rewritten, sound, state_builder};

@@ -15,7 +15,7 @@ use datafusion::logical_expr::{LogicalPlan, TableScan};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast;
-use tidegate_plan::sql::{planning_error, planning_error_among, state_builder};
+use tidegate_plan::sql::{planning_error, planning_error_among, rewritten, sound, state_builder};
 use tidegate_types::Delta;
 use tidegate_types::error::{Error, Result};
 
@@ -43,7 +43,7 @@ pub fn copies(name: &str, schema: &SchemaRef, parts: &[Delta]) -> Result<RecordB
 /// A query over readable relations, all at one tick.
 pub async fn query(engine: &Engine, query: &ast::Query) -> Result<Response> {
     let context = SessionContext::new_with_state(state_builder().build());
-    let statement = DfStatement::Statement(Box::new(ast::Statement::Query(Box::new(query.clone()))));
+    let statement = DfStatement::Statement(Box::new(ast::Statement::Query(Box::new(rewritten(query)?))));
     let references = context.state().resolve_table_references(&statement).map_err(|error| planning_error(&error))?;
     let known = engine.relations();
     let failed = |error: DataFusionError| planning_error_among(&error, known.iter().map(|relation| relation.name.as_str()));
@@ -63,7 +63,7 @@ pub async fn query(engine: &Engine, query: &ast::Query) -> Result<Response> {
         };
         context.register_table(relation.name.as_str(), table.map_err(failed)?).map_err(failed)?;
     }
-    let plan = context.state().statement_to_plan(statement).await.map_err(failed)?;
+    let plan = sound(context.state().statement_to_plan(statement).await.map_err(failed)?)?;
     let frame = context.execute_logical_plan(plan).await.map_err(failed)?;
     let schema = Arc::new(frame.schema().as_arrow().clone());
     let batches = frame.collect().await.map_err(failed)?;

@@ -8,7 +8,7 @@ use tidegate_operators::arrange::{Layout, Trace, arrange, rows_of};
 use tidegate_operators::fixpoint::{enter, fixpoint};
 use tidegate_operators::join::{JoinPlan, RoundsPlan, join, join_rounds};
 use tidegate_operators::stream::{Errors, Round, Rows, Time, Timed, Watermarks, negate};
-use tidegate_operators::{aggregate, distinct, expand, program, recompute, temporal, top};
+use tidegate_operators::{aggregate, combine, distinct, expand, program, recompute, temporal, top};
 use tidegate_plan::{Node, NodeRef, Op};
 use tidegate_types::Delta;
 use timely::dataflow::Scope;
@@ -47,6 +47,7 @@ impl<'scope> Renderer<'scope> {
                 delta.into_iter().to_stream(self.scope)
             }
             Op::Program { input, program } => program::program(self.render(input), program.clone(), errors),
+            Op::Combine { input } => combine::combine(self.render(input), Arc::clone(&input.schema)),
             Op::Expand { input, plan } => expand::expand(self.render(input), plan.clone()),
             Op::Temporal { input, plan, .. } => temporal::temporal(self.render(input), plan.clone(), self.watermarks.clone(), errors),
             Op::Join { left, right, left_key, right_key, null_equals_null } => {
@@ -125,6 +126,7 @@ impl<'scope> Renderer<'scope> {
             Op::Program { input, program } => {
                 program::program(self.render_round(input, inner, relation), program.clone(), self.errors.clone())
             }
+            Op::Combine { input } => combine::combine(self.render_round(input, inner, relation), Arc::clone(&input.schema)),
             Op::Expand { input, plan } => expand::expand(self.render_round(input, inner, relation), plan.clone()),
             Op::Negate { input } => negate(self.render_round(input, inner, relation)),
             Op::Union { inputs } => {

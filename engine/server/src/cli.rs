@@ -1,6 +1,8 @@
 //! What users type.
 //!
-//! Exit codes: 0 good, 1 the user's input is wrong, 2 the engine failed.
+//! Exit codes: 0 good, 1 the user's input is wrong or not all stopped in time,
+//! 2 the engine failed, 130 interrupted twice. Ctrl-C and SIGTERM ask `run`,
+//! `query` and `demo` for an end in order within 10 s; asked again, they end.
 //! `TIDEGATE_LOG` says what is logged, to standard error: `warn` by default.
 
 use std::io::IsTerminal;
@@ -23,10 +25,14 @@ use crate::generator::ServerConnectors;
 use crate::output::{self, print};
 use crate::pack::Pack;
 use crate::test::{self, TestOptions};
-use crate::{http, interrupted, pg};
+use crate::{Stop, http, pg};
 
 const LISTEN_HTTP: &str = "127.0.0.1:7470";
 const LISTEN_PG: &str = "127.0.0.1:7471";
+
+/// How long threads that cannot be interrupted may hold the exit: one may be
+/// reading a pipe that nobody writes to.
+const LINGER_MAX: Duration = Duration::from_secs(1);
 
 /// Tidegate turns streams into settled findings, and findings into actions.
 #[derive(Parser)]
@@ -83,10 +89,10 @@ struct Demo {
     /// Decides the story
     #[arg(long, default_value_t = 7)]
     seed: u64,
-    /// How long the story is told; each second tells 12 minutes
+    /// How long the story is told, 10s or more; each second tells 12 minutes. Every scenario is told in any length
     #[arg(long = "for", default_value = "30s", value_parser = duration)]
     duration: Duration,
-    /// Clean events per second
+    /// Clean events per second, 240 or more: with fewer, what did not happen could not be told in time
     #[arg(long, default_value_t = 2000.0)]
     rate: f64,
     /// A line per second and no screen control, for logs
@@ -117,6 +123,9 @@ struct Run {
     /// Where SQL is, over the Postgres protocol: an address, or off [default: 127.0.0.1:7471; off with --once]
     #[arg(long)]
     listen_pg: Option<Listen>,
+    /// Take statements at POST /v1/execute from whoever reaches the HTTP door: it asks for no password
+    #[arg(long)]
+    allow_statements: bool,
 }
 
 #[derive(Args)]
@@ -215,9 +224,11 @@ pub fn main() -> ExitCode {
     };
     log_to_stderr(&cli.command);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let outcome = runtime
-        .map_err(|error| Error::engine(format!("threads cannot be started: {error}")))
-        .and_then(|runtime| runtime.block_on(execute(cli.command)));
+    let outcome = runtime.map_err(|error| Error::engine(format!("threads cannot be started: {error}"))).and_then(|runtime| {
+        let outcome = runtime.block_on(execute(cli.command));
+        runtime.shutdown_timeout(LINGER_MAX);
+        outcome
+    });
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error}");
         match error.fault {
@@ -267,41 +278,53 @@ async fn run(args: Run) -> Result<ExitCode> {
     let pack = Pack::load(&args.pack)?;
     let inbox = Inbox::default();
     let engine = start(&pack, &args.engine, args.once, inbox.clone())?;
+    let stop = Stop::listen()?;
     let otherwise = |address: &str| if args.once { Ok(Listen(None)) } else { address.parse().map_err(Error::engine) };
     if let Some(listen) = args.listen_http.map_or_else(|| otherwise(LISTEN_HTTP), Ok)?.0 {
-        let bound = http::serve(engine.clone(), inbox, listen).await?;
+        let bound = http::serve(engine.clone(), inbox, listen, args.allow_statements).await?;
         print(&format!("http://{bound}/metrics\n"))?;
     }
     if let Some(listen) = args.listen_pg.map_or_else(|| otherwise(LISTEN_PG), Ok)?.0 {
         let bound = pg::serve(engine.clone(), listen).await?;
         print(&format!("postgres://{bound}/tidegate\n"))?;
     }
-    load(&engine, &pack).await?;
-    let is_good = if args.once {
-        settle(&engine).await?
-    } else {
-        interrupted().await;
-        true
+    let work = async {
+        load(&engine, &pack).await?;
+        let is_good = if args.once {
+            settle(&engine, &stop).await?
+        } else {
+            stop.asked(1).await;
+            true
+        };
+        engine.shutdown().await?;
+        Ok(code(is_good))
     };
-    engine.shutdown().await?;
-    Ok(code(is_good))
+    stop.within(&engine, work).await
 }
 
 async fn query(args: Query) -> Result<ExitCode> {
     args.engine.check()?;
     let pack = Pack::load(&args.pack)?;
     let engine = start(&pack, &args.engine, true, Inbox::default())?;
-    load(&engine, &pack).await?;
-    let is_settled = settle(&engine).await?;
-    if is_settled {
-        match engine.execute(&args.sql, "query").await?.pop() {
-            Some(Response::Rows { batches, schema, .. }) => print(&output::format(args.format, &schema, &batches)?)?,
-            Some(Response::Done { tag }) => print(&format!("{tag}\n"))?,
-            None => return Err(Error::user("the query is empty").hint("give a SELECT")),
+    let stop = Stop::listen()?;
+    let work = async {
+        load(&engine, &pack).await?;
+        let is_settled = settle(&engine, &stop).await?;
+        if is_settled {
+            answer(&engine, &args).await?;
         }
+        engine.shutdown().await?;
+        Ok(code(is_settled))
+    };
+    stop.within(&engine, work).await
+}
+
+async fn answer(engine: &Engine, args: &Query) -> Result<()> {
+    match engine.execute(&args.sql, "query").await?.pop() {
+        Some(Response::Rows { batches, schema, .. }) => print(&output::format(args.format, &schema, &batches)?),
+        Some(Response::Done { tag }) => print(&format!("{tag}\n")),
+        None => Err(Error::user("the query is empty").hint("give a SELECT")),
     }
-    engine.shutdown().await?;
-    Ok(code(is_settled))
 }
 
 fn check(path: &Path) -> Result<ExitCode> {
@@ -341,10 +364,10 @@ async fn load(engine: &Engine, pack: &Pack) -> Result<()> {
 }
 
 /// Waits until all is settled. False: someone interrupted it.
-async fn settle(engine: &Engine) -> Result<bool> {
+async fn settle(engine: &Engine, stop: &Stop) -> Result<bool> {
     tokio::select! {
         settled = engine.settled() => settled.map(|()| true),
-        () = interrupted() => {
+        () = stop.asked(1) => {
             eprintln!("error: interrupted before all was settled");
             Ok(false)
         }
@@ -375,6 +398,14 @@ mod tests {
         }
         assert_eq!("off".parse(), Ok(Listen(None)));
         assert!("localhost".parse::<Listen>().is_err());
+    }
+
+    #[test]
+    fn statements_are_taken_only_when_asked_for() {
+        for (args, expected) in [(vec!["tidegate", "run", "p"], false), (vec!["tidegate", "run", "p", "--allow-statements"], true)] {
+            let Ok(Cli { command: Command::Run(run) }) = Cli::try_parse_from(args) else { panic!() };
+            assert_eq!(run.allow_statements, expected);
+        }
     }
 
     #[test]

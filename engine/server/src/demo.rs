@@ -6,7 +6,7 @@
 //! Shows   a live view, and on exit a line per scenario: injected, found,
 //!         missed, false, withdrawn, time to finding
 //! Exit    0 where nothing was missed and nothing false, else 1
-//! Ctrl-C  ends early, and counts what was complete by then
+//! Ctrl-C  ends early, and counts what was complete by then; again, ends at once
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ use crate::output::print;
 use crate::partner::Partner;
 use crate::screen::{Screen, View, table};
 use crate::watch::{Line, Score};
-use crate::{http, interrupted, pg};
+use crate::{Stop, http, pg};
 
 /// Milliseconds of the story in one of the machine's: six hours in 30 s.
 pub const SPEED: u64 = 720;
@@ -162,12 +162,16 @@ impl Clock for DemoClock {
 pub async fn run(options: DemoOptions) -> Result<ExitCode> {
     options.check()?;
     let stage = Stage::set(&options).await?;
+    let stop = Stop::listen()?;
     print(&format!("{}\n", stage.doors.join("\n")))?;
-    let lines = stage.play(options.plain).await?;
-    print(&format!("\n{}\n{}\n", table(&lines), stage.summary()))?;
-    stage.engine.shutdown().await?;
-    let is_good = lines.iter().all(|line| line.missed == 0 && line.wrong == 0);
-    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    let work = async {
+        let lines = stage.play(options.plain, &stop).await?;
+        print(&format!("\n{}\n{}\n", table(&lines), stage.summary()))?;
+        stage.engine.shutdown().await?;
+        let is_good = lines.iter().all(|line| line.missed == 0 && line.wrong == 0);
+        Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    };
+    stop.within(&stage.engine, work).await
 }
 
 /// All that plays a part.
@@ -206,7 +210,7 @@ impl Stage {
             doors.push(format!("  SQL      psql -h {} -p {} -U demo tidegate", bound.ip(), bound.port()));
         }
         if let Some(listen) = options.listen_http {
-            let bound = http::serve(engine.clone(), inbox, listen).await?;
+            let bound = http::serve(engine.clone(), inbox, listen, false).await?;
             doors.push(format!("  metrics  http://{bound}/metrics"));
         }
         for (path, sql) in PILOT_FILES {
@@ -222,20 +226,20 @@ impl Stage {
     }
 
     /// Shows the story until it is over or interrupted, and judges it.
-    async fn play(&self, is_plain: bool) -> Result<Vec<Line>> {
+    async fn play(&self, is_plain: bool, stop: &Stop) -> Result<Vec<Line>> {
         let mut screen = Screen::open(is_plain)?;
         let mut beat = tokio::time::interval(LOOK_EVERY);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pace = Pace::default();
         let mut quiet = Quiet::default();
-        let mut stop = std::pin::pin!(interrupted());
+        let mut asked = std::pin::pin!(stop.asked(1));
         self.clock.start();
         self.engine.start_sources().await?;
         let until_ms = loop {
             tokio::select! {
                 _ = beat.tick() => {}
                 // What came in the last second may still be on its way.
-                () = &mut stop => break self.clock.now_ms() as i64 - 1000 * SPEED as i64,
+                () = &mut asked => break self.clock.now_ms() as i64 - 1000 * SPEED as i64,
             }
             screen.show(&self.look(&mut pace).await?)?;
             if self.clock.is_over() && quiet.is_reached(self.marks()) {
@@ -372,6 +376,17 @@ mod tests {
         std::thread::sleep(Duration::from_millis(2));
         assert_eq!(clock.now_ms(), START_MS + 1);
         assert!(clock.is_over());
+    }
+
+    /// The bounds that `demo --help` tells.
+    #[test]
+    fn a_story_has_room_for_its_scenarios() {
+        for (seconds, rate, is_enough) in [(10, 240.0, true), (9, 240.0, false), (10, 239.9, false), (10, f64::NAN, false)] {
+            let duration = Duration::from_secs(seconds);
+            let tick = Duration::from_millis(50);
+            let options = DemoOptions { seed: 7, duration, rate, plain: true, workers: 1, tick, listen_http: None, listen_pg: None };
+            assert_eq!(options.check().is_ok(), is_enough, "{seconds} s at {rate}");
+        }
     }
 
     #[test]

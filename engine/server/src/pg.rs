@@ -4,8 +4,9 @@
 //!           passwords yet, so it listens on loopback unless told otherwise
 //! Tick      each statement reads one closed tick, also when it joins views;
 //!           a prepared one is planned once and reads anew at each execution
-//! Bounds    [`CONNECTIONS_MAX`], and those of [`crate::read`]; a client's own
-//!           `statement_timeout` may only be shorter
+//! Bounds    [`CONNECTIONS_MAX`], [`STARTUP_TIME_MAX`], and those of
+//!           [`crate::read`]; a client's own `statement_timeout` may only be
+//!           shorter
 //! Refuses   what writes: SQLSTATE 25006. `SET`, `BEGIN`, `COMMIT` and the like
 //!           are answered as drivers expect, and change nothing for others
 
@@ -35,7 +36,7 @@ use datafusion_postgres::pgwire::api::stmt::StoredStatement;
 use datafusion_postgres::pgwire::api::store::PortalStore;
 use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, ConnectionManager, ErrorHandler, PgWireServerHandlers};
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
-use datafusion_postgres::pgwire::messages::PgWireBackendMessage;
+use datafusion_postgres::pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use datafusion_postgres::pgwire::tokio::process_socket;
 use datafusion_postgres::pgwire::types::format::FormatOptions;
 use datafusion_postgres::{DfSessionService, Parser, QueryHook};
@@ -44,7 +45,7 @@ use tidegate_runtime::Engine;
 use tidegate_types::error::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::read::{Duty, ROWS_MAX, Reader, Refusal, TIME_MAX, duty};
@@ -52,14 +53,17 @@ use crate::read::{Duty, ROWS_MAX, Reader, Refusal, TIME_MAX, duty};
 /// Beyond it a client is told so, and may come again.
 pub const CONNECTIONS_MAX: usize = 200;
 
+/// A client that has not introduced itself by then gives its seat back.
+pub const STARTUP_TIME_MAX: Duration = Duration::from_secs(10);
+
 /// Listens, serves in the background, and returns the address it is bound to.
 pub async fn serve(engine: Engine, listen: SocketAddr) -> Result<SocketAddr> {
     let (listener, bound) = crate::bind("--listen-pg", listen).await?;
-    tokio::spawn(accept(listener, Arc::new(Door::new(Reader::new(engine)?))));
+    tokio::spawn(accept(listener, Door::new(Reader::new(engine)?), STARTUP_TIME_MAX));
     Ok(bound)
 }
 
-async fn accept(listener: TcpListener, door: Arc<Door>) {
+async fn accept(listener: TcpListener, door: Door, startup_time_max: Duration) {
     let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let socket = match listener.accept().await {
@@ -72,15 +76,22 @@ async fn accept(listener: TcpListener, door: Arc<Door>) {
             }
         };
         match seats.clone().try_acquire_owned() {
-            Ok(seat) => tokio::spawn(attend(socket, door.clone(), seat)),
+            Ok(seat) => tokio::spawn(attend(socket, door.for_one(), seat, startup_time_max)),
             Err(_) => tokio::spawn(turn_away(socket)),
         };
     }
 }
 
-async fn attend(socket: TcpStream, door: Arc<Door>, seat: OwnedSemaphorePermit) {
-    if let Err(error) = process_socket(socket, None, door).await {
-        tracing::debug!("a Postgres connection ended: {error}");
+async fn attend(socket: TcpStream, door: Door, seat: OwnedSemaphorePermit, startup_time_max: Duration) {
+    let startup = door.startup.clone();
+    let is_late = async {
+        if timeout(startup_time_max, startup.done.notified()).await.is_ok() {
+            std::future::pending().await
+        }
+    };
+    tokio::select! {
+        ended = process_socket(socket, None, Arc::new(door)) => tracing::debug!("a Postgres connection ended: {ended:?}"),
+        () = is_late => tracing::debug!("a Postgres connection was closed: no startup within {startup_time_max:?}"),
     }
     drop(seat);
 }
@@ -101,7 +112,7 @@ async fn turn_away(mut socket: TcpStream) {
     let _ = timeout(Duration::from_secs(2), exchange).await;
 }
 
-/// What pgwire asks for, for all connections.
+/// What pgwire asks for. All connections share it, but for `startup`.
 struct Door {
     service: Arc<Service>,
     startup: Arc<Startup>,
@@ -113,9 +124,14 @@ impl Door {
         let connections = Arc::new(ConnectionManager::new());
         Self {
             service: Arc::new(Service::new(Arc::new(reader))),
-            startup: Arc::new(Startup { connections: connections.clone() }),
+            startup: Arc::new(Startup { connections: connections.clone(), done: Notify::new() }),
             cancel: Arc::new(DefaultCancelHandler::new(connections)),
         }
+    }
+
+    fn for_one(&self) -> Self {
+        let startup = Startup { connections: self.startup.connections.clone(), done: Notify::new() };
+        Self { service: self.service.clone(), startup: Arc::new(startup), cancel: self.cancel.clone() }
     }
 }
 
@@ -141,14 +157,27 @@ impl PgWireServerHandlers for Door {
     }
 }
 
+/// One connection's.
 struct Startup {
     connections: Arc<ConnectionManager>,
+    /// The client has introduced itself.
+    done: Notify,
 }
 
 #[async_trait]
 impl NoopStartupHandler for Startup {
     fn connection_manager(&self) -> Option<Arc<ConnectionManager>> {
         Some(self.connections.clone())
+    }
+
+    async fn post_startup<C>(&self, _: &mut C, _: PgWireFrontendMessage) -> PgWireResult<()>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        self.done.notify_one();
+        Ok(())
     }
 }
 
@@ -364,7 +393,38 @@ impl QueryHook for Manners {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_connectors::Inbox;
+
     use super::*;
+
+    /// A `StartupMessage` of protocol 3.0.
+    fn introduction() -> Vec<u8> {
+        let fields = b"user\0me\0database\0tidegate\0\0";
+        [&(8 + fields.len() as u32).to_be_bytes(), &196_608u32.to_be_bytes(), fields.as_slice()].concat()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_does_not_introduce_himself_is_let_go() {
+        let engine = crate::tests::engine(Inbox::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let door = Door::new(Reader::new(engine.clone()).unwrap());
+        tokio::spawn(accept(listener, door, Duration::from_millis(300)));
+        let ssl_request = [0, 0, 0, 8, 4, 210, 22, 47];
+        // Nothing, half an introduction, a question, and the question's half.
+        for said in [b"".as_slice(), &introduction()[..9], &ssl_request, &ssl_request[..5]] {
+            let mut socket = TcpStream::connect(to).await.unwrap();
+            socket.write_all(said).await.unwrap();
+            let ended = timeout(Duration::from_secs(5), socket.read_to_end(&mut Vec::new())).await;
+            assert!(ended.is_ok(), "still open after {said:?}");
+        }
+        // Who did may be silent for longer.
+        let mut socket = TcpStream::connect(to).await.unwrap();
+        socket.write_all(&introduction()).await.unwrap();
+        let ended = timeout(Duration::from_millis(900), socket.read_to_end(&mut Vec::new())).await;
+        assert!(ended.is_err(), "closed after its introduction");
+        engine.shutdown().await.unwrap();
+    }
 
     #[test]
     fn a_client_may_only_shorten_its_time() {

@@ -41,7 +41,7 @@ use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContex
 use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use futures::StreamExt;
-use tidegate_runtime::{Engine, RelationInfo, Response, state_builder, view_over};
+use tidegate_runtime::{Engine, RelationInfo, Response, rewritten, sound, state_builder, view_over};
 use tidegate_types::error::{Error, Fault, Result};
 
 /// From the first byte of a query to its last row.
@@ -84,7 +84,10 @@ impl Refusal {
 
     pub fn read_only(what: &str) -> Self {
         let error = Error::user(format!("{what} is refused: this door is read-only"));
-        Self::new("25006", error.hint("send it to POST /v1/execute, or put it into a pack's .sql files"))
+        Self::new(
+            "25006",
+            error.hint("put it into a pack's .sql files, or send it to POST /v1/execute of a tidegate run --allow-statements"),
+        )
     }
 }
 
@@ -269,7 +272,11 @@ impl Reader {
         match duty(&statement)? {
             Duty::Query => {
                 let text = verb(&statement);
-                let plan = self.session.state().statement_to_plan(DfStatement::Statement(Box::new(statement))).await?;
+                let statement = match statement {
+                    Statement::Query(query) => Statement::Query(Box::new(rewritten(&query)?)),
+                    other => other,
+                };
+                let plan = sound(self.session.state().statement_to_plan(DfStatement::Statement(Box::new(statement))).await?)?;
                 let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
                 reads.verify_plan(&plan).map_err(|_| Refusal::read_only(&text))?;
                 Ok(plan)

@@ -160,6 +160,8 @@ pub struct ActionFailure {
     pub retryable: bool,
     /// The other side's `Retry-After`, in milliseconds.
     pub retry_after_ms: Option<u64>,
+    /// The other side may have acted all the same: a timeout, a 5xx, a connection lost midway.
+    pub may_be_done: bool,
 }
 
 /// Carries out actions. One attempt each; the runtime retries.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::Schema;
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::{AggregateFunction, GroupingSet};
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlanBuilder, lit};
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlanBuilder, lit, when};
 use datafusion::physical_expr::expressions::Literal;
 use datafusion::physical_plan::PhysicalExpr;
 use tidegate_operators::aggregate::{AggregatePlan, Call, FreeRule, Function};
@@ -25,7 +25,8 @@ impl Lowering<'_> {
     }
 
     fn group_by(&self, aggregate: &Aggregate, input: NodeRef, group: Vec<Expr>, schema: Arc<Schema>) -> Result<NodeRef> {
-        let calls: Vec<&AggregateFunction> = aggregate.aggr_expr.iter().map(aggregate_function).collect::<Result<_>>()?;
+        let exprs = aggregate.aggr_expr.iter().map(guarded).collect::<Result<Vec<Expr>>>()?;
+        let calls: Vec<&AggregateFunction> = exprs.iter().map(aggregate_function).collect::<Result<_>>()?;
         let arguments = calls.iter().flat_map(|call| call.params.args.iter().chain(call.params.filter.as_deref()));
         let needed: Vec<Expr> = group.iter().chain(arguments).cloned().collect();
         let (with, positions) = with_columns(self, input.clone(), aggregate.input.schema(), &needed)?;
@@ -43,7 +44,7 @@ impl Lowering<'_> {
         }
         match accumulable.into_iter().collect::<Option<Vec<Call>>>() {
             Some(accumulable) => Ok(accumulate(operands, width, accumulable, schema, describe(&calls))),
-            None => self.recompute_aggregate(aggregate, input, group, schema, &calls),
+            None => self.recompute_aggregate(aggregate, input, group, schema, &exprs, &calls),
         }
     }
 
@@ -53,13 +54,14 @@ impl Lowering<'_> {
         input: NodeRef,
         group: Vec<Expr>,
         schema: Arc<Schema>,
+        exprs: &[Expr],
         calls: &[&AggregateFunction],
     ) -> Result<NodeRef> {
         let (input, key) = with_columns(self, input, aggregate.input.schema(), &group)?;
         let always = key.is_empty();
         let output_key = (0..key.len()).collect();
         let facts = Facts { keys: vec![(0..key.len()).collect()], ..Facts::default() };
-        let exprs = aggregate.aggr_expr.iter().map(total_order).collect::<Vec<_>>();
+        let exprs = exprs.iter().map(total_order).collect::<Vec<_>>();
         self.kernel(input, aggregate.input.schema(), key, output_key, always, schema, facts, describe(calls), |scan, rename, key| {
             let group: Vec<Expr> = key.iter().map(|&i| super::unqualified(&super::kernel::slot_column(i))).collect();
             let exprs = exprs.into_iter().map(rename).collect::<datafusion::common::Result<Vec<_>>>()?;
@@ -119,6 +121,23 @@ fn aggregate_function(expr: &Expr) -> Result<&AggregateFunction> {
         Expr::AggregateFunction(call) => Ok(call),
         Expr::Alias(alias) => aggregate_function(&alias.expr),
         other => Err(Error::unsupported(format!("{other} as an aggregate"), "aggregate a column, then compute with the result")),
+    }
+}
+
+/// FILTER guards what the call computes: arguments of rows it leaves out are not looked at.
+fn guarded(expr: &Expr) -> Result<Expr> {
+    match expr {
+        Expr::Alias(alias) => Ok(guarded(&alias.expr)?.alias(alias.name.clone())),
+        Expr::AggregateFunction(call) => {
+            let mut call = call.clone();
+            if let Some(filter) = &call.params.filter {
+                for arg in call.params.args.iter_mut().filter(|arg| !matches!(arg, Expr::Column(_) | Expr::Literal(..))) {
+                    *arg = when(filter.as_ref().clone(), arg.clone()).end().map_err(|error| planning_error(&error))?;
+                }
+            }
+            Ok(Expr::AggregateFunction(call))
+        }
+        other => Ok(other.clone()),
     }
 }
 

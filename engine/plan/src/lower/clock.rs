@@ -117,6 +117,8 @@ fn solve(condition: Expr) -> Result<Condition> {
             Expr::ScalarVariable(_, name) => return Ok(Condition { clock: name, op, at }),
             Expr::Alias(alias) => *alias.expr,
             Expr::Cast(cast) if matches!(cast.field.data_type(), DataType::Timestamp(_, _)) => *cast.expr,
+            // `now() - ts > INTERVAL …`: a difference of times, to be compared as an interval.
+            Expr::Cast(cast) if matches!(cast.field.data_type(), DataType::Interval(_)) => *cast.expr,
             Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right }) if reads_clock(&left) && !reads_clock(&right) => {
                 at = binary(at, Operator::Plus, *right).ok_or_else(refused)?;
                 *left

@@ -7,10 +7,11 @@
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Result, ScalarValue, plan_err};
+use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::expr::{Exists, InSubquery};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit, not, when};
+use tidegate_types::error::Error;
 
 pub(super) fn three_valued(plan: LogicalPlan) -> Result<LogicalPlan> {
     let rewritten = plan.transform_up_with_subqueries(|node| match node {
@@ -26,11 +27,45 @@ pub(super) fn three_valued(plan: LogicalPlan) -> Result<LogicalPlan> {
 
 /// A condition of its own becomes a semi or an anti join, which know NULL.
 fn conjunct(condition: Expr) -> Result<Expr> {
-    match condition {
+    match &condition {
+        Expr::InSubquery(member) if member.negated => excluded(member, &condition),
         Expr::InSubquery(_) => Ok(condition),
-        Expr::Not(inner) if matches!(*inner, Expr::InSubquery(_)) => Ok(Expr::Not(inner)),
-        other => truth(other),
+        Expr::Not(inner) => match inner.as_ref() {
+            Expr::InSubquery(member) if !member.negated => excluded(member, &condition),
+            Expr::InSubquery(_) => Ok(condition),
+            _ => truth(condition),
+        },
+        _ => truth(condition),
     }
+}
+
+/// NOT IN is an anti join by its one key; with a constant on the left it has none, and only asks
+/// whether there is a row that equals it or is NULL.
+fn excluded(member: &InSubquery, condition: &Expr) -> Result<Expr> {
+    if !member.subquery.outer_ref_columns.is_empty() {
+        return Err(unsupported("NOT IN with a correlated subquery", "use NOT EXISTS"));
+    }
+    if !member.expr.column_refs().is_empty() {
+        return Ok(condition.clone());
+    }
+    let column = column_of(member)?;
+    let constant = member.expr.as_ref().clone();
+    let against = column.clone().eq(constant.clone()).or(column.is_null()).or(constant.is_null());
+    Ok(Expr::Exists(Exists { subquery: filtered(member, against)?, negated: true }))
+}
+
+fn column_of(member: &InSubquery) -> Result<Expr> {
+    let column = member.subquery.subquery.schema().columns().into_iter().next();
+    column.map(Expr::Column).ok_or_else(|| DataFusionError::Plan("a subquery after IN needs one column".into()))
+}
+
+fn filtered(member: &InSubquery, condition: Expr) -> Result<Subquery> {
+    let rows = LogicalPlanBuilder::from(member.subquery.subquery.as_ref().clone()).filter(condition)?.build()?;
+    Ok(Subquery { subquery: Arc::new(rows), ..member.subquery.clone() })
+}
+
+fn unsupported(what: &str, hint: &str) -> DataFusionError {
+    DataFusionError::External(Box::new(Error::unsupported(what, hint)))
 }
 
 /// Where only true counts: under AND and OR, a mark that is false for NULL does no harm.
@@ -40,22 +75,22 @@ fn truth(condition: Expr) -> Result<Expr> {
             Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(truth(*left)?), op, Box::new(truth(*right)?))))
         }
         Expr::InSubquery(InSubquery { negated: false, .. }) => Ok(condition),
-        other => other
-            .transform_up(|expr| match expr {
+        other => {
+            let valued = other.transform_up(|expr| match expr {
                 Expr::InSubquery(member) => Ok(Transformed::yes(value(member)?)),
                 other => Ok(Transformed::no(other)),
-            })
-            .map(|transformed| transformed.data),
+            });
+            valued.map(|valued| valued.data)
+        }
     }
 }
 
 fn value(member: InSubquery) -> Result<Expr> {
+    if !member.subquery.outer_ref_columns.is_empty() {
+        return Err(unsupported("a correlated IN (subquery) inside NOT, CASE or a comparison", "use EXISTS"));
+    }
+    let nulls = filtered(&member, column_of(&member)?.is_null())?;
     let InSubquery { expr, subquery, negated } = member;
-    let Some(column) = subquery.subquery.schema().columns().into_iter().next() else {
-        return plan_err!("a subquery after IN needs one column");
-    };
-    let nulls = LogicalPlanBuilder::from(subquery.subquery.as_ref().clone()).filter(Expr::Column(column).is_null())?.build()?;
-    let nulls = Subquery { subquery: Arc::new(nulls), ..subquery.clone() };
     let exists = |subquery| Expr::Exists(Exists { subquery, negated: false });
     let unknown = expr.clone().is_null().and(exists(subquery.clone())).or(exists(nulls));
     let unknown = when(unknown, lit(ScalarValue::Boolean(None))).otherwise(lit(false))?;

@@ -27,7 +27,7 @@ use super::millisecond;
 /// `query` as DataFusion is to see it.
 ///
 /// Errors: it says something that DataFusion would plan as something else.
-pub(super) fn rewritten(query: &Query) -> std::result::Result<Query, Error> {
+pub fn rewritten(query: &Query) -> std::result::Result<Query, Error> {
     let mut query = query.clone();
     match query.visit(&mut Rewrite) {
         ControlFlow::Continue(()) => Ok(query),
@@ -44,11 +44,31 @@ impl VisitorMut for Rewrite {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        if !query.locks.is_empty() {
+            return ControlFlow::Break(Error::unsupported("FOR UPDATE and FOR SHARE", "leave it out: a read sees one closed tick"));
+        }
         counted(&mut query.body);
         refuse_using(&query.body)
     }
 
+    fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<Error> {
+        match expr {
+            ast::Expr::SimilarTo { .. } => ControlFlow::Break(Error::unsupported("SIMILAR TO", "write s ~ '^(a|b)$'")),
+            ast::Expr::IsDistinctFrom(..) | ast::Expr::IsNotDistinctFrom(..) => {
+                bind_tightly(expr);
+                ControlFlow::Continue(())
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
     fn pre_visit_table_factor(&mut self, relation: &mut TableFactor) -> ControlFlow<Error> {
+        if let TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } = relation {
+            return ControlFlow::Break(Error::unsupported("TABLESAMPLE", "filter by a hash or a remainder of a column"));
+        }
+        if let TableFactor::Derived { lateral: true, .. } = relation {
+            return ControlFlow::Break(Error::unsupported("LATERAL", "join with a view by the columns it would see"));
+        }
         if let TableFactor::Table { name, args: Some(args), .. } = relation
             && is_window(&name.to_string())
             && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(first))) = args.args.first_mut()
@@ -59,6 +79,30 @@ impl VisitorMut for Rewrite {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// The parser gives `a IS DISTINCT FROM b AND c` the right side `b AND c`; only `b` belongs to it.
+fn bind_tightly(expr: &mut ast::Expr) {
+    let right = match expr {
+        ast::Expr::IsDistinctFrom(_, right) | ast::Expr::IsNotDistinctFrom(_, right) => right,
+        _ => return,
+    };
+    if !is_connective(right) {
+        return;
+    }
+    let nothing = ast::Expr::Value(ast::Value::Null.into());
+    let mut whole = std::mem::replace(right.as_mut(), nothing.clone());
+    let mut leftmost = &mut whole;
+    while let ast::Expr::BinaryOp { left, op: ast::BinaryOperator::And | ast::BinaryOperator::Or, .. } = leftmost {
+        leftmost = left;
+    }
+    std::mem::swap(right.as_mut(), leftmost);
+    *leftmost = std::mem::replace(expr, nothing);
+    *expr = whole;
+}
+
+fn is_connective(expr: &ast::Expr) -> bool {
+    matches!(expr, ast::Expr::BinaryOp { op: ast::BinaryOperator::And | ast::BinaryOperator::Or, .. })
 }
 
 fn parsed(sql: &str) -> Option<Box<Query>> {

@@ -18,9 +18,10 @@ use tidegate_plan::{Catalog, Node, NodeRef, Op, Relation, RelationKind};
 use tidegate_types::Delta;
 use tidegate_types::connector::{Options, SinkSpec, SourceSpec};
 use tidegate_types::error::{Error, Fault, Result, did_you_mean};
+use tidegate_types::expr::RowProgram;
 
 use super::{Coordinator, Follow, Kept, SourceState, SourceStatus, late_name, tables::Table};
-use crate::actions::{ActionOptions, ActionTask, Follower};
+use crate::actions::{ActionOptions, ActionTask};
 use crate::engine::{DetectionInfo, RelationInfo, Response};
 use crate::followers;
 use crate::worker::{Command, DataflowSpec};
@@ -229,13 +230,14 @@ impl Coordinator {
             name: name.to_string(),
             schema: Arc::clone(&node.schema),
             entity,
+            since: self.last_used,
             options: own,
             responder,
             log: self.action_log.clone(),
             metrics: self.metrics.clone(),
             clock: Arc::clone(&self.config.clock),
         };
-        let queue = followers::action(Arc::clone(&node.schema), Follower::new(task));
+        let queue = followers::action(task);
         self.followers.insert(follower_name(name), Follow { kind: "action", from: from.to_string(), node, queue });
         Ok(())
     }
@@ -482,19 +484,20 @@ fn plan_query(query: &Query, catalog: &Catalog) -> Result<Planned> {
     Ok(Planned { query, node, reads })
 }
 
-fn mark_wanted(node: &NodeRef, source: &str, wanted: &mut [bool]) {
-    let is_source = |node: &NodeRef| matches!(&node.op, Op::Scan { relation } if relation == source);
-    match &node.op {
-        Op::Program { input, program } if is_source(input) => {
-            let exprs = program.project.iter().flatten().chain(&program.predicate);
-            let columns = exprs.flat_map(datafusion::physical_expr::utils::collect_columns);
-            columns.for_each(|column| wanted[column.index()] = true);
-            if program.project.is_none() {
-                wanted.fill(true);
+fn mark_wanted(node: &Node, source: &str, wanted: &mut [bool]) {
+    let is_source = |node: &Node| matches!(&node.op, Op::Scan { relation } if relation == source);
+    if is_source(node) {
+        wanted.fill(true);
+    }
+    for node in node.all() {
+        match &node.op {
+            Op::Program { input, program: RowProgram { project: Some(project), predicate, .. } } if is_source(input) => {
+                let columns = project.iter().chain(predicate).flat_map(datafusion::physical_expr::utils::collect_columns);
+                columns.for_each(|column| wanted[column.index()] = true);
             }
+            _ if node.inputs().into_iter().any(|input| is_source(input)) => wanted.fill(true),
+            _ => {}
         }
-        Op::Scan { relation } if relation == source => wanted.fill(true),
-        _ => node.inputs().into_iter().for_each(|input| mark_wanted(input, source, wanted)),
     }
 }
 

@@ -1,0 +1,146 @@
+//! What DataFusion plans and then answers otherwise than SQL does: said so that it is right, or
+//! refused. Holds for views and for reads.
+
+use arrow::datatypes::{DataType, IntervalMonthDayNanoType};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, DataFusionError, ScalarValue};
+use datafusion::logical_expr::expr::{Between, InList, InSubquery};
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{BinaryExpr, Distinct, Expr, ExprSchemable, FetchType, LogicalPlan, Operator, SkipType, Subquery};
+use tidegate_types::error::{Error, Result};
+
+use super::planning_error;
+
+/// `plan`, meaning what its text says.
+///
+/// Errors: it cannot be made to.
+pub fn sound(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let rewritten = plan.transform_up_with_subqueries(|node| {
+        let schema = merge_schema(&node.inputs());
+        node.map_expressions(|expr| {
+            expr.transform_up(|expr| match refusal(&expr) {
+                Some(error) => Err(DataFusionError::External(Box::new(error))),
+                None => comparison(expr, &schema),
+            })
+        })
+    });
+    rewritten.map(|rewritten| rewritten.data).map_err(|error| planning_error(&error))
+}
+
+fn refusal(expr: &Expr) -> Option<Error> {
+    match expr {
+        // One of many rows is an error in SQL; as a join it would be many rows.
+        Expr::ScalarSubquery(query) if query.outer_ref_columns.is_empty() => (query.subquery.max_rows() != Some(1))
+            .then(|| Error::unsupported("a scalar subquery that may return several rows", "aggregate it, or end it with LIMIT 1")),
+        Expr::ScalarSubquery(query) => correlated(below_the_aggregate(&query.subquery), "a scalar subquery"),
+        Expr::Exists(exists) => decorrelated(&exists.subquery, "EXISTS"),
+        Expr::InSubquery(InSubquery { subquery, .. }) => decorrelated(subquery, "IN (subquery)"),
+        Expr::AggregateFunction(call) if call.params.distinct && 1 < call.params.args.len() && call.func.name() == "count" => {
+            Some(Error::unsupported("count(DISTINCT) of several columns", "SELECT DISTINCT them in a subquery, and count its rows"))
+        }
+        _ => None,
+    }
+}
+
+fn decorrelated(query: &Subquery, what: &str) -> Option<Error> {
+    if query.outer_ref_columns.is_empty() { None } else { correlated(&query.subquery, what) }
+}
+
+/// The single row of an aggregate without GROUP BY is what DataFusion joins correctly.
+fn below_the_aggregate(plan: &LogicalPlan) -> &LogicalPlan {
+    match plan {
+        LogicalPlan::Projection(projection) => below_the_aggregate(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => below_the_aggregate(&alias.input),
+        LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() => &aggregate.input,
+        other => other,
+    }
+}
+
+/// DataFusion lifts the correlation out through these, and then they see the rows of all outer rows.
+fn correlated(plan: &LogicalPlan, what: &str) -> Option<Error> {
+    let mut found = None;
+    let walked = plan.apply(|node| {
+        found = match node {
+            LogicalPlan::Aggregate(_) => Some("an aggregate"),
+            LogicalPlan::Window(_) => Some("a window function"),
+            LogicalPlan::Distinct(Distinct::On(_)) => Some("DISTINCT ON"),
+            LogicalPlan::Limit(limit) => match (limit.get_skip_type(), limit.get_fetch_type()) {
+                // One row is as good as many to EXISTS.
+                (Ok(SkipType::Literal(0)), Ok(FetchType::Literal(Some(1..)))) if what == "EXISTS" => None,
+                _ => Some("LIMIT or OFFSET"),
+            },
+            _ => None,
+        };
+        Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    walked.expect("the walk never fails");
+    found.map(|inside| {
+        let hint = "compute it in a view by the correlated columns, and join with that";
+        Error::unsupported(format!("{inside} inside a correlated {}", what.trim_start_matches("a ")), hint)
+    })
+}
+
+/// Intervals are compared field by field, so a day is neither more nor less than 24 hours; rows
+/// are compared without regard to NULL.
+fn comparison(expr: Expr, schema: &DFSchema) -> datafusion::common::Result<Transformed<Expr>> {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(op) => {
+            let sides = comparable(vec![*left, *right], schema)?;
+            Ok(sides.update_data(|sides| {
+                let [left, right] = <[Expr; 2]>::try_from(sides).expect("two went in");
+                Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))
+            }))
+        }
+        Expr::Between(Between { expr, negated, low, high }) => {
+            let sides = comparable(vec![*expr, *low, *high], schema)?;
+            Ok(sides.update_data(|sides| {
+                let [expr, low, high] = <[Expr; 3]>::try_from(sides).expect("three went in").map(Box::new);
+                Expr::Between(Between { expr, negated, low, high })
+            }))
+        }
+        Expr::InList(InList { expr, list, negated }) => {
+            let sides = comparable(std::iter::once(*expr).chain(list).collect(), schema)?;
+            Ok(sides.update_data(|mut sides| {
+                let list = sides.split_off(1);
+                Expr::InList(InList { expr: Box::new(sides.remove(0)), list, negated })
+            }))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+fn compares(op: Operator) -> bool {
+    use Operator::*;
+    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
+}
+
+fn comparable(sides: Vec<Expr>, schema: &DFSchema) -> datafusion::common::Result<Transformed<Vec<Expr>>> {
+    let types = sides.iter().map(|side| side.get_type(schema)).collect::<datafusion::common::Result<Vec<_>>>()?;
+    let refused = |what: &str, hint: &str| Err(DataFusionError::External(Box::new(Error::unsupported(what, hint))));
+    if types.iter().any(|data_type| matches!(data_type, DataType::Struct(_))) {
+        return refused("a comparison of rows", "compare column by column");
+    }
+    if !types.iter().any(|data_type| matches!(data_type, DataType::Interval(_))) {
+        return Ok(Transformed::no(sides));
+    }
+    let mut lengths = Vec::with_capacity(sides.len());
+    for (side, data_type) in sides.into_iter().zip(types) {
+        lengths.push(match (side, data_type) {
+            (Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), metadata), _) if value.months == 0 => {
+                let nanoseconds =
+                    i64::from(value.days).checked_mul(86_400_000_000_000).and_then(|days| days.checked_add(value.nanoseconds));
+                let Some(nanoseconds) = nanoseconds else { return refused("so long an interval", "compare the timestamps") };
+                let length = IntervalMonthDayNanoType::make_value(0, 0, nanoseconds);
+                Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(length)), metadata)
+            }
+            (side, DataType::Duration(_) | DataType::Null) => side,
+            _ => {
+                return refused(
+                    "a comparison of intervals that are columns or have months",
+                    "compare the timestamps: a > b + INTERVAL '1 month'",
+                );
+            }
+        });
+    }
+    Ok(Transformed::yes(lengths))
+}

@@ -1,0 +1,139 @@
+//! The rows of `sys.actions`: where the request of each finding stands.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use arrow::array::{Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use parking_lot::Mutex;
+use tidegate_types::Tick;
+use tidegate_types::connector::ActionKind;
+
+/// Where the request of one finding stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActionState {
+    Pending,
+    /// Waits for a person.
+    AwaitingApproval,
+    Done,
+    Undone,
+    /// The other side refused, or could not be reached in all attempts.
+    Failed,
+    /// Withdrawn before it was sent, or has no undo.
+    Skipped,
+    DryRun,
+    Limited,
+}
+
+impl ActionState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::AwaitingApproval => "awaiting_approval",
+            Self::Done => "done",
+            Self::Undone => "undone",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+            Self::DryRun => "dry_run",
+            Self::Limited => "limited",
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Of the finding; the action's name is part of what it is made of.
+    pub id: Arc<str>,
+    pub action: String,
+    pub finding: Arc<str>,
+    pub state: ActionState,
+    pub kind: ActionKind,
+    pub attempts: i64,
+    pub error: String,
+    pub tick: Tick,
+}
+
+/// One row per finding, oldest first; the oldest ones are forgotten.
+#[derive(Clone, Default)]
+pub struct ActionLog(Arc<Mutex<Entries>>);
+
+#[derive(Default)]
+struct Entries {
+    list: VecDeque<Entry>,
+    /// How many were forgotten: the place of the first in the list.
+    first: usize,
+    places: HashMap<Arc<str>, usize>,
+}
+
+const ENTRIES_MAX: usize = 100_000;
+
+impl ActionLog {
+    pub fn schema() -> SchemaRef {
+        let text = |name: &str| Field::new(name, DataType::Utf8, false);
+        let number = |name: &str| Field::new(name, DataType::Int64, false);
+        Arc::new(Schema::new(vec![
+            text("id"),
+            text("action"),
+            text("finding"),
+            text("state"),
+            text("kind"),
+            number("attempts"),
+            text("error"),
+            number("tick"),
+        ]))
+    }
+
+    pub fn rows(&self) -> RecordBatch {
+        let entries = &self.0.lock().list;
+        let text = |of: fn(&Entry) -> &str| Arc::new(StringArray::from_iter_values(entries.iter().map(of))) as _;
+        let number = |of: fn(&Entry) -> i64| Arc::new(Int64Array::from_iter_values(entries.iter().map(of))) as _;
+        let columns = vec![
+            text(|entry| &entry.id),
+            text(|entry| &entry.action),
+            text(|entry| &entry.finding),
+            text(|entry| entry.state.as_str()),
+            text(|entry| entry.kind.as_str()),
+            number(|entry| entry.attempts),
+            text(|entry| &entry.error),
+            number(|entry| entry.tick as i64),
+        ];
+        RecordBatch::try_new(Self::schema(), columns).expect("the schema above")
+    }
+
+    /// Writes the row of `entry.id`, in its place where there is one.
+    pub fn set(&self, entry: Entry) {
+        let mut guard = self.0.lock();
+        let entries = &mut *guard;
+        if let Some(place) = entries.places.get(&entry.id) {
+            entries.list[place - entries.first] = entry;
+            return;
+        }
+        entries.places.insert(Arc::clone(&entry.id), entries.first + entries.list.len());
+        entries.list.push_back(entry);
+        if ENTRIES_MAX < entries.list.len()
+            && let Some(oldest) = entries.list.pop_front()
+        {
+            entries.places.remove(&oldest.id);
+            entries.first += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_row_per_finding_and_the_oldest_are_forgotten() {
+        let log = ActionLog::default();
+        let set = |i: usize, state| {
+            let (id, finding) = (i.to_string().into(), "{}".into());
+            log.set(Entry { id, action: "a".into(), finding, state, kind: ActionKind::Do, attempts: 1, error: String::new(), tick: 1 });
+        };
+        (0..ENTRIES_MAX + 2).for_each(|i| set(i, ActionState::Pending));
+        set(ENTRIES_MAX, ActionState::Done);
+        let entries = log.0.lock();
+        assert_eq!((entries.list.len(), entries.places.len(), &*entries.list[0].id), (ENTRIES_MAX, ENTRIES_MAX, "2"));
+        assert_eq!(entries.list[ENTRIES_MAX - 2].state, ActionState::Done);
+    }
+}
