@@ -11,6 +11,7 @@ import duckdb
 request = json.load(sys.stdin)
 connection = duckdb.connect()
 connection.execute(f"SET threads = {int(request['threads'])}")
+connection.execute("SET enable_progress_bar = false")
 connection.execute(request["setup"])
 
 # Every column is computed and none is kept, as with a sink that discards.

@@ -97,7 +97,7 @@ pub fn aggregate<'scope>(rows: Rows<'scope, u64>, plan: AggregatePlan, watermark
     by_tick(rows, "Aggregate", first, move |tick, deltas, out, _| {
         out.push(groups.step(&deltas, |failure| errors.report(tick, "Aggregate", failure)));
         if let Some(rule) = plan.free
-            && let Some(watermark) = watermarks.before(tick + 1, rule.source)
+            && let Some(watermark) = watermarks.passed(tick, rule.source)
         {
             groups.free_before(watermark.saturating_sub(rule.slack_ms));
         }

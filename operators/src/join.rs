@@ -4,7 +4,7 @@
 //! In      any rows on both sides
 //! Out     left columns, then right columns; append-only where both inputs are
 //! State   both sides' rows by key, as bytes; inside a recursion two arrangements. Kept as
-//!         long as the rows are there
+//!         long as the rows are there, or until watermarks have passed the key's time
 //! Errors  none; a residual condition is a `program` behind it
 //! Source  the bilinear rule: Δ(L ⋈ R) = ΔL ⋈ R + (L + ΔL) ⋈ ΔR; in a recursion differential
 //!         dataflow's join
@@ -17,15 +17,15 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::SchemaRef;
-use tidegate_types::Delta;
 use tidegate_types::row::canonical_floats;
+use tidegate_types::{Delta, Tick};
 
 pub use rounds::{RoundsPlan, join_rounds};
 use side::Side;
 
 use crate::arrange::Layout;
 use crate::keyed::by_tick_of_two;
-use crate::stream::{Rows, exchange};
+use crate::stream::{Rows, Watermarks, exchange};
 
 /// How both sides are laid down, and the schema of the pairs.
 pub struct JoinPlan {
@@ -37,17 +37,29 @@ pub struct JoinPlan {
     /// Nothing of the side is ever taken back.
     pub left_append_only: bool,
     pub right_append_only: bool,
+    pub free: Option<FreeRule>,
+}
+
+/// A key dies on both sides when both sides' watermarks, less their slack, have passed its column
+/// `key_column` (a TIMESTAMP in milliseconds): no row for it can come or go any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FreeRule {
+    /// Position within the key.
+    pub key_column: usize,
+    /// Source and slack in milliseconds, of the left and of the right side.
+    pub bounds: [(usize, i64); 2],
 }
 
 /// Wires the plan, outside recursion.
-pub fn join<'scope>(left: Rows<'scope, u64>, right: Rows<'scope, u64>, plan: JoinPlan) -> Rows<'scope, u64> {
+pub fn join<'scope>(left: Rows<'scope, u64>, right: Rows<'scope, u64>, plan: JoinPlan, watermarks: Watermarks) -> Rows<'scope, u64> {
     let left = exchange(left, plan.left.schema(), plan.left.key());
     let right = exchange(right, plan.right.schema(), plan.right.key());
+    let ends_by = plan.free.as_ref().map(|rule| rule.key_column);
     let mut sides = [
-        Side::new(Arc::clone(&plan.left), plan.left_append_only, plan.null_equals_null),
-        Side::new(Arc::clone(&plan.right), plan.right_append_only, plan.null_equals_null),
+        Side::new(Arc::clone(&plan.left), plan.left_append_only, plan.null_equals_null, ends_by),
+        Side::new(Arc::clone(&plan.right), plan.right_append_only, plan.null_equals_null, ends_by),
     ];
-    by_tick_of_two(left, right, "Join", move |_, left, right, out| {
+    by_tick_of_two(left, right, "Join", move |tick, left, right, out| {
         for (own, deltas) in [(0, left), (1, right)] {
             for delta in deltas {
                 let delta = canonical(delta);
@@ -62,7 +74,16 @@ pub fn join<'scope>(left: Rows<'scope, u64>, right: Rows<'scope, u64>, plan: Joi
                 this.change(&keys, &delta);
             }
         }
+        if let Some(bound) = plan.free.as_ref().and_then(|rule| passed(rule, tick, &watermarks)) {
+            sides.iter_mut().for_each(|side| side.free_before(bound));
+        }
     })
+}
+
+fn passed(rule: &FreeRule, tick: Tick, watermarks: &Watermarks) -> Option<i64> {
+    let passed = rule.bounds.map(|(source, slack_ms)| watermarks.passed(tick, source).map(|time| time.saturating_sub(slack_ms)));
+    let [left, right] = passed;
+    Some(left?.min(right?))
 }
 
 /// Pairs per batch: enough to amortise decoding.

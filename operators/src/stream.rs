@@ -107,29 +107,44 @@ impl Errors {
 /// Event time's progress at each tick, known to every operator of a worker.
 /// The runtime writes it before it closes a tick.
 #[derive(Clone, Default)]
-pub struct Watermarks(Rc<RefCell<BTreeMap<Tick, Arc<[Option<i64>]>>>>);
+pub struct Watermarks {
+    ticks: Rc<RefCell<BTreeMap<Tick, Arc<[Option<i64>]>>>>,
+    /// The tick with which the dataflow's past has come in.
+    born: Tick,
+}
 
 impl Watermarks {
+    /// For the operators of one dataflow. Its past comes in up to `born`, in any order: until then
+    /// no watermark says that a row cannot come.
+    pub fn of_dataflow(&self, born: Tick) -> Self {
+        Self { born, ..self.clone() }
+    }
+
     /// All sources' watermarks (by source index, ms) as of `tick`.
     pub fn set(&self, tick: Tick, watermarks: Arc<[Option<i64>]>) {
-        self.0.borrow_mut().insert(tick, watermarks);
+        self.ticks.borrow_mut().insert(tick, watermarks);
     }
 
     /// The watermark of `source` in the last tick that is before `frontier`.
     pub fn before(&self, frontier: Tick, source: usize) -> Option<i64> {
-        let ticks = self.0.borrow();
+        let ticks = self.ticks.borrow();
         ticks.range(..frontier).next_back().and_then(|(_, all)| all.get(source).copied().flatten())
+    }
+
+    /// The time below which `source` brings no row to this dataflow after `tick`.
+    pub fn passed(&self, tick: Tick, source: usize) -> Option<i64> {
+        if tick < self.born { None } else { self.before(tick + 1, source) }
     }
 
     /// The ticks in `[from, to)` and the watermark of `source` at each.
     pub fn between(&self, from: Tick, to: Tick, source: usize) -> Vec<(Tick, Option<i64>)> {
-        let ticks = self.0.borrow();
+        let ticks = self.ticks.borrow();
         ticks.range(from..to).map(|(tick, all)| (*tick, all.get(source).copied().flatten())).collect()
     }
 
     /// Forgets ticks before `tick` that no reader can ask for any more.
     pub fn forget_before(&self, tick: Tick) {
-        let mut ticks = self.0.borrow_mut();
+        let mut ticks = self.ticks.borrow_mut();
         if let Some((&last, _)) = ticks.range(..=tick).next_back() {
             *ticks = ticks.split_off(&last);
         }

@@ -17,8 +17,8 @@ use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
 use hashbrown::HashMap;
-use tidegate_types::Delta;
 use tidegate_types::row::{EncodedRows, RowCodec, project_schema};
+use tidegate_types::{Delta, Tick};
 
 use crate::arrange::Bytes;
 use crate::keyed::by_tick;
@@ -44,8 +44,9 @@ pub fn top<'scope>(rows: Rows<'scope, u64>, plan: TopPlan) -> Rows<'scope, u64> 
     let codecs = Codecs::new(&plan);
     let mut keys: HashMap<Bytes, Ranked> = HashMap::new();
     let window = plan.skip..plan.limit.map_or(usize::MAX, |limit| plan.skip.saturating_add(limit));
-    by_tick(exchange(rows, &plan.input, &plan.key), "Top", None, move |_, deltas, out, _| {
-        let mut before: HashMap<Bytes, Vec<Numbered>> = HashMap::new();
+    by_tick(exchange(rows, &plan.input, &plan.key), "Top", None, move |tick, deltas, out, _| {
+        // The keys this tick touches, and what their windows were.
+        let mut touched: Vec<(Bytes, Vec<Numbered>)> = Vec::new();
         let mut row = Vec::new();
         for delta in &deltas {
             let encoded = codecs.encode(delta, &plan);
@@ -57,8 +58,8 @@ pub fn top<'scope>(rows: Rows<'scope, u64>, plan: TopPlan) -> Rows<'scope, u64> 
                 if plan.append_only && ranked.is_beyond(&row, window.end) {
                     continue;
                 }
-                if !before.contains_key(key) {
-                    before.insert(key.into(), ranked.window(&window));
+                if ranked.touched.replace(tick) != Some(tick) {
+                    touched.push((key.into(), ranked.window(&window)));
                 }
                 ranked.add(&row, diff);
                 if plan.append_only {
@@ -67,10 +68,10 @@ pub fn top<'scope>(rows: Rows<'scope, u64>, plan: TopPlan) -> Rows<'scope, u64> 
             }
         }
         let mut changes = Vec::new();
-        for (key, before) in before {
-            let now = keys.get(&key).map(|ranked| ranked.window(&window)).unwrap_or_default();
-            difference(before, now, plan.numbered, &mut changes);
-            if keys.get(&key).is_some_and(Ranked::is_empty) {
+        for (key, before) in touched {
+            let ranked = &keys[&key];
+            difference(before, ranked.window(&window), plan.numbered, &mut changes);
+            if ranked.is_empty() {
                 keys.remove(&key);
             }
         }
@@ -87,6 +88,8 @@ struct Ranked {
     rows: Ordered,
     /// Sum of the positive counts.
     total: i64,
+    /// The last tick that changed it.
+    touched: Option<Tick>,
 }
 
 impl Ranked {
@@ -210,15 +213,19 @@ impl Ordered {
     }
 }
 
-/// What turns `before` into `now`. Without numbers only the rows count.
+/// What turns `before` into `now`; both are in order. Without numbers only the rows count.
 fn difference(before: Vec<Numbered>, now: Vec<Numbered>, numbered: bool, changes: &mut Vec<(Numbered, i64)>) {
-    let mut net: BTreeMap<Numbered, i64> = BTreeMap::new();
-    for (rows, sign) in [(before, -1), (now, 1)] {
-        for (row, number) in rows {
-            *net.entry((row, if numbered { number } else { 0 })).or_default() += sign;
+    let plain = |(row, number): Numbered| (row, if numbered { number } else { 0 });
+    let mut gone = before.into_iter().map(plain).peekable();
+    for come in now.into_iter().map(plain) {
+        while let Some(old) = gone.next_if(|old| *old < come) {
+            changes.push((old, -1));
+        }
+        if gone.next_if_eq(&come).is_none() {
+            changes.push((come, 1));
         }
     }
-    changes.extend(net.into_iter().filter(|(_, diff)| *diff != 0));
+    changes.extend(gone.map(|old| (old, -1)));
 }
 
 /// Order columns first, then the whole row: sorts as asked, ties by the row, and decodes.

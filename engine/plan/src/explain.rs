@@ -27,7 +27,7 @@ pub fn unbounded(node: &Node) -> Vec<&'static str> {
 
 fn grows(node: &Node) -> Option<&'static str> {
     match &node.op {
-        Op::Join { .. } => Some("Join"),
+        Op::Join { free: None, .. } => Some("Join"),
         Op::Distinct { .. } => Some("Distinct"),
         Op::Aggregate { plan, .. } if plan.free.is_none() && 0 < plan.group_columns => Some("Aggregate"),
         Op::Recompute { .. } => Some("Recompute"),
@@ -128,6 +128,12 @@ fn state(node: &Node, catalog: &Catalog) -> Option<String> {
                 ClockColumn::Watermark(source) => watermark(source, 0, catalog),
             };
             format!("rows still to enter or leave; freed as {clock} passes them")
+        }
+        Op::Join { left, left_key, free: Some(rule), .. } => {
+            let [(l, l_slack), (r, r_slack)] = rule.bounds;
+            let (l, r) = (watermark(l, l_slack, catalog), watermark(r, r_slack, catalog));
+            let both = if l == r { l } else { format!("{l} and {r}") };
+            format!("both sides, by key; freed when {both} passes {}", left.schema.field(left_key[rule.key_column]).name())
         }
         Op::Join { .. } => "both sides, by key; unbounded: freed only as rows are deleted".to_string(),
         Op::Distinct { .. } => "a count per distinct row; unbounded: freed only as rows are deleted".to_string(),

@@ -7,6 +7,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use tidegate_operators::aggregate::AggregatePlan;
 use tidegate_operators::expand::ExpandPlan;
+use tidegate_operators::join::FreeRule as JoinFreeRule;
 use tidegate_operators::recompute::RecomputePlan;
 use tidegate_operators::temporal::TemporalPlan;
 use tidegate_operators::top::TopPlan;
@@ -61,6 +62,7 @@ pub enum Op {
         left_key: Vec<usize>,
         right_key: Vec<usize>,
         null_equals_null: bool,
+        free: Option<JoinFreeRule>,
     },
     Distinct {
         input: NodeRef,
@@ -107,7 +109,7 @@ pub struct Facts {
     pub keys: Vec<Vec<usize>>,
 }
 
-/// A future row has `column >= watermark(source) - slack_ms`.
+/// A row that comes or goes from now on has `column >= watermark(source) - slack_ms`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ColumnBound {
     pub column: usize,

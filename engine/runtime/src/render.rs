@@ -50,7 +50,7 @@ impl<'scope> Renderer<'scope> {
             Op::Combine { input } => combine::combine(self.render(input), Arc::clone(&input.schema)),
             Op::Expand { input, plan } => expand::expand(self.render(input), plan.clone()),
             Op::Temporal { input, plan, .. } => temporal::temporal(self.render(input), plan.clone(), self.watermarks.clone(), errors),
-            Op::Join { left, right, left_key, right_key, null_equals_null } => {
+            Op::Join { left, right, left_key, right_key, null_equals_null, free } => {
                 let plan = JoinPlan {
                     left: Arc::new(Layout::new(Arc::clone(&left.schema), left_key)),
                     right: Arc::new(Layout::new(Arc::clone(&right.schema), right_key)),
@@ -58,8 +58,9 @@ impl<'scope> Renderer<'scope> {
                     null_equals_null: *null_equals_null,
                     left_append_only: left.facts.append_only,
                     right_append_only: right.facts.append_only,
+                    free: free.clone(),
                 };
-                join(self.render(left), self.render(right), plan)
+                join(self.render(left), self.render(right), plan, self.watermarks.clone())
             }
             Op::Distinct { input } => distinct::distinct(self.render(input), Arc::clone(&input.schema)),
             Op::Union { inputs } => {
@@ -105,7 +106,7 @@ impl<'scope> Renderer<'scope> {
             self.render(node);
             return;
         }
-        if let Op::Join { left, right, left_key, right_key, null_equals_null } = &node.op {
+        if let Op::Join { left, right, left_key, right_key, null_equals_null, .. } = &node.op {
             for (side, key) in [(left, left_key), (right, right_key)] {
                 match side.is_recursive() {
                     true => self.render_outside(side),
@@ -138,7 +139,7 @@ impl<'scope> Renderer<'scope> {
                 let rows = self.render_round(input, inner, relation);
                 rows_of(distinct::distinct_rounds(rows, Arc::clone(&layout)), layout)
             }
-            Op::Join { left, right, left_key, right_key, null_equals_null } => {
+            Op::Join { left, right, left_key, right_key, null_equals_null, .. } => {
                 let drop_null_keys = !null_equals_null;
                 let round = |this: &mut Self, side: &NodeRef, key: &[usize]| {
                     arranged(this.render_round(side, inner, relation), side, key, drop_null_keys)

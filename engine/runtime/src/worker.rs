@@ -36,6 +36,8 @@ pub struct DataflowSpec {
     pub export: bool,
     /// Report each tick's changes.
     pub capture: bool,
+    /// The tick by which all of its past is in.
+    pub born: Tick,
 }
 
 /// In order, from the one bridge.
@@ -198,7 +200,7 @@ impl State {
     fn build(&mut self, worker: &mut Worker, spec: &DataflowSpec) -> Running {
         let index = worker.next_dataflow_index();
         let errors = Errors::default();
-        let watermarks = self.watermarks.clone();
+        let watermarks = self.watermarks.of_dataflow(spec.born);
         let mut inputs = HashMap::new();
         let probe = probe::Handle::new();
         let captured: Option<Captured> = spec.capture.then(Captured::default);

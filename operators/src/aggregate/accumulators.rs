@@ -7,12 +7,13 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float32Array, Float64Array, Int64Array, UInt32Array, UInt64Array,
 };
-use arrow::compute::take;
+use arrow::compute::{cast, take};
 use arrow::datatypes::{
     DataType, Decimal128Type, DecimalType, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, Schema, UInt8Type,
     UInt16Type, UInt32Type, UInt64Type,
 };
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use tidegate_types::row::RowCodec;
 use xsum::{Xsum, XsumSmall};
 
@@ -46,7 +47,7 @@ pub(super) fn accumulator(call: &Call, argument: Option<&DataType>, output: &Dat
         (function, None) => unreachable!("{function:?} has an argument"),
     };
     match (call.distinct, argument) {
-        (true, Some(argument)) => Box::new(Distinct { codec: codec(argument), seen: Vec::new(), inner: plain }),
+        (true, Some(argument)) => Box::new(Distinct::new(argument, plain)),
         _ => plain,
     }
 }
@@ -444,39 +445,59 @@ impl Accumulator for Truth {
 
 /// DISTINCT: passes on a value when its first copy comes and when its last one goes.
 struct Distinct {
-    codec: RowCodec,
-    seen: Vec<HashMap<Bytes, i64>>,
+    seen: Seen,
     inner: Box<dyn Accumulator>,
+}
+
+/// How often each value is there, per slot.
+enum Seen {
+    Integers(Vec<HashMap<i64, i64>>),
+    Rows(RowCodec, Vec<HashMap<Bytes, i64>>),
+}
+
+impl Distinct {
+    fn new(argument: &DataType, inner: Box<dyn Accumulator>) -> Self {
+        use DataType::*;
+        let seen = match argument {
+            Int8 | Int16 | Int32 | Int64 | Date32 | Timestamp(_, _) => Seen::Integers(Vec::new()),
+            _ => Seen::Rows(codec(argument), Vec::new()),
+        };
+        Self { seen, inner }
+    }
 }
 
 impl Accumulator for Distinct {
     fn grow(&mut self, slots: usize) {
-        self.seen.resize_with(slots, HashMap::new);
+        match &mut self.seen {
+            Seen::Integers(seen) => seen.resize_with(slots, HashMap::new),
+            Seen::Rows(_, seen) => seen.resize_with(slots, HashMap::new),
+        }
         self.inner.grow(slots);
     }
 
     fn update(&mut self, slots: &[u32], argument: Option<&ArrayRef>, diffs: &[i64]) {
         let column = argument.expect("DISTINCT has an argument");
-        let rows = self.codec.encode_columns(std::slice::from_ref(column), column.len()).expect("the planner's type");
-        let (mut crossed, mut crossed_slots, mut signs) = (Vec::new(), Vec::new(), Vec::new());
-        for (i, &slot) in slots.iter().enumerate().filter(|(i, _)| column.is_valid(*i)) {
-            let seen = &mut self.seen[slot as usize];
-            let before = seen.get(rows.row(i)).copied().unwrap_or(0);
-            let after = before + diffs[i];
-            match seen.get_mut(rows.row(i)) {
-                Some(_) if after == 0 => drop(seen.remove(rows.row(i))),
-                Some(count) => *count = after,
-                None => drop(seen.insert(rows.row(i).to_vec(), after)),
+        let valid = || (0..slots.len()).filter(|&i| column.is_valid(i));
+        let mut crossed = Crossed::default();
+        match &mut self.seen {
+            Seen::Integers(seen) => {
+                let values = cast(column, &DataType::Int64).expect("an integer at heart");
+                let values = values.as_primitive::<Int64Type>();
+                for i in valid() {
+                    let entry = seen[slots[i] as usize].entry(values.value(i));
+                    crossed.add(i, slots[i], counted(entry, diffs[i]));
+                }
             }
-            let sign = i64::from(0 < after) - i64::from(0 < before);
-            if sign != 0 {
-                crossed.push(i as u32);
-                crossed_slots.push(slot);
-                signs.push(sign);
+            Seen::Rows(codec, seen) => {
+                let rows = codec.encode_columns(std::slice::from_ref(column), column.len()).expect("the planner's type");
+                for i in valid() {
+                    let entry = seen[slots[i] as usize].entry(rows.row(i).to_vec());
+                    crossed.add(i, slots[i], counted(entry, diffs[i]));
+                }
             }
         }
-        let values = take(column, &UInt32Array::from(crossed), None).expect("indices within the batch");
-        self.inner.update(&crossed_slots, Some(&values), &signs);
+        let values = take(column, &UInt32Array::from(crossed.rows), None).expect("indices within the batch");
+        self.inner.update(&crossed.slots, Some(&values), &crossed.signs);
     }
 
     fn evaluate(&self, slots: &[u32], fail: &mut dyn FnMut(usize, String)) -> ArrayRef {
@@ -484,9 +505,50 @@ impl Accumulator for Distinct {
     }
 
     fn clear(&mut self, slot: u32) {
-        self.seen[slot as usize] = HashMap::new();
+        match &mut self.seen {
+            Seen::Integers(seen) => seen[slot as usize] = HashMap::new(),
+            Seen::Rows(_, seen) => seen[slot as usize] = HashMap::new(),
+        }
         self.inner.clear(slot);
     }
+}
+
+/// Values that came to be there, or ceased to.
+#[derive(Default)]
+struct Crossed {
+    rows: Vec<u32>,
+    slots: Vec<u32>,
+    signs: Vec<i64>,
+}
+
+impl Crossed {
+    fn add(&mut self, row: usize, slot: u32, sign: i64) {
+        if sign != 0 {
+            self.rows.push(row as u32);
+            self.slots.push(slot);
+            self.signs.push(sign);
+        }
+    }
+}
+
+/// 1 where `diff` brings the value's count above 0, -1 where it takes it there, else 0.
+fn counted<K: Eq + std::hash::Hash, S: std::hash::BuildHasher>(entry: Entry<'_, K, i64, S>, diff: i64) -> i64 {
+    let (before, after) = match entry {
+        Entry::Vacant(vacant) if diff != 0 => {
+            vacant.insert(diff);
+            (0, diff)
+        }
+        Entry::Vacant(_) => (0, 0),
+        Entry::Occupied(mut occupied) => {
+            let before = *occupied.get();
+            *occupied.get_mut() += diff;
+            if before + diff == 0 {
+                occupied.remove();
+            }
+            (before, before + diff)
+        }
+    };
+    i64::from(0 < after) - i64::from(0 < before)
 }
 
 #[cfg(test)]

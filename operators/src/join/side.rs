@@ -3,15 +3,17 @@
 //! A key's rows are a list through the entries. Where rows can be taken back, a second table finds
 //! an entry by key and value, so that a retraction costs the same however many rows share its key.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef};
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::TimestampMillisecondType;
 use hashbrown::HashTable;
 use tidegate_types::Delta;
 use tidegate_types::row::{EncodedRows, hash_row};
 
 use super::Hit;
-use crate::arrange::Layout;
+use crate::arrange::{Bytes, Layout};
 
 /// The state, and the rule: what changes in it, and what meets it.
 pub(super) struct Side {
@@ -24,6 +26,9 @@ pub(super) struct Side {
     /// Entries by key and value; only where rows can be taken back.
     values: HashTable<u32>,
     heap: Heap,
+    /// Which of the key's columns bounds how long a key is met, and the keys by its value.
+    ends_by: Option<usize>,
+    ends: BTreeMap<i64, Vec<Bytes>>,
 }
 
 #[derive(Clone, Copy)]
@@ -47,7 +52,7 @@ struct Entry {
 const NONE: u32 = u32::MAX;
 
 impl Side {
-    pub(super) fn new(layout: Arc<Layout>, append_only: bool, null_equals_null: bool) -> Self {
+    pub(super) fn new(layout: Arc<Layout>, append_only: bool, null_equals_null: bool, ends_by: Option<usize>) -> Self {
         Self {
             layout,
             append_only,
@@ -57,6 +62,8 @@ impl Side {
             vacant: Vec::new(),
             values: HashTable::new(),
             heap: Heap::default(),
+            ends_by,
+            ends: BTreeMap::new(),
         }
     }
 
@@ -91,18 +98,53 @@ impl Side {
             true => Vec::new(),
             false => self.layout.key().iter().map(|&i| delta.rows.column(i)).filter(|column| column.null_count() != 0).collect(),
         };
+        let ends = self.ends_by.map(|at| delta.rows.column(self.layout.key()[at]).as_primitive::<TimestampMillisecondType>().clone());
         for (row, &diff) in delta.diffs.iter().enumerate() {
             if nullable.iter().all(|column| column.is_valid(row)) {
-                self.add(keys.row(row), values.row(row), diff);
+                let end = ends.as_ref().filter(|ends| ends.is_valid(row)).map(|ends| ends.value(row));
+                self.add(keys.row(row), values.row(row), diff, end);
             }
         }
     }
 
-    fn add(&mut self, key: &[u8], value: &[u8], diff: i64) {
+    /// Forgets all rows of keys that end before `bound`.
+    pub(super) fn free_before(&mut self, bound: i64) {
+        while let Some(entry) = self.ends.first_entry().filter(|entry| *entry.key() < bound) {
+            for key in entry.remove() {
+                self.forget(&key);
+            }
+        }
+    }
+
+    fn forget(&mut self, key: &[u8]) {
+        let Ok(found) = self.keys.find_entry(hash_row(key), |known| self.heap.get(known.at) == key) else { return };
+        let (known, _) = found.remove();
+        self.heap.free(known.at);
+        let mut at = known.first;
+        while at != NONE {
+            let Entry { value, hash, next, .. } = self.entries[at as usize];
+            if let Ok(found) = self.values.find_entry(hash, |&other| other == at) {
+                found.remove();
+            }
+            self.heap.free(value);
+            self.vacant.push(at);
+            at = next;
+        }
+        if self.heap.is_half_empty() {
+            self.compact();
+        }
+    }
+
+    fn add(&mut self, key: &[u8], value: &[u8], diff: i64, end: Option<i64>) {
         let key_hash = hash_row(key);
         let hash = key_hash.rotate_left(17) ^ hash_row(value);
         match self.position(key, value, hash) {
-            None => self.insert(key, value, diff, key_hash, hash),
+            None => {
+                let is_new = self.insert(key, value, diff, key_hash, hash);
+                if let Some(end) = end.filter(|_| is_new) {
+                    self.ends.entry(end).or_default().push(key.into());
+                }
+            }
             Some(at) => {
                 let entry = &mut self.entries[at as usize];
                 entry.diff += diff;
@@ -124,7 +166,8 @@ impl Side {
         self.values.find(hash, same).copied()
     }
 
-    fn insert(&mut self, key: &[u8], value: &[u8], diff: i64, key_hash: u64, hash: u64) {
+    /// Whether the key is new.
+    fn insert(&mut self, key: &[u8], value: &[u8], diff: i64, key_hash: u64, hash: u64) -> bool {
         let at = self.vacant.pop().unwrap_or(self.entries.len() as u32);
         let value = self.heap.put(value);
         let Self { keys, heap, entries, .. } = self;
@@ -148,6 +191,7 @@ impl Side {
             let entries = &self.entries;
             self.values.insert_unique(hash, at, |&at| entries[at as usize].hash);
         }
+        next == NONE
     }
 
     fn remove(&mut self, at: u32, key_hash: u64) {
@@ -276,7 +320,7 @@ mod tests {
     fn what_is_kept_is_what_was_not_taken_back() {
         for null_equals_null in [false, true] {
             let layout = Arc::new(Layout::new(schema(), &[0]));
-            let mut side = Side::new(Arc::clone(&layout), false, null_equals_null);
+            let mut side = Side::new(Arc::clone(&layout), false, null_equals_null, None);
             let mut oracle = std::collections::BTreeMap::<(Option<i64>, String), i64>::new();
             let mut rng = StdRng::seed_from_u64(7);
             for _ in 0..300 {

@@ -58,7 +58,8 @@ impl Lowering<'_> {
             }
         }
         let schema = Arc::clone(&input.schema);
-        let facts = Facts { append_only: false, ..input.facts.clone() };
+        // The clock takes rows back whose own time is long past.
+        let facts = Facts { append_only: false, bounds: Vec::new(), ..input.facts.clone() };
         Ok(Node::new(Op::Temporal { input, plan, condition: described.join(" AND ") }, schema, facts))
     }
 

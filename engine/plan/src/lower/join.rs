@@ -11,10 +11,11 @@ use datafusion::common::{JoinType, NullEquality, ScalarValue};
 use datafusion::logical_expr::{Expr, Join};
 use datafusion::physical_expr::expressions::{IsNullExpr, Literal};
 use datafusion::physical_plan::PhysicalExpr;
+use tidegate_operators::join::FreeRule;
 use tidegate_types::error::{Error, Result};
 
-use super::{Lowering, check_types, column, filtered, nullable, pick, projected, with_columns};
-use crate::node::{Facts, Node, NodeRef, Op, joined_schema};
+use super::{Lowering, check_types, column, filtered, is_millisecond, nullable, pick, projected, with_columns};
+use crate::node::{ColumnBound, Facts, Node, NodeRef, Op, joined_schema};
 
 /// One side: its rows with the key columns appended, where the keys are, and how many columns it had.
 struct Side {
@@ -167,17 +168,36 @@ fn pairs(left: &Side, right: &Side, null_equals_null: bool) -> Result<NodeRef> {
 }
 
 fn joined(left: &NodeRef, left_key: &[usize], right: &NodeRef, right_key: &[usize], null_equals_null: bool) -> NodeRef {
-    // A row of an old tick can still meet a new partner, so a side's bounds say nothing of pairs.
+    // A row of an old tick can still meet a new partner, so a side's bounds say nothing of pairs;
+    // only those on columns of the key do, where both sides have them.
     let append_only = left.facts.append_only && right.facts.append_only;
-    let facts = Facts { append_only, ..Facts::default() };
+    let free = free_rule(left, left_key, right, right_key);
+    let width = left.schema.fields().len();
+    let bounds = free.iter().filter(|rule| rule.bounds[0].0 == rule.bounds[1].0).flat_map(|rule| {
+        let [(source, left_slack), (_, right_slack)] = rule.bounds;
+        let columns = [left_key[rule.key_column], width + right_key[rule.key_column]];
+        columns.map(|column| ColumnBound { column, source, slack_ms: left_slack.max(right_slack) })
+    });
+    let facts = Facts { append_only, bounds: bounds.collect(), ..Facts::default() };
     let op = Op::Join {
         left: Arc::clone(left),
         right: Arc::clone(right),
         left_key: left_key.to_vec(),
         right_key: right_key.to_vec(),
         null_equals_null,
+        free,
     };
     Node::new(op, joined_schema(&left.schema, &right.schema), facts)
+}
+
+/// The first of the key's columns that has a bound on both sides.
+fn free_rule(left: &Node, left_key: &[usize], right: &Node, right_key: &[usize]) -> Option<FreeRule> {
+    let bound = |node: &Node, column: usize| {
+        let found = node.facts.bounds.iter().find(|bound| bound.column == column);
+        found.filter(|_| is_millisecond(node.schema.field(column).data_type())).map(|bound| (bound.source, bound.slack_ms))
+    };
+    let mut columns = left_key.iter().zip(right_key).enumerate();
+    columns.find_map(|(key_column, (&l, &r))| Some(FreeRule { key_column, bounds: [bound(left, l)?, bound(right, r)?] }))
 }
 
 fn negated(input: &NodeRef) -> NodeRef {

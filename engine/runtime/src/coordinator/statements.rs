@@ -162,6 +162,7 @@ impl Coordinator {
             imports: Vec::new(),
             export: true,
             capture: false,
+            born: 0,
         };
         self.workers.broadcast(&Command::Create(Arc::new(spec)));
     }
@@ -191,7 +192,8 @@ impl Coordinator {
                 .hint("create all views before the run, or run without --once"));
         }
         let inputs = sources.iter().map(|source| (source.clone(), Arc::clone(&self.sources[source].spec.schema))).collect();
-        let spec = DataflowSpec { name: name.to_string(), node: Arc::clone(node), inputs, imports, export, capture };
+        let born = self.opened();
+        let spec = DataflowSpec { name: name.to_string(), node: Arc::clone(node), inputs, imports, export, capture, born };
         self.workers.broadcast(&Command::Create(Arc::new(spec)));
         let Some(mut history) = self.history.take() else { return Ok(()) };
         let replayed = sources

@@ -4,7 +4,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 /// Over [`super::changes::SOURCE`], in SQL that DataFusion runs in batch as it stands.
-pub const OVER_SOURCE: [(&str, &str); 6] = [
+pub const OVER_SOURCE: [(&str, &str); 10] = [
     (
         "per_window",
         "SELECT date_bin(INTERVAL '10 seconds', ts) AS w, k, count(*) AS n, sum(v) AS t, min(v) AS lo, max(name) AS hi FROM s GROUP BY 1, 2",
@@ -17,6 +17,22 @@ pub const OVER_SOURCE: [(&str, &str); 6] = [
     ),
     ("moved", "SELECT k, v, lag(v) OVER (PARTITION BY k ORDER BY ts, v, name) AS was FROM s"),
     ("twins", "SELECT x.k, x.v, y.v AS w FROM s x JOIN s y ON x.k = y.k AND x.ts < y.ts AND y.ts < x.ts + INTERVAL '2 seconds'"),
+    // Joins by a window, whose state is freed as the watermark passes.
+    (
+        "hot",
+        "WITH c AS (SELECT date_bin(INTERVAL '5 seconds', ts) AS w, k, count(*) AS n FROM s GROUP BY 1, 2) \
+         SELECT c.w, c.k, c.n FROM c JOIN (SELECT w, max(n) AS m FROM c GROUP BY w) t ON c.w = t.w AND c.n = t.m",
+    ),
+    ("same_time", "SELECT x.k, y.v, x.ts FROM s x JOIN s y ON x.ts = y.ts AND x.v < y.v"),
+    (
+        "alone",
+        "SELECT k, v, ts FROM s x WHERE NOT EXISTS (SELECT 1 FROM s y WHERE date_bin(INTERVAL '3 seconds', y.ts) = date_bin(INTERVAL '3 seconds', x.ts) AND y.k <> x.k)",
+    ),
+    (
+        "beside",
+        "SELECT x.w, x.n, y.ks FROM (SELECT date_bin(INTERVAL '4 seconds', ts) AS w, count(*) AS n FROM s GROUP BY 1) x \
+         LEFT JOIN (SELECT date_bin(INTERVAL '4 seconds', ts) AS w, count(DISTINCT k) AS ks FROM s WHERE v < 9 GROUP BY 1) y ON x.w = y.w",
+    ),
 ];
 
 fn pick<'a>(rng: &mut StdRng, choices: &[&'a str]) -> &'a str {
