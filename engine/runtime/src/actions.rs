@@ -17,7 +17,7 @@ use tidegate_types::{Clock, Tick};
 
 pub use self::log::ActionLog;
 use self::outbox::{Id, Outbox, Text};
-use crate::followers::Backlog;
+use crate::backlog::Backlog;
 use crate::metrics::Metrics;
 
 mod log;

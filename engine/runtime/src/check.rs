@@ -10,7 +10,8 @@ use tidegate_types::connector::Connectors;
 use tidegate_types::error::Result;
 use tokio::runtime::Builder;
 
-use crate::engine::{Config, Engine};
+use crate::engine::Engine;
+use crate::interface::Config;
 
 /// One line per object of the pack: its kind, its name, and what its state is bounded by.
 /// `files`: name and text, in order. Sources are created and never read, sinks never written.

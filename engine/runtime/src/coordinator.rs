@@ -29,9 +29,9 @@ use crate::actions::ActionLog;
 use crate::bridge::Workers;
 pub use tables::Write;
 
-use crate::engine::{Config, Directory, Health, Response, Snapshot};
 use crate::followers::Queue;
 use crate::history::History;
+use crate::interface::{Config, Directory, Health, Response, Snapshot};
 use crate::metrics::Metrics;
 use crate::sources::{Acknowledge, Arrival, ArrivalEvent, IN_FLIGHT_BYTES_MAX, judge};
 use crate::worker::{Command, Report};
@@ -541,7 +541,7 @@ impl Coordinator {
                 share.into_iter().zip(&mut parts).for_each(|(delta, parts)| parts.push(delta));
             }
             let gathered = kept.iter().zip(parts).try_for_each(|((name, schema), parts)| {
-                relations.insert(name.clone(), crate::read::copies(name, schema, &parts)?);
+                relations.insert(name.clone(), crate::changes::copies(name, schema, &parts)?);
                 Ok(())
             });
             let _ = reply.send(gathered.map(|()| Snapshot { tick, relations }));

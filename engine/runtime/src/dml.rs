@@ -13,7 +13,8 @@ use tidegate_plan::statement::normal;
 use tidegate_types::error::{Error, Result, did_you_mean};
 
 use crate::coordinator::Write;
-use crate::engine::{Engine, Response};
+use crate::engine::Engine;
+use crate::interface::Response;
 use crate::read;
 
 /// What to write, and Postgres' tag for it.

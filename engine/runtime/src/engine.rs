@@ -1,86 +1,18 @@
-//! The door: start an engine, give it statements, read it, wait for it.
+//! The door: start an engine, read it, wait for it. Statements go in by `execute.rs`.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use datafusion::logical_expr::LogicalPlan;
 use parking_lot::Mutex;
-use tidegate_plan::statement::{self, Placed, Statement};
+use tidegate_types::Tick;
 use tidegate_types::connector::Connectors;
 use tidegate_types::error::{Error, Result};
-use tidegate_types::{Clock, Tick};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::bridge::Workers;
 use crate::coordinator::{Coordinator, Request, Shared};
-use crate::dml;
+use crate::interface::{Config, DetectionInfo, Directory, Health, RelationInfo, Snapshot};
 use crate::metrics::Metrics;
-use crate::read;
-
-/// How an engine runs.
-#[derive(Clone)]
-pub struct Config {
-    /// Timely threads.
-    pub workers: usize,
-    /// The least time a tick stays open for more input, on the machine's clock.
-    pub tick: Duration,
-    /// Bounded: followed sources end at their present end, and nothing is created once they run.
-    pub once: bool,
-    pub clock: Arc<dyn Clock>,
-    /// Relative paths in statements are relative to this.
-    pub folder: PathBuf,
-    /// `${NAME}` in option values; the environment comes first.
-    pub variables: BTreeMap<String, String>,
-}
-
-/// A statement's answer.
-#[derive(Debug, Clone)]
-pub enum Response {
-    /// As Postgres tags it: `CREATE VIEW`, `INSERT 0 3`.
-    Done { tag: String },
-    /// `tick`: the closed tick the rows are as of; None where they are not of a tick.
-    Rows { tick: Option<Tick>, batches: Vec<RecordBatch>, schema: SchemaRef },
-}
-
-/// Several relations at one closed tick.
-#[derive(Debug, Clone)]
-pub struct Snapshot {
-    pub tick: Tick,
-    pub relations: BTreeMap<String, RecordBatch>,
-}
-
-#[derive(Debug, Clone)]
-pub struct RelationInfo {
-    pub name: String,
-    /// source, late rows, table, view, materialized view, detection, system relation
-    pub kind: &'static str,
-    pub schema: SchemaRef,
-    pub readable: bool,
-    /// A plain view's query; its rows are computed when they are read.
-    pub query: Option<Arc<LogicalPlan>>,
-}
-
-#[derive(Debug, Clone)]
-pub struct DetectionInfo {
-    pub name: String,
-    /// The column that names whom a finding is about; empty where none is declared.
-    pub entity: String,
-    pub severity: String,
-}
-
-#[derive(Debug, Clone)]
-pub struct Health {
-    pub ready: bool,
-    pub reason: String,
-    /// The last closed tick.
-    pub tick: Tick,
-    /// How long it took from open to visible.
-    pub lag_ms: u64,
-}
 
 /// A running engine. Clones are handles on the same one.
 #[derive(Clone)]
@@ -89,13 +21,6 @@ pub struct Engine {
     metrics: Metrics,
     health: Arc<Mutex<Health>>,
     directory: Arc<Mutex<Directory>>,
-}
-
-/// What there is, as of the last statement.
-#[derive(Default)]
-pub(crate) struct Directory {
-    pub(crate) relations: Vec<RelationInfo>,
-    pub(crate) detections: Vec<DetectionInfo>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -123,29 +48,6 @@ impl Engine {
         let coordinator = Coordinator::new(config, connectors, workers, shared, arrivals)?;
         tokio::spawn(coordinator.run(requested, arrived, reports));
         Ok(Self { requests, metrics, health, directory })
-    }
-
-    /// Runs statements in order; stops at the first error. `file` names the text in errors.
-    pub async fn execute(&self, sql: &str, file: &str) -> Result<Vec<Response>> {
-        let mut responses = Vec::new();
-        for placed in statement::parse(sql, file)? {
-            let (line, column) = (placed.line, placed.column);
-            let response = self.run(placed).await.map_err(|error| error.at(file, line, column))?;
-            responses.push(response);
-        }
-        Ok(responses)
-    }
-
-    async fn run(&self, placed: Placed) -> Result<Response> {
-        match &placed.statement {
-            Statement::Query(query) => read::query(self, query).await,
-            Statement::Insert(statement) | Statement::Update(statement) | Statement::Delete(statement) => {
-                let (write, tag) = dml::evaluate(self, statement).await?;
-                self.ask(|reply| Request::Write { write, reply }).await??;
-                Ok(Response::Done { tag })
-            }
-            _ => self.ask(|reply| Request::Execute { placed: Box::new(placed), reply }).await?,
-        }
     }
 
     /// From now on sources are read: those there are, and those created later.
@@ -203,7 +105,7 @@ impl Engine {
         self.ask(|reply| Request::Shutdown { reply }).await
     }
 
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T> {
+    pub(crate) async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T> {
         let stopped = || Error::engine("the engine has stopped");
         let (reply, answer) = oneshot::channel();
         self.requests.send(request(reply)).await.map_err(|_| stopped())?;

@@ -2,7 +2,6 @@
 //! queue, so that a slow one slows the ticks and not the memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
@@ -12,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::actions::{ActionTask, Follower};
+use crate::backlog::{Backlog, Claim};
 use crate::changes::consolidate;
 use crate::metrics::Metrics;
 
@@ -20,33 +20,6 @@ pub const BACKLOG_BYTES_MAX: usize = 64 << 20;
 
 /// How long an action's requests may still take when no more changes will come.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
-
-/// Bytes that wait for one follower.
-#[derive(Clone, Default)]
-pub struct Backlog(Arc<AtomicUsize>);
-
-impl Backlog {
-    /// Counts `bytes` until the claim is dropped.
-    pub fn claim(&self, bytes: usize) -> Claim {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
-        Claim { backlog: self.clone(), bytes }
-    }
-
-    pub fn bytes(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-pub struct Claim {
-    backlog: Backlog,
-    bytes: usize,
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.backlog.0.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
 
 /// One tick's changes on their way to a follower.
 struct Queued {

@@ -1,19 +1,22 @@
 //! Plans to running dataflows.
 //!
-//! In reading order: the door ([`engine`]), what happens in order behind it (`coordinator`), the
-//! one bridge to timely's threads (`bridge`), a worker, and how a plan becomes a dataflow
-//! (`render`); then what comes in (`sources`, `history`, `dml`), what goes out (`followers`,
-//! `actions`, `changes`), and what is read (`read`, `metrics`).
+//! In reading order: what is said at the door (`interface`), the door ([`engine`], `execute`), what
+//! happens in order behind it (`coordinator`), the one bridge to timely's threads (`bridge`), a
+//! worker, and how a plan becomes a dataflow (`render`); then what comes in (`sources`, `history`,
+//! `dml`), what goes out (`followers`, `actions`, `changes`), and what is read (`read`, `metrics`).
 
 mod actions;
+mod backlog;
 mod bridge;
 mod changes;
 mod check;
 mod coordinator;
 mod dml;
 mod engine;
+mod execute;
 mod followers;
 mod history;
+mod interface;
 mod metrics;
 mod read;
 mod render;
@@ -21,6 +24,7 @@ mod sources;
 mod worker;
 
 pub use check::{check, explain};
-pub use engine::{Config, DetectionInfo, Engine, Health, RelationInfo, Response, Snapshot};
+pub use engine::Engine;
+pub use interface::{Config, DetectionInfo, Health, RelationInfo, Response, Snapshot};
 pub use read::view_over;
 pub use tidegate_plan::sql::{rewritten, sound, state_builder};

@@ -3,9 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::SchemaRef;
 use datafusion::catalog::MemorySchemaProvider;
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, Result as DataFusionResult, TableReference};
@@ -16,29 +13,10 @@ use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast;
 use tidegate_plan::sql::{planning_error, planning_error_among, rewritten, sound, state_builder};
-use tidegate_types::Delta;
-use tidegate_types::error::{Error, Result};
+use tidegate_types::error::Result;
 
-use crate::engine::{Engine, RelationInfo, Response};
-
-/// Each row as often as it is there. A negative count is a wrong answer somewhere, and is said so.
-pub fn copies(name: &str, schema: &SchemaRef, parts: &[Delta]) -> Result<RecordBatch> {
-    let mut batches = Vec::with_capacity(parts.len());
-    for part in parts {
-        if let Some(row) = part.diffs.iter().position(|diff| *diff < 0) {
-            return Err(Error::engine(format!("relation \"{name}\" has a row {} times", part.diffs[row])));
-        }
-        match part.diffs.iter().all(|diff| *diff == 1) {
-            true => batches.push(part.rows.clone()),
-            false => {
-                let indices = part.diffs.iter().enumerate().flat_map(|(i, diff)| std::iter::repeat_n(i as u32, *diff as usize));
-                let taken = take_record_batch(&part.rows, &UInt32Array::from_iter_values(indices));
-                batches.push(taken.map_err(|error| Error::engine(error.to_string()))?);
-            }
-        }
-    }
-    concat_batches(schema, &batches).map_err(|error| Error::engine(error.to_string()))
-}
+use crate::engine::Engine;
+use crate::interface::{RelationInfo, Response};
 
 /// A query over readable relations, all at one tick.
 pub async fn query(engine: &Engine, query: &ast::Query) -> Result<Response> {

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use super::ActionTask;
 use super::log::{ActionState, Entry};
-use crate::followers::{Backlog, Claim};
+use crate::backlog::{Backlog, Claim};
 
 const IN_FLIGHT_MAX: usize = 16;
 

@@ -22,8 +22,8 @@ use tidegate_types::expr::RowProgram;
 
 use super::{Coordinator, Follow, Kept, SourceState, SourceStatus, late_name, tables::Table};
 use crate::actions::{ActionOptions, ActionTask};
-use crate::engine::{DetectionInfo, RelationInfo, Response};
 use crate::followers;
+use crate::interface::{DetectionInfo, RelationInfo, Response};
 use crate::worker::{Command, DataflowSpec};
 
 /// Planning recurses with the query; this is room for the deepest one that is let through.

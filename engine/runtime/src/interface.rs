@@ -1,0 +1,79 @@
+//! What an engine is told when it starts, and what it answers: plain data.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use datafusion::logical_expr::LogicalPlan;
+use tidegate_types::{Clock, Tick};
+
+/// How an engine runs.
+#[derive(Clone)]
+pub struct Config {
+    /// Timely threads.
+    pub workers: usize,
+    /// The least time a tick stays open for more input, on the machine's clock.
+    pub tick: Duration,
+    /// Bounded: followed sources end at their present end, and nothing is created once they run.
+    pub once: bool,
+    pub clock: Arc<dyn Clock>,
+    /// Relative paths in statements are relative to this.
+    pub folder: PathBuf,
+    /// `${NAME}` in option values; the environment comes first.
+    pub variables: BTreeMap<String, String>,
+}
+
+/// A statement's answer.
+#[derive(Debug, Clone)]
+pub enum Response {
+    /// As Postgres tags it: `CREATE VIEW`, `INSERT 0 3`.
+    Done { tag: String },
+    /// `tick`: the closed tick the rows are as of; None where they are not of a tick.
+    Rows { tick: Option<Tick>, batches: Vec<RecordBatch>, schema: SchemaRef },
+}
+
+/// Several relations at one closed tick.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub tick: Tick,
+    pub relations: BTreeMap<String, RecordBatch>,
+}
+
+#[derive(Debug, Clone)]
+pub struct RelationInfo {
+    pub name: String,
+    /// source, late rows, table, view, materialized view, detection, system relation
+    pub kind: &'static str,
+    pub schema: SchemaRef,
+    pub readable: bool,
+    /// A plain view's query; its rows are computed when they are read.
+    pub query: Option<Arc<LogicalPlan>>,
+}
+
+#[derive(Debug, Clone)]
+pub struct DetectionInfo {
+    pub name: String,
+    /// The column that names whom a finding is about; empty where none is declared.
+    pub entity: String,
+    pub severity: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct Health {
+    pub ready: bool,
+    pub reason: String,
+    /// The last closed tick.
+    pub tick: Tick,
+    /// How long it took from open to visible.
+    pub lag_ms: u64,
+}
+
+/// What there is, as of the last statement.
+#[derive(Default)]
+pub struct Directory {
+    pub relations: Vec<RelationInfo>,
+    pub detections: Vec<DetectionInfo>,
+}
