@@ -226,14 +226,16 @@ fn decoded<T>(layout: &Layout, time: T, rows: &mut Vec<(&[u8], &[u8])>, diffs: &
     Timed { time, delta: Delta::new(batch, std::mem::take(diffs)) }
 }
 
-/// The arrangement's rows as of `tick`, which must be closed and not compacted away.
+/// The arrangement's rows as of `tick`, which must be closed and not compacted away: those whose
+/// key begins with `prefix`, the encoded values of some first columns.
 /// Negative counts are our own mistake and are reported as such by the caller: the diffs say so.
-pub fn read_at(trace: &mut Trace<u64>, layout: &Layout, tick: Tick) -> Delta {
+pub fn read_at(trace: &mut Trace<u64>, layout: &Layout, tick: Tick, prefix: &Bytes) -> Delta {
     let batches = trace.batches_through(Antichain::new().borrow()).expect("the empty frontier cuts nothing");
     let (mut cursor, storage) = cursor_list(batches);
     let mut rows: Vec<(&[u8], &[u8])> = Vec::new();
     let mut diffs = Vec::new();
-    while let Some(key) = cursor.get_key(&storage) {
+    cursor.seek_key(&storage, prefix);
+    while let Some(key) = cursor.get_key(&storage).filter(|key| key.starts_with(prefix)) {
         while let Some(value) = cursor.get_val(&storage) {
             let mut count = 0;
             cursor.map_times(&storage, |&time, &diff| {

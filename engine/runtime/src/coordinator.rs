@@ -38,15 +38,41 @@ use crate::worker::{Command, Report};
 
 /// What the engine's handle asks for.
 pub enum Request {
-    Execute { placed: Box<Placed>, reply: oneshot::Sender<Result<Response>> },
-    Write { write: Write, reply: oneshot::Sender<Result<Tick>> },
-    Snapshot { names: Vec<String>, reply: oneshot::Sender<Result<Snapshot>> },
-    Push { source: String, rows: RecordBatch, reply: oneshot::Sender<Result<Tick>> },
-    Commit { reply: oneshot::Sender<Tick> },
-    StartSources { reply: oneshot::Sender<Result<()>> },
-    Settled { reply: oneshot::Sender<Result<()>> },
-    Explain { name: String, reply: oneshot::Sender<Result<String>> },
-    Shutdown { reply: oneshot::Sender<()> },
+    Execute {
+        placed: Box<Placed>,
+        reply: oneshot::Sender<Result<Response>>,
+    },
+    Write {
+        write: Write,
+        reply: oneshot::Sender<Result<Tick>>,
+    },
+    /// Of kept relations only the rows whose encoding begins with `prefix`.
+    Snapshot {
+        names: Vec<String>,
+        prefix: Vec<u8>,
+        reply: oneshot::Sender<Result<Snapshot>>,
+    },
+    Push {
+        source: String,
+        rows: RecordBatch,
+        reply: oneshot::Sender<Result<Tick>>,
+    },
+    Commit {
+        reply: oneshot::Sender<Tick>,
+    },
+    StartSources {
+        reply: oneshot::Sender<Result<()>>,
+    },
+    Settled {
+        reply: oneshot::Sender<Result<()>>,
+    },
+    Explain {
+        name: String,
+        reply: oneshot::Sender<Result<String>>,
+    },
+    Shutdown {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// What the engine's handles see without asking.
@@ -244,7 +270,7 @@ impl Coordinator {
                 Ok(()) => self.when_closed(Box::new(move |tick| drop(reply.send(Ok(tick))))),
                 Err(error) => drop(reply.send(Err(error))),
             },
-            Request::Snapshot { names, reply } => self.snapshot(&names, reply),
+            Request::Snapshot { names, prefix, reply } => self.snapshot(&names, prefix, reply),
             Request::Push { source, rows, reply } => match self.sources.contains_key(&source) {
                 true => {
                     let batch = SourceBatch { bytes: rows.get_array_memory_size(), rows, dead: Vec::new(), offset: Offset::default() };
@@ -513,7 +539,7 @@ impl Coordinator {
     }
 
     /// Rows of several relations as of the last closed tick.
-    fn snapshot(&mut self, names: &[String], reply: oneshot::Sender<Result<Snapshot>>) {
+    fn snapshot(&mut self, names: &[String], prefix: Vec<u8>, reply: oneshot::Sender<Result<Snapshot>>) {
         let tick = self.last_closed;
         let mut relations = BTreeMap::new();
         let mut kept: Vec<(String, SchemaRef)> = Vec::new();
@@ -533,7 +559,7 @@ impl Coordinator {
         let readable: Vec<String> = kept.iter().map(|(name, _)| name.clone()).collect();
         let (sender, receiver) = crossbeam_channel::bounded(self.workers.count());
         let count = self.workers.count();
-        self.workers.broadcast(&Command::Read { names: readable, tick, reply: sender });
+        self.workers.broadcast(&Command::Read { names: readable, prefix, tick, reply: sender });
         // Decoded shares arrive as workers get to it; gathering them must not hold up the ticks.
         tokio::task::spawn_blocking(move || {
             let mut parts: Vec<Vec<Delta>> = vec![Vec::new(); kept.len()];

@@ -1,16 +1,19 @@
 //! INSERT, UPDATE and DELETE on tables: read what they say as queries, then write rows.
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, new_null_array};
-use arrow::compute::{CastOptions, cast_with_options, concat_batches};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, new_null_array};
+use arrow::compute::{CastOptions, cast, cast_with_options, concat_batches};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::util::display::FormatOptions;
 use datafusion::sql::sqlparser::ast::{self, FromTable, Query, TableFactor, TableObject, TableWithJoins};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use tidegate_plan::statement::normal;
 use tidegate_types::error::{Error, Result, did_you_mean};
+use tidegate_types::row::{RowCodec, project_schema};
 
 use crate::coordinator::Write;
 use crate::engine::Engine;
@@ -94,7 +97,7 @@ async fn update(engine: &Engine, update: &ast::Update) -> Result<(Write, String)
     let news: Vec<String> = news.iter().enumerate().map(|(i, expr)| format!("{expr} AS new_{i}")).collect();
     let condition = update.selection.as_ref().map(|selection| format!(" WHERE {selection}")).unwrap_or_default();
     let sql = format!("SELECT {}, {} FROM {}{condition}", olds.join(", "), news.join(", "), update.table);
-    let rows = rows_of(engine, &*reparsed(&sql)?).await?;
+    let rows = rows_where(engine, &*reparsed(&sql)?, &table, &schema, update.selection.as_ref()).await?;
     let delete = batch(&schema, rows.columns()[..width].to_vec())?;
     let fitted = schema.fields().iter().enumerate().map(|(i, field)| fit(rows.column(width + i), field.data_type(), field.name()));
     let insert = batch(&schema, fitted.collect::<Result<_>>()?)?;
@@ -114,7 +117,8 @@ async fn delete(engine: &Engine, delete: &ast::Delete) -> Result<(Write, String)
     let (table, schema) = table(engine, &plain_table(from)?).await?;
     let columns: Vec<String> = schema.fields().iter().map(|field| quoted(field.name())).collect();
     let condition = delete.selection.as_ref().map(|selection| format!(" WHERE {selection}")).unwrap_or_default();
-    let rows = rows_of(engine, &*reparsed(&format!("SELECT {} FROM {from}{condition}", columns.join(", ")))?).await?;
+    let query = reparsed(&format!("SELECT {} FROM {from}{condition}", columns.join(", ")))?;
+    let rows = rows_where(engine, &query, &table, &schema, delete.selection.as_ref()).await?;
     let gone = batch(&schema, rows.columns().to_vec())?;
     let tag = format!("DELETE {}", gone.num_rows());
     Ok((Write { table, delete: gone, insert: RecordBatch::new_empty(schema) }, tag))
@@ -153,8 +157,69 @@ async fn table(engine: &Engine, name: &str) -> Result<(String, SchemaRef)> {
     }
 }
 
+/// A query over a table with this WHERE. Where its first columns are to equal literals, only those
+/// rows are fetched; the whole condition is evaluated over them all the same.
+async fn rows_where(engine: &Engine, query: &Query, table: &str, schema: &SchemaRef, condition: Option<&ast::Expr>) -> Result<RecordBatch> {
+    match condition.filter(|_| !has_subquery(query)).and_then(|condition| prefix(schema, condition)) {
+        Some(prefix) => rows(read::query_narrowed(engine, query, table, prefix).await?),
+        None => rows_of(engine, query).await,
+    }
+}
+
+fn has_subquery(query: &Query) -> bool {
+    let found = ast::visit_expressions(query, |expr| match expr {
+        ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. } => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    found.is_break()
+}
+
+/// The encoded values of the first columns, as far as the condition's conjuncts fix them.
+fn prefix(schema: &SchemaRef, condition: &ast::Expr) -> Option<Vec<u8>> {
+    let mut fixed = BTreeMap::new();
+    fixed_columns(condition, &mut fixed);
+    let value = |field: &Arc<Field>| {
+        let (text, is_number) = fixed.get(field.name())?;
+        let fits = if *is_number { field.data_type().is_integer() } else { *field.data_type() == DataType::Utf8 };
+        cast(&StringArray::from(vec![text.as_str()]), field.data_type()).ok().filter(|value| fits && value.is_valid(0))
+    };
+    let values: Vec<ArrayRef> = schema.fields().iter().map_while(value).collect();
+    if values.is_empty() {
+        return None;
+    }
+    let columns: Vec<usize> = (0..values.len()).collect();
+    let codec = RowCodec::new(project_schema(schema, &columns)).ok()?;
+    Some(codec.encode_columns(&values, 1).ok()?.row(0).to_vec())
+}
+
+/// Columns that are to equal a literal, with its text and whether it is a number.
+fn fixed_columns(condition: &ast::Expr, fixed: &mut BTreeMap<String, (String, bool)>) {
+    match condition {
+        ast::Expr::Nested(inner) => fixed_columns(inner, fixed),
+        ast::Expr::BinaryOp { left, op: ast::BinaryOperator::And, right } => {
+            fixed_columns(left, fixed);
+            fixed_columns(right, fixed);
+        }
+        ast::Expr::BinaryOp { left, op: ast::BinaryOperator::Eq, right } => {
+            if let (ast::Expr::Identifier(column), ast::Expr::Value(value)) = (left.as_ref(), right.as_ref()) {
+                let literal = match &value.value {
+                    ast::Value::Number(text, _) => Some((text.clone(), true)),
+                    ast::Value::SingleQuotedString(text) => Some((text.clone(), false)),
+                    _ => None,
+                };
+                fixed.extend(literal.map(|literal| (normal(column), literal)));
+            }
+        }
+        _ => {}
+    }
+}
+
 async fn rows_of(engine: &Engine, query: &Query) -> Result<RecordBatch> {
-    match read::query(engine, query).await? {
+    rows(read::query(engine, query).await?)
+}
+
+fn rows(response: Response) -> Result<RecordBatch> {
+    match response {
         Response::Rows { batches, schema, .. } => concat_batches(&schema, &batches).map_err(|error| Error::engine(error.to_string())),
         Response::Done { tag } => Err(Error::engine(format!("a query answered {tag}"))),
     }
@@ -169,7 +234,7 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn fit(column: &ArrayRef, data_type: &arrow::datatypes::DataType, name: &str) -> Result<ArrayRef> {
+fn fit(column: &ArrayRef, data_type: &DataType, name: &str) -> Result<ArrayRef> {
     let options = CastOptions { safe: false, format_options: FormatOptions::default() };
     cast_with_options(column, data_type, &options)
         .map_err(|error| Error::user(format!("column \"{name}\" is {data_type}: {}", error.to_string().to_lowercase())))

@@ -58,7 +58,13 @@ impl Engine {
     /// Several relations at one closed tick.
     pub async fn snapshot(&self, names: &[String]) -> Result<Snapshot> {
         let names = names.to_vec();
-        self.ask(|reply| Request::Snapshot { names, reply }).await?
+        self.ask(|reply| Request::Snapshot { names, prefix: Vec::new(), reply }).await?
+    }
+
+    /// One relation's rows that begin with `prefix`: some first columns, encoded as rows are kept.
+    pub(crate) async fn snapshot_of(&self, name: &str, prefix: Vec<u8>) -> Result<Snapshot> {
+        let names = vec![name.to_string()];
+        self.ask(|reply| Request::Snapshot { names, prefix, reply }).await?
     }
 
     /// Appends rows to a source by hand; returns when the tick that holds them is visible.

@@ -16,18 +16,40 @@ use tidegate_plan::sql::{planning_error, planning_error_among, rewritten, sound,
 use tidegate_types::error::Result;
 
 use crate::engine::Engine;
-use crate::interface::{RelationInfo, Response};
+use crate::interface::{RelationInfo, Response, Snapshot};
 
 /// A query over readable relations, all at one tick.
 pub async fn query(engine: &Engine, query: &ast::Query) -> Result<Response> {
-    let context = SessionContext::new_with_state(state_builder().build());
-    let statement = DfStatement::Statement(Box::new(ast::Statement::Query(Box::new(rewritten(query)?))));
-    let references = context.state().resolve_table_references(&statement).map_err(|error| planning_error(&error))?;
+    let query = rewritten(query)?;
     let known = engine.relations();
-    let failed = |error: DataFusionError| planning_error_among(&error, known.iter().map(|relation| relation.name.as_str()));
-    let mentioned: BTreeSet<String> = references.iter().map(relation_name).collect();
-    let mentioned: Vec<&RelationInfo> = known.iter().filter(|relation| mentioned.contains(&relation.name)).collect();
+    let mentioned = mentioned(&query, &known)?;
     let snapshot = engine.snapshot(&mentioned.iter().flat_map(|relation| kept_names(relation)).collect::<Vec<_>>()).await?;
+    answer(query, &known, &mentioned, snapshot).await
+}
+
+/// A query over one table of which only the rows that begin with `prefix` matter.
+pub async fn query_narrowed(engine: &Engine, query: &ast::Query, table: &str, prefix: Vec<u8>) -> Result<Response> {
+    let query = rewritten(query)?;
+    let known = engine.relations();
+    let mentioned = mentioned(&query, &known)?;
+    let snapshot = engine.snapshot_of(table, prefix).await?;
+    answer(query, &known, &mentioned, snapshot).await
+}
+
+fn statement(query: ast::Query) -> DfStatement {
+    DfStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))))
+}
+
+fn mentioned<'a>(query: &ast::Query, known: &'a [RelationInfo]) -> Result<Vec<&'a RelationInfo>> {
+    let state = state_builder().build();
+    let references = state.resolve_table_references(&statement(query.clone())).map_err(|error| planning_error(&error))?;
+    let names: BTreeSet<String> = references.iter().map(relation_name).collect();
+    Ok(known.iter().filter(|relation| names.contains(&relation.name)).collect())
+}
+
+async fn answer(query: ast::Query, known: &[RelationInfo], mentioned: &[&RelationInfo], snapshot: Snapshot) -> Result<Response> {
+    let context = SessionContext::new_with_state(state_builder().build());
+    let failed = |error: DataFusionError| planning_error_among(&error, known.iter().map(|relation| relation.name.as_str()));
     let provider = |name: &str| -> DataFusionResult<Arc<dyn TableProvider>> {
         let rows = snapshot.relations.get(name).ok_or_else(|| DataFusionError::Plan(format!("table '{name}' not found")))?;
         Ok(Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows.clone()]])?))
@@ -41,7 +63,7 @@ pub async fn query(engine: &Engine, query: &ast::Query) -> Result<Response> {
         };
         context.register_table(relation.name.as_str(), table.map_err(failed)?).map_err(failed)?;
     }
-    let plan = sound(context.state().statement_to_plan(statement).await.map_err(failed)?)?;
+    let plan = sound(context.state().statement_to_plan(statement(query)).await.map_err(failed)?)?;
     let frame = context.execute_logical_plan(plan).await.map_err(failed)?;
     let schema = Arc::new(frame.schema().as_arrow().clone());
     let batches = frame.collect().await.map_err(failed)?;

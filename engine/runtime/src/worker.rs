@@ -59,9 +59,10 @@ pub enum Command {
         watermarks: Arc<[Option<i64>]>,
         compact: Tick,
     },
-    /// Rows of several relations at a closed tick, this worker's share.
+    /// Rows of several relations at a closed tick, this worker's share: those that begin with `prefix`.
     Read {
         names: Vec<String>,
+        prefix: Vec<u8>,
         tick: Tick,
         reply: crossbeam_channel::Sender<Vec<Delta>>,
     },
@@ -143,14 +144,14 @@ impl State {
                 worker.step();
             }
             Command::Close { tick, watermarks, compact } => self.close(tick, watermarks, compact),
-            Command::Read { names, tick, reply } => {
+            Command::Read { names, prefix, tick, reply } => {
                 let read = |name: &String| {
                     let (trace, layout) = self
                         .dataflows
                         .get_mut(name)
                         .and_then(|running| running.export.as_mut())
                         .expect("the bridge names readable relations");
-                    read_at(trace, layout, tick)
+                    read_at(trace, layout, tick, &prefix)
                 };
                 // A reader that gave up is no concern of ours.
                 let _ = reply.send(names.iter().map(read).collect());

@@ -85,7 +85,7 @@ async fn windows_over_a_source_with_late_rows_equal_recomputation() {
             let create = async |(name, query): (&str, &str)| bench.run(&format!("CREATE MATERIALIZED VIEW {name} AS {query}")).await;
             // Every other view is born late, when windows are past already.
             let (early, late): (Vec<_>, Vec<_>) =
-                queries::OVER_SOURCE.into_iter().enumerate().partition(|(i, _)| (*i as u64 + seed) % 2 == 0);
+                queries::OVER_SOURCE.into_iter().enumerate().partition(|(i, _)| (*i as u64 + seed).is_multiple_of(2));
             for (_, view) in &early {
                 create(*view).await;
             }
