@@ -580,9 +580,8 @@ impl Coordinator {
                 task.abort();
             }
         }
-        for (_, follow) in std::mem::take(&mut self.followers) {
-            follow.queue.finish().await;
-        }
+        let followers = std::mem::take(&mut self.followers);
+        futures::future::join_all(followers.into_values().map(|follow| follow.queue.finish())).await;
         self.workers.broadcast(&Command::Stop);
     }
 }

@@ -36,6 +36,21 @@ struct Key {
     hash: u64,
     at: Span,
     first: u32,
+    /// The key itself where it is short, so that a search need not go to the heap.
+    short: [u8; SHORT_BYTES],
+}
+
+/// An encoded number or time has 9 bytes.
+const SHORT_BYTES: usize = 12;
+
+impl Key {
+    fn is(&self, hash: u64, key: &[u8], heap: &Heap) -> bool {
+        self.hash == hash
+            && match self.short.get(..self.at.len as usize) {
+                Some(short) => short == key,
+                None => heap.get(self.at) == key,
+            }
+    }
 }
 
 /// One kept row: its key and value, how often it is there, and its neighbours under its key.
@@ -74,7 +89,8 @@ impl Side {
             return hits;
         }
         for (row, key) in keys.iter().enumerate() {
-            let found = self.keys.find(hash_row(key), |known| self.heap.get(known.at) == key);
+            let hash = hash_row(key);
+            let found = self.keys.find(hash, |known| known.is(hash, key, &self.heap));
             let mut at = found.map_or(NONE, |known| known.first);
             while at != NONE {
                 let entry = &self.entries[at as usize];
@@ -117,7 +133,8 @@ impl Side {
     }
 
     fn forget(&mut self, key: &[u8]) {
-        let Ok(found) = self.keys.find_entry(hash_row(key), |known| self.heap.get(known.at) == key) else { return };
+        let hash = hash_row(key);
+        let Ok(found) = self.keys.find_entry(hash, |known| known.is(hash, key, &self.heap)) else { return };
         let (known, _) = found.remove();
         self.heap.free(known.at);
         let mut at = known.first;
@@ -171,10 +188,14 @@ impl Side {
         let at = self.vacant.pop().unwrap_or(self.entries.len() as u32);
         let value = self.heap.put(value);
         let Self { keys, heap, entries, .. } = self;
-        let (key, next) = match keys.find_mut(key_hash, |known| heap.get(known.at) == key) {
+        let (key, next) = match keys.find_mut(key_hash, |known| known.is(key_hash, key, heap)) {
             Some(known) => (known.at, std::mem::replace(&mut known.first, at)),
             None => {
-                let known = Key { hash: key_hash, at: heap.put(key), first: at };
+                let mut short = [0; SHORT_BYTES];
+                if let Some(short) = short.get_mut(..key.len()) {
+                    short.copy_from_slice(key);
+                }
+                let known = Key { hash: key_hash, at: heap.put(key), first: at, short };
                 keys.insert_unique(key_hash, known, |known| known.hash);
                 (known.at, NONE)
             }

@@ -545,21 +545,40 @@ fn expand_variables(text: &str, variables: &BTreeMap<String, String>) -> Result<
     Ok(expanded)
 }
 
-/// The place of the word an error quotes; else the statement's.
+/// The place of the word an error quotes, or of the construct it names; else the statement's.
 fn pointed(error: Error, placed: &Placed) -> Error {
     if error.fault == Fault::Engine {
         return error;
     }
-    let quoted = error.message.split('"').nth(1).unwrap_or_default().to_string();
-    let word = placed.tokens.iter().find(|token| match &token.token {
-        Token::Word(word) => !quoted.is_empty() && word.value.eq_ignore_ascii_case(&quoted),
-        Token::SingleQuotedString(text) => !quoted.is_empty() && *text == quoted,
-        _ => false,
-    });
-    match word {
+    let quoted = error.message.split('"').nth(1).map(str::to_string);
+    let named = constructs(&error.message);
+    let place_of = |wanted: &String| {
+        placed.tokens.iter().find(|token| match &token.token {
+            Token::Word(word) => word.value.eq_ignore_ascii_case(wanted),
+            Token::SingleQuotedString(text) => text == wanted,
+            _ => false,
+        })
+    };
+    match quoted.iter().chain(&named).filter(|word| !word.is_empty()).find_map(place_of) {
         Some(token) => error.at(&placed.file, token.span.start.line, token.span.start.column),
         None => error.at(&placed.file, placed.line, placed.column),
     }
+}
+
+/// SQL's words in a message, which are in capitals, and functions: `LATERAL`, `random` of `random()`.
+fn constructs(message: &str) -> Vec<String> {
+    let ends = message.char_indices().filter(|(_, c)| !c.is_alphanumeric() && *c != '_').map(|(at, _)| at);
+    let mut from = 0;
+    let mut found = Vec::new();
+    for end in ends.chain([message.len()]) {
+        let word = &message[from..end];
+        let is_keyword = 1 < word.len() && word.chars().all(|c| c.is_ascii_uppercase());
+        if is_keyword || (!word.is_empty() && message[end..].starts_with('(')) {
+            found.push(word.to_string());
+        }
+        from = end + message[end..].chars().next().map_or(0, char::len_utf8);
+    }
+    found
 }
 
 fn lines<'a>(column: &str, lines: impl Iterator<Item = &'a str>) -> Response {
@@ -571,6 +590,14 @@ fn lines<'a>(column: &str, lines: impl Iterator<Item = &'a str>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_names_its_constructs() {
+        assert_eq!(constructs("LATERAL is not supported"), ["LATERAL"]);
+        assert_eq!(constructs("random(), which gives another value each time, is not supported"), ["random"]);
+        assert_eq!(constructs("an aggregate inside a correlated EXISTS is not supported"), ["EXISTS"]);
+        assert_eq!(constructs("größe: das ist kein TYP"), ["TYP"]);
+    }
 
     #[test]
     fn variables_expand_or_say_what_is_missing() {
