@@ -38,7 +38,7 @@ use tidegate_types::expr::{RowProgram, evaluate};
 
 use crate::catalog::{Catalog, RelationKind};
 use crate::node::{ColumnBound, Facts, Node, NodeRef, Op};
-use crate::sql::planning_error;
+use crate::sql::{planning_error, relation_name};
 
 /// The nodes of an optimised `plan`.
 pub fn lower(plan: &LogicalPlan, catalog: &Catalog) -> Result<NodeRef> {
@@ -112,10 +112,7 @@ impl Lowering<'_> {
     }
 
     fn scan(&mut self, scan: &datafusion::logical_expr::TableScan) -> Result<NodeRef> {
-        let name = match scan.table_name.schema() {
-            Some("sys") => format!("sys.{}", scan.table_name.table()),
-            _ => scan.table_name.table().to_string(),
-        };
+        let name = relation_name(&scan.table_name);
         let recursive = self.recursive.iter().rev().find(|(recursive, _)| *recursive == name);
         let (op, schema, facts) = match (recursive, self.catalog.get(&name)) {
             (Some((name, schema)), _) => (Op::Recursive { name: name.clone() }, Arc::clone(schema), Facts::default()),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DataFusionError, ScalarValue};
+use datafusion::common::{DataFusionError, ScalarValue, TableReference};
 use datafusion::datasource::{TableProvider, ViewTable, empty::EmptyTable};
 use datafusion::execution::SessionState;
 use datafusion::execution::session_state::SessionStateBuilder;
@@ -91,10 +91,6 @@ impl Session {
         Ok(Self { state: context.state(), names })
     }
 
-    pub fn state(&self) -> &SessionState {
-        &self.state
-    }
-
     /// Planned and type-checked, not optimised: what a view is stored as.
     pub fn plan(&self, query: &Query) -> Result<LogicalPlan> {
         let statement = statement(rewritten(query)?);
@@ -108,13 +104,7 @@ impl Session {
     pub fn names(&self, query: &Query) -> Result<BTreeSet<String>> {
         let statement = statement(rewritten(query)?);
         let references = self.state.resolve_table_references(&statement).map_err(|error| self.explain(&error))?;
-        Ok(references
-            .iter()
-            .map(|reference| match reference.schema() {
-                Some(schema) if schema != "public" => format!("{schema}.{}", reference.table()),
-                _ => reference.table().to_string(),
-            })
-            .collect())
+        Ok(references.iter().map(relation_name).collect())
     }
 
     pub fn optimize(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
@@ -142,7 +132,16 @@ pub fn planning_error_among<'a>(error: &DataFusionError, names: impl Iterator<It
     }
 }
 
-fn statement(query: Query) -> DfStatement {
+/// The catalog's name for what a plan refers to.
+pub fn relation_name(reference: &TableReference) -> String {
+    match reference.schema() {
+        Some(schema) if schema != "public" => format!("{schema}.{}", reference.table()),
+        _ => reference.table().to_string(),
+    }
+}
+
+/// A query as DataFusion's planner takes it.
+pub fn statement(query: Query) -> DfStatement {
     DfStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))))
 }
 

@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use datafusion::catalog::MemorySchemaProvider;
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
-use datafusion::common::{DataFusionError, Result as DataFusionResult, TableReference};
+use datafusion::common::{DataFusionError, Result as DataFusionResult};
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::{MemTable, TableProvider, ViewTable, provider_as_source, source_as_provider};
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 use datafusion::prelude::SessionContext;
-use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast;
-use tidegate_plan::sql::{planning_error, planning_error_among, rewritten, sound, state_builder};
+use tidegate_plan::sql::{planning_error, planning_error_among, relation_name, rewritten, sound, state_builder, statement};
 use tidegate_types::error::Result;
 
 use crate::engine::Engine;
@@ -22,33 +21,36 @@ use crate::interface::{RelationInfo, Response, Snapshot};
 pub async fn query(engine: &Engine, query: &ast::Query) -> Result<Response> {
     let query = rewritten(query)?;
     let known = engine.relations();
-    let mentioned = mentioned(&query, &known)?;
+    let context = SessionContext::new_with_state(state_builder().build());
+    let mentioned = mentioned(&context, &query, &known)?;
     let snapshot = engine.snapshot(&mentioned.iter().flat_map(|relation| kept_names(relation)).collect::<Vec<_>>()).await?;
-    answer(query, &known, &mentioned, snapshot).await
+    answer(&context, query, &known, &mentioned, snapshot).await
 }
 
 /// A query over one table of which only the rows that begin with `prefix` matter.
 pub async fn query_narrowed(engine: &Engine, query: &ast::Query, table: &str, prefix: Vec<u8>) -> Result<Response> {
     let query = rewritten(query)?;
     let known = engine.relations();
-    let mentioned = mentioned(&query, &known)?;
+    let context = SessionContext::new_with_state(state_builder().build());
+    let mentioned = mentioned(&context, &query, &known)?;
     let snapshot = engine.snapshot_of(table, prefix).await?;
-    answer(query, &known, &mentioned, snapshot).await
+    answer(&context, query, &known, &mentioned, snapshot).await
 }
 
-fn statement(query: ast::Query) -> DfStatement {
-    DfStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))))
-}
-
-fn mentioned<'a>(query: &ast::Query, known: &'a [RelationInfo]) -> Result<Vec<&'a RelationInfo>> {
-    let state = state_builder().build();
-    let references = state.resolve_table_references(&statement(query.clone())).map_err(|error| planning_error(&error))?;
+fn mentioned<'a>(context: &SessionContext, query: &ast::Query, known: &'a [RelationInfo]) -> Result<Vec<&'a RelationInfo>> {
+    let references =
+        context.state_ref().read().resolve_table_references(&statement(query.clone())).map_err(|error| planning_error(&error))?;
     let names: BTreeSet<String> = references.iter().map(relation_name).collect();
     Ok(known.iter().filter(|relation| names.contains(&relation.name)).collect())
 }
 
-async fn answer(query: ast::Query, known: &[RelationInfo], mentioned: &[&RelationInfo], snapshot: Snapshot) -> Result<Response> {
-    let context = SessionContext::new_with_state(state_builder().build());
+async fn answer(
+    context: &SessionContext,
+    query: ast::Query,
+    known: &[RelationInfo],
+    mentioned: &[&RelationInfo],
+    snapshot: Snapshot,
+) -> Result<Response> {
     let failed = |error: DataFusionError| planning_error_among(&error, known.iter().map(|relation| relation.name.as_str()));
     let provider = |name: &str| -> DataFusionResult<Arc<dyn TableProvider>> {
         let rows = snapshot.relations.get(name).ok_or_else(|| DataFusionError::Plan(format!("table '{name}' not found")))?;
@@ -99,13 +101,6 @@ pub fn view_over(
         other => Ok(Transformed::no(other)),
     })?;
     Ok(Arc::new(ViewTable::new(filled.data, None)))
-}
-
-fn relation_name(reference: &TableReference) -> String {
-    match reference.schema() {
-        Some(schema) if schema != "public" => format!("{schema}.{}", reference.table()),
-        _ => reference.table().to_string(),
-    }
 }
 
 /// A scan of one of our relations, which are empty tables to the planner; not of a recursion's.

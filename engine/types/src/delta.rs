@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{Array, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
@@ -71,10 +71,5 @@ impl Delta {
         let rows = concat_batches(schema, parts.iter().map(|part| &part.rows))?;
         let diffs: Vec<i64> = parts.iter().flat_map(|part| part.diffs.iter().copied()).collect();
         Ok(Self::new(rows, diffs))
-    }
-
-    /// The diffs as a column.
-    pub fn diff_column(&self) -> ArrayRef {
-        Arc::new(Int64Array::from(self.diffs.to_vec()))
     }
 }

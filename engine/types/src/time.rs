@@ -6,9 +6,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// increasing where it does not. Everything in a tick becomes visible at once.
 pub type Tick = u64;
 
-/// Event time: milliseconds since 1970, as data says it. Signed: 1969 is data too.
-pub type EventTime = i64;
-
 /// Where ticks and receive times come from. The demo and the tests bring their own.
 pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since 1970.
