@@ -1,7 +1,6 @@
 //! The engine that is measured, started as `tidegate run --once` starts it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,6 @@ use tidegate::output::{self, Format};
 use tidegate::{Config, Engine, Inbox, Registry, Response};
 use tidegate_types::connector::Connectors;
 use tidegate_types::error::{Error, Result};
-use tidegate_types::time::WallClock;
 
 use crate::stats::histogram_quantile;
 
@@ -38,7 +36,7 @@ pub fn start(
     variables: BTreeMap<String, String>,
     connectors: Arc<dyn Connectors>,
 ) -> Result<Engine> {
-    let config = Config { workers, tick, once, clock: Arc::new(WallClock), folder: PathBuf::from("."), variables };
+    let config = Config { workers, tick, once, variables, ..Config::default() };
     Engine::start(config, connectors)
 }
 

@@ -13,8 +13,9 @@
 //! Rows      one per line; blank lines are skipped, so is a byte order mark.
 //!           A last line without newline counts where the file ends or is
 //!           rotated away
-//! Delivery  at least once: from the start of the file after a restart, unless
-//!           the runtime's log knows better. Rotation and truncation: `tail.rs`
+//! Delivery  exactly once over restarts: read on behind the last committed line,
+//!           also where the file was rotated meanwhile, was compressed or ended
+//!           there. How the file is found again, and what cannot be: `tail.rs`
 //! Memory    at most four blocks of 1 MiB, read and decoded ahead side by side
 //! Errors    a bad line is a dead letter; a missing file with --once, a folder,
 //!           a refused permission and a failing disk end the source
@@ -33,7 +34,7 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
 use crate::format::{Format, LINE_BYTES_MAX};
 use crate::options::OptionReader;
-use crate::tail::{Block, Compression, Found, Tail};
+use crate::tail::{Block, Compression, Found, Position, Tail};
 
 /// Large enough that decoding outweighs handing over, small enough that a
 /// tick need not wait for it: some 5 ms of JSON.
@@ -107,7 +108,8 @@ pub struct FileSource {
 impl FileSource {
     pub fn new(spec: &SourceSpec) -> Result<Self> {
         let options = FileOptions::new(spec)?;
-        let tail = Tail::new(options.path.clone(), options.format, options.compression, options.line_bytes_max, !options.follow);
+        let resume = spec.resume.as_ref().map_or(Ok(None), |resume| Position::of(&resume.offset, &spec.name))?;
+        let tail = Tail::new(options.path.clone(), options.format, options.compression, options.line_bytes_max, !options.follow, resume);
         Ok(Self {
             name: spec.name.clone(),
             path: options.path,
@@ -245,7 +247,8 @@ fn decode(block: Block, schema: Arc<arrow::datatypes::Schema>, name: &str) -> (S
             decoded.rows
         }
     };
-    (SourceBatch { rows, dead, bytes: block.consumed, offset: block.offset }, block.bytes)
+    let batch = SourceBatch { dead, bytes: block.consumed, offset: block.offset, ..SourceBatch::of(rows) };
+    (batch, block.bytes)
 }
 
 #[cfg(test)]

@@ -11,17 +11,29 @@
 //!           the wire. These types no web page can send unasked; with an Origin,
 //!           none is not taken either
 //! Rows      as in `format::json`
-//! Delivery  200 only once the rows are committed. At least once: a client that
-//!           hears nothing may send the same again
-//! Answers   200 {"accepted": n, "rejected": m}, the rejected being dead letters
-//!           400 nothing in the body is a row     404 no such source
+//! Delivery  200 only once the rows are committed. A client that hears nothing
+//!           sends the same again: at least once; exactly once with the header
+//!           Idempotency-Key (1 to 128 visible ASCII characters, another for
+//!           each body). A key whose rows were taken is known for as long as it
+//!           is among the last 10,000, also after a restart; a body that comes
+//!           again under it is only counted, whatever is in it. The answer to a
+//!           repeat comes after the commit of what it repeats
+//! Counts    a record that is no row is a dead letter where another of its body
+//!           is one. Where none is, the client is told so, nothing is kept, no
+//!           key is remembered, and the records count as rejected. What is
+//!           refused before its records are told apart (408, 413, 415, 429, and
+//!           400 for the header or the encoding) is in no count of records
+//! Answers   200 {"accepted": n, "rejected": m}, the rejected being dead letters;
+//!             with "repeated": k (and twice 0) for a repeat of k records
+//!           400 nothing in the body is a row, or a bad Idempotency-Key
+//!           404 no such source
 //!           408 the body did not come in time    413 too large, or a bomb
 //!           415 another type or encoding         429 the queue is full: retry
 //!           503 the source went away before the commit: retry
 //!           Errors are {"error": …, "hint": …}
 //! End       never; with --once, as soon as nothing is queued
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,7 +54,7 @@ use http_body_util::BodyExt;
 use memchr::memchr;
 use parking_lot::Mutex;
 use serde_json::json;
-use tidegate_types::connector::{Budget, DeadLetter, Offset, Polled, Source, SourceBatch, SourceSpec};
+use tidegate_types::connector::{Budget, DeadLetter, Offset, Polled, Resume, Source, SourceBatch, SourceSpec};
 use tidegate_types::error::Result;
 use tokio::sync::{Notify, oneshot};
 
@@ -61,6 +73,10 @@ const QUEUE_BYTES_MAX: usize = 32 << 20;
 
 /// A client that takes longer to send its body holds memory for nothing.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+const KEY_CHARS_MAX: usize = 128;
 
 /// Where requests meet sources. Clones share one place.
 #[derive(Clone, Default)]
@@ -118,6 +134,7 @@ struct Waiting {
     deliveries: VecDeque<Delivery>,
     /// Bytes of deliveries and of bodies being read.
     reserved: usize,
+    keys: Keys,
     /// The source is gone.
     closed: bool,
 }
@@ -126,8 +143,60 @@ struct Waiting {
 struct Delivery {
     rows: RecordBatch,
     dead: Vec<DeadLetter>,
+    repeated: u64,
+    rejected: u64,
+    key: Option<String>,
     bytes: usize,
     committed: oneshot::Sender<()>,
+}
+
+impl Delivery {
+    fn records(&self) -> u64 {
+        (self.rows.num_rows() + self.dead.len()) as u64
+    }
+
+    /// Its records only count, as repeats of what came before under its key.
+    fn into_repeat(self) -> Self {
+        let repeated = self.records();
+        Self { rows: self.rows.slice(0, 0), dead: Vec::new(), repeated, key: None, ..self }
+    }
+
+    /// Its records only count: none is a row.
+    fn into_rejection(self) -> Self {
+        let rejected = self.records();
+        Self { dead: Vec::new(), rejected, key: None, ..self }
+    }
+}
+
+/// The keys under which rows were taken, in the order of their commits.
+#[derive(Default)]
+struct Keys {
+    known: HashSet<String>,
+    order: VecDeque<String>,
+}
+
+impl Keys {
+    fn of(resume: Option<&Resume>) -> Self {
+        let mut keys = Self::default();
+        for key in resume.iter().flat_map(|resume| &resume.ids) {
+            keys.insert(key);
+        }
+        keys
+    }
+
+    /// False where it is known. The oldest are forgotten, as the log forgets them.
+    fn insert(&mut self, key: &str) -> bool {
+        if !self.known.insert(key.to_string()) {
+            return false;
+        }
+        self.order.push_back(key.to_string());
+        if self.order.len() > Resume::IDS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
 }
 
 impl Queue {
@@ -144,16 +213,23 @@ impl Queue {
         self.waiting.lock().reserved -= bytes;
     }
 
-    /// False where the source is gone.
-    fn push(&self, delivery: Delivery) -> bool {
+    /// How many of its records are repeats; None where the source is gone.
+    ///
+    /// A key is known from the step on that queues its rows. A repeat queues up behind them, so
+    /// that its commit, and its answer, cannot be before theirs.
+    fn push(&self, mut delivery: Delivery) -> Option<u64> {
         let mut waiting = self.waiting.lock();
         if waiting.closed {
-            return false;
+            return None;
         }
+        if delivery.key.as_ref().is_some_and(|key| !waiting.keys.insert(key)) {
+            delivery = delivery.into_repeat();
+        }
+        let repeated = delivery.repeated;
         waiting.deliveries.push_back(delivery);
         drop(waiting);
         self.arrived.notify_one();
-        true
+        Some(repeated)
     }
 
     /// Deliveries within the budget, one at least, where there are any.
@@ -228,8 +304,8 @@ impl HttpSource {
         let line_bytes_max = options.bytes("max_line_bytes")?.unwrap_or(LINE_BYTES_MAX);
         let decoder = JsonDecoder::new(Columns::of(spec), line_bytes_max)?;
         options.finish()?;
-        let queue = Queue { decoder, bytes_max, requests: AtomicU64::new(0), waiting: Mutex::default(), arrived: Notify::new() };
-        let queue = Arc::new(queue);
+        let waiting = Mutex::new(Waiting { keys: Keys::of(spec.resume.as_ref()), ..Waiting::default() });
+        let queue = Arc::new(Queue { decoder, bytes_max, requests: AtomicU64::new(0), waiting, arrived: Notify::new() });
         inbox.register_if_free(&spec.name, &queue);
         Ok(Self {
             name: spec.name.clone(),
@@ -251,11 +327,14 @@ impl HttpSource {
                 concat_batches(&self.schema, all.iter().map(|delivery| &delivery.rows)).expect("all deliveries are in the source's schema")
             }
         };
-        let mut batch = SourceBatch { rows, dead: Vec::new(), bytes: 0, offset: Offset(self.batches.to_string()) };
+        let mut batch = SourceBatch { bytes: 0, offset: Offset(self.batches.to_string()), ..SourceBatch::of(rows) };
         let mut waiting = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {
             batch.dead.extend(delivery.dead);
             batch.bytes += delivery.bytes;
+            batch.repeated += delivery.repeated;
+            batch.rejected += delivery.rejected;
+            batch.ids.extend(delivery.key);
             waiting.push(delivery.committed);
         }
         self.uncommitted.push_back((self.batches, waiting));
@@ -300,7 +379,7 @@ impl Drop for HttpSource {
 
 /// An answer that is not 200.
 #[derive(Debug)]
-struct Refusal {
+pub(crate) struct Refusal {
     status: StatusCode,
     error: String,
     hint: String,
@@ -326,9 +405,10 @@ impl IntoResponse for Refusal {
     }
 }
 
-async fn ingest(State(inbox): State<Inbox>, Path(source): Path<String>, request: Request) -> Result<Response, Refusal> {
+pub(crate) async fn ingest(State(inbox): State<Inbox>, Path(source): Path<String>, request: Request) -> Result<Response, Refusal> {
     let queue = inbox.find(&source)?;
     let (parts, body) = request.into_parts();
+    let key = idempotency_key(&parts.headers)?;
     let by_line = by_line(&parts.headers)?;
     let coding = Coding::of(&parts.headers)?;
     let (body, reservation) =
@@ -344,18 +424,53 @@ async fn ingest(State(inbox): State<Inbox>, Path(source): Path<String>, request:
     let Decoded { rows, dead, .. } = decoded.map_err(|_| gone())?;
 
     let (accepted, rejected) = (rows.num_rows(), dead.len());
-    if let (0, Some(first)) = (accepted, dead.first()) {
-        let error = format!("nothing in the body is a row; {}: {}", first.position, first.reason);
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, error, "send a JSON array of objects, or one JSON object per line"));
+    let refusal = dead.first().filter(|_| accepted == 0).map(nothing_is_a_row);
+    if accepted + rejected == 0 {
+        return Ok(answer(0, 0, None));
     }
-    if accepted > 0 {
-        let (committed, is_committed) = oneshot::channel();
-        if !queue.push(Delivery { rows, dead, bytes: reservation.hand_over(), committed }) {
-            return Err(gone());
+    let (committed, is_committed) = oneshot::channel();
+    let delivery = Delivery { rows, dead, repeated: 0, rejected: 0, key, bytes: reservation.hand_over(), committed };
+    if let Some(refusal) = refusal {
+        // Told once it is counted, or else the source is gone: refused it is either way.
+        if queue.push(delivery.into_rejection()).is_some() {
+            let _ = is_committed.await;
         }
-        is_committed.await.map_err(|_| gone())?;
+        return Err(refusal);
     }
-    Ok(axum::Json(json!({ "accepted": accepted, "rejected": rejected })).into_response())
+    let repeated = queue.push(delivery).ok_or_else(gone)?;
+    is_committed.await.map_err(|_| gone())?;
+    Ok(match repeated {
+        0 => answer(accepted, rejected, None),
+        _ => answer(0, 0, Some(repeated)),
+    })
+}
+
+fn answer(accepted: usize, rejected: usize, repeated: Option<u64>) -> Response {
+    let mut answer = json!({ "accepted": accepted, "rejected": rejected });
+    if let Some(repeated) = repeated {
+        answer["repeated"] = repeated.into();
+    }
+    axum::Json(answer).into_response()
+}
+
+fn nothing_is_a_row(first: &DeadLetter) -> Refusal {
+    let error = format!("nothing in the body is a row; {}: {}", first.position, first.reason);
+    Refusal::new(StatusCode::BAD_REQUEST, error, "send a JSON array of objects, or one JSON object per line")
+}
+
+/// The key a client sends with a body, to send it again under the same.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(key) = given.next() else { return Ok(None) };
+    let is_visible = key.as_bytes().iter().all(u8::is_ascii_graphic);
+    match key.to_str() {
+        Ok(key) if is_visible && (1..=KEY_CHARS_MAX).contains(&key.len()) && given.next().is_none() => Ok(Some(key.to_string())),
+        _ => Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "the header Idempotency-Key is not a key",
+            format!("send one, of 1 to {KEY_CHARS_MAX} visible ASCII characters, such as a UUID"),
+        )),
+    }
 }
 
 /// Whether the body says it is one object per line.
@@ -525,7 +640,7 @@ fn bound_broken(inflated: usize, wire: usize, queue_bytes_max: usize) -> Option<
 }
 
 /// The records of a body. What is no record is one too: the decoder says why.
-fn records(body: &[u8], by_line: bool) -> Vec<&[u8]> {
+pub(crate) fn records(body: &[u8], by_line: bool) -> Vec<&[u8]> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
     match body.first() {
         None => Vec::new(),

@@ -1,7 +1,7 @@
 //! The connectors there are, in reading order.
 //!
 //! Sources    [`file`], [`http`]
-//! Sinks      [`sink::file`], [`sink::stdout`], [`sink::discard`]
+//! Sinks      [`sink::file`], [`sink::postgres`], [`sink::stdout`], [`sink::discard`]
 //! Responder  [`webhook`]
 //! Formats    [`format::json`], [`format::csv`], [`format::text`]
 //! For people [`infer`]: the `CREATE SOURCE` for a file
@@ -19,6 +19,9 @@ pub mod sink;
 mod tail;
 pub mod webhook;
 
+#[cfg(test)]
+mod malformed;
+
 use tidegate_types::connector::{Connectors, Options, Responder, Sink, SinkSpec, Source, SourceSpec};
 use tidegate_types::error::{Error, Result, did_you_mean};
 
@@ -26,7 +29,7 @@ pub use crate::http::Inbox;
 pub use crate::infer::infer;
 
 const SOURCES: [&str; 2] = ["file", "http"];
-const SINKS: [&str; 3] = ["file", "stdout", "discard"];
+const SINKS: [&str; 4] = ["file", "postgres", "stdout", "discard"];
 const RESPONDERS: [&str; 1] = ["webhook"];
 
 /// Every connector by name. `inbox` is where HTTP requests meet the sources.
@@ -51,6 +54,7 @@ impl Connectors for Registry {
     fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
         match connector("sink", &spec.name, &spec.options, &SINKS)? {
             "file" => Ok(Box::new(sink::file::FileSink::new(spec)?)),
+            "postgres" => Ok(Box::new(sink::postgres::PostgresSink::new(spec)?)),
             "stdout" => Ok(Box::new(sink::stdout::StdoutSink::new(spec)?)),
             _ => Ok(Box::new(sink::discard::DiscardSink::new(spec)?)),
         }

@@ -79,6 +79,15 @@ impl OptionReader {
         keys.into_iter().filter_map(|key| self.left.remove(&key).map(|value| (key[prefix.len()..].to_string(), value))).collect()
     }
 
+    /// The text, or the value of the environment variable that `env:NAME` names.
+    pub fn resolve(&self, text: &str, key: &str) -> Result<String> {
+        let Some(variable) = text.strip_prefix("env:") else { return Ok(text.to_string()) };
+        std::env::var(variable).map_err(|_| {
+            self.refused(format!("option \"{key}\": the environment variable {variable} is not set"))
+                .hint(format!("start tidegate with {variable} in its environment"))
+        })
+    }
+
     /// The refusal of `key = value`.
     pub fn wrong(&self, key: &str, value: &str, hint: impl Into<String>) -> Error {
         Error::user(format!("{}: option \"{key}\" cannot be '{value}'", self.owner)).hint(hint)

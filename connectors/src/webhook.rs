@@ -8,11 +8,12 @@
 //!           header.<Name> (any number)
 //!           A URL or a header may be 'env:NAME': the value of that environment
 //!           variable, read when the action is created
-//! Body      {"id", "action", "kind": "do" | "update" | "undo", "tick",
+//! Body      {"id", "key", "action", "kind": "do" | "update" | "undo", "tick",
 //!             "finding": {…}, "previous": {…} for an update}
-//!           and the header Idempotency-Key: <id>
+//!           and the header Idempotency-Key: <key>
 //! Delivery  one attempt per call, at least once in all: the other side tells
-//!           repeats by the id
+//!           repeats by the key, which each request has for itself, and what
+//!           belongs together by the id, which is the finding's
 //! Answers   2xx: done. 408, 429, 5xx, a timeout, no connection: try again,
 //!           after Retry-After where it is given. Anything else is final;
 //!           redirects are not followed. 64 KiB of an answer are read
@@ -79,7 +80,7 @@ struct Url(Uri);
 
 impl Url {
     fn new(key: &'static str, text: &str, options: &OptionReader) -> Result<Self> {
-        let resolved = resolve(text, key, options)?;
+        let resolved = options.resolve(text, key)?;
         let refused = |hint: &str| options.wrong(key, text, hint.to_string());
         let uri: Uri = resolved.parse().map_err(|_| refused("allowed is a URL such as 'https://example.com/hook'"))?;
         match (uri.scheme_str(), uri.authority()) {
@@ -96,19 +97,9 @@ impl fmt::Display for Url {
     }
 }
 
-/// The text, or the value of the environment variable that `env:NAME` names.
-fn resolve(text: &str, key: &str, options: &OptionReader) -> Result<String> {
-    let Some(variable) = text.strip_prefix("env:") else { return Ok(text.to_string()) };
-    std::env::var(variable).map_err(|_| {
-        options
-            .refused(format!("option \"{key}\": the environment variable {variable} is not set"))
-            .hint(format!("start tidegate with {variable} in its environment"))
-    })
-}
-
 fn parse_header(name: &str, value: &str, options: &OptionReader) -> Result<(HeaderName, HeaderValue)> {
     let key = format!("header.{name}");
-    let resolved = resolve(value, &key, options)?;
+    let resolved = options.resolve(value, &key)?;
     let parsed_name: HeaderName = name.parse().map_err(|_| {
         options.refused(format!("option \"{key}\" does not name a header")).hint("for example header.Authorization = 'env:TOKEN'")
     })?;
@@ -154,14 +145,14 @@ impl Webhook {
     }
 
     fn request(&self, url: &Url, action: &ActionRequest) -> Result<Request<Full<Bytes>>, ActionFailure> {
-        let id = HeaderValue::from_str(&action.id).map_err(|_| failed("the action's id cannot be a header".into()))?;
+        let key = HeaderValue::from_str(&action.key).map_err(|_| failed("the request's key cannot be a header".into()))?;
         let mut request = Request::new(Full::new(body(action)));
         *request.method_mut() = self.options.method.clone();
         *request.uri_mut() = url.0.clone();
         let headers = request.headers_mut();
         headers.extend(self.options.headers.clone());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert("idempotency-key", id);
+        headers.insert("idempotency-key", key);
         Ok(request)
     }
 
@@ -209,6 +200,7 @@ impl Responder for Webhook {
 fn body(action: &ActionRequest) -> Bytes {
     let mut body = json!({
         "id": action.id,
+        "key": action.key,
         "action": action.action,
         "kind": action.kind.as_str(),
         "tick": action.tick,
@@ -287,12 +279,14 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::datatypes::Schema;
+    use tidegate_types::disk::LocalDisk;
 
     use super::*;
 
     fn webhook(options: &[(&str, &str)]) -> Result<Webhook> {
         let options = options.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-        Webhook::new(&SinkSpec { name: "hold".into(), schema: Arc::new(Schema::empty()), options, folder: PathBuf::new() })
+        let (schema, disk) = (Arc::new(Schema::empty()), Arc::new(LocalDisk));
+        Webhook::new(&SinkSpec { name: "hold".into(), schema, options, folder: PathBuf::new(), disk })
     }
 
     #[test]
@@ -348,8 +342,15 @@ mod tests {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
         let cases = [("500 Oops", true), ("302 Found", true), ("408 Slow", false), ("429 Later", false), ("404 No", false), ("", true)];
-        let action =
-            ActionRequest { id: "1".into(), action: "hold".into(), kind: ActionKind::Do, tick: 1, finding: json!({}), previous: None };
+        let action = ActionRequest {
+            id: "1".into(),
+            key: "1-do".into(),
+            action: "hold".into(),
+            kind: ActionKind::Do,
+            tick: 1,
+            finding: json!({}),
+            previous: None,
+        };
         for (status, may_be_done) in cases {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}/", listener.local_addr().unwrap());

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -17,10 +17,20 @@ use tempfile::TempDir;
 use tidegate_connectors::{Inbox, Registry};
 use tidegate_types::connector::*;
 use tidegate_types::delta::Delta;
+use tidegate_types::disk::{Disk, LocalDisk};
 use tidegate_types::error::Result;
 use tidegate_types::time::WallClock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+use self::faulty::{Faulty, FaultyDisk};
+
+#[path = "compliance/faulty.rs"]
+mod faulty;
+#[path = "compliance/postgres.rs"]
+mod postgres;
+#[path = "compliance/resume.rs"]
+mod resume;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -45,11 +55,12 @@ fn spec(folder: &Path, once: bool, pairs: &[(&str, &str)]) -> SourceSpec {
         folder: folder.into(),
         once,
         clock: Arc::new(WallClock),
+        resume: None,
     }
 }
 
 fn sink_spec(folder: &Path, pairs: &[(&str, &str)]) -> SinkSpec {
-    SinkSpec { name: "out".into(), schema: schema(), options: options(pairs), folder: folder.into() }
+    SinkSpec { name: "out".into(), schema: schema(), options: options(pairs), folder: folder.into(), disk: Arc::new(LocalDisk) }
 }
 
 fn registry() -> Registry {
@@ -70,6 +81,9 @@ struct Brought {
     dead: Vec<DeadLetter>,
     bytes: usize,
     offset: String,
+    repeated: u64,
+    rejected: u64,
+    ids: Vec<String>,
 }
 
 impl Brought {
@@ -79,6 +93,9 @@ impl Brought {
         self.dead.extend(batch.dead);
         self.bytes += batch.bytes;
         self.offset = batch.offset.0;
+        self.repeated += batch.repeated;
+        self.rejected += batch.rejected;
+        self.ids.extend(batch.ids);
     }
 
     fn reasons(&self) -> Vec<String> {
@@ -175,7 +192,7 @@ async fn every_kind_of_broken_line_is_a_dead_letter_and_its_neighbours_live() {
             assert!(got.starts_with(position) && got.contains(reason), "{got}");
         }
         assert_eq!(brought.bytes, text.len());
-        assert!(brought.offset.ends_with(&format!(":{}", text.len())));
+        assert!(brought.offset.contains(&format!("\"byte\":{},\"line\":11,", text.len())), "{}", brought.offset);
     }
 }
 
@@ -398,7 +415,7 @@ fn wrong_options_are_refused_with_the_way_out() {
         assert!(error.contains(message), "{error}");
     }
     let error = registry().sink(&sink_spec(folder.path(), &[("connector", "kafka")])).err().unwrap().to_string();
-    assert!(error.contains("one of 'file', 'stdout', 'discard'"), "{error}");
+    assert!(error.contains("one of 'file', 'postgres', 'stdout', 'discard'"), "{error}");
     let error = registry().responder(&sink_spec(folder.path(), &[("connector", "file")])).err().unwrap().to_string();
     assert!(error.contains("one of 'webhook'"), "{error}");
 }
@@ -428,13 +445,21 @@ fn changes(tick: u64, values: &[i64], diffs: &[i64]) -> Changes {
     Changes { tick, delta: Delta::new(RecordBatch::try_from_iter([("a", a)]).unwrap(), diffs.to_vec()) }
 }
 
+fn writer(log: &str, epoch: u64) -> Writer {
+    Writer { log: log.into(), epoch }
+}
+
 #[tokio::test]
 async fn every_sink_takes_changes_and_finishes() {
     let folder = TempDir::new().unwrap();
-    for pairs in [vec![("connector", "stdout")], vec![("connector", "discard")], vec![("connector", "file"), ("path", "out.jsonl")]] {
+    let file = vec![("connector", "file"), ("path", "out.jsonl")];
+    for (pairs, progress) in
+        [(vec![("connector", "stdout")], Progress::Unknown), (vec![("connector", "discard")], Progress::Unknown), (file, Progress::Upto(0))]
+    {
         let mut sink = registry().sink(&sink_spec(folder.path(), &pairs)).unwrap();
-        sink.write(changes(7, &[1, 2], &[-1, 2])).await.unwrap();
-        sink.write(changes(8, &[3], &[1])).await.unwrap();
+        assert_eq!(sink.resume(&writer("log", 1)).await.unwrap(), progress);
+        sink.write(&[changes(7, &[1, 2], &[-1, 2]), changes(8, &[3], &[1])]).await.unwrap();
+        sink.write(&[]).await.unwrap();
         sink.finish().await.unwrap();
     }
     let expected = "{\"op\":\"delete\",\"tick\":7,\"row\":{\"a\":1}}\n\
@@ -444,16 +469,129 @@ async fn every_sink_takes_changes_and_finishes() {
     assert_eq!(fs::read_to_string(folder.path().join("out.jsonl")).unwrap(), expected);
 }
 
+fn file_sink(folder: &TempDir, name: &str, path: &str, disk: Arc<dyn Disk>) -> Box<dyn Sink> {
+    let spec = sink_spec(folder.path(), &[("connector", "file"), ("path", path)]);
+    registry().sink(&SinkSpec { name: name.into(), disk, ..spec }).unwrap()
+}
+
+/// What the file holds: `tick:value` per line.
+fn written(folder: &TempDir) -> Vec<String> {
+    let text = fs::read_to_string(folder.path().join("out")).unwrap();
+    let shown = text.lines().map(|line| match serde_json::from_str::<serde_json::Value>(line) {
+        Ok(line) => format!("{}:{}", line["tick"], line["row"]["a"]),
+        Err(_) => line.to_string(),
+    });
+    shown.collect()
+}
+
 #[tokio::test]
 async fn a_file_sink_leaves_an_empty_file_and_names_a_path_it_cannot_write() {
     let folder = TempDir::new().unwrap();
-    let mut sink = registry().sink(&sink_spec(folder.path(), &[("connector", "file"), ("path", "out")])).unwrap();
+    let mut sink = file_sink(&folder, "out", "out", Arc::new(LocalDisk));
     assert!(!folder.path().join("out").exists(), "constructors do no I/O");
+    sink.resume(&writer("log", 1)).await.unwrap();
     sink.finish().await.unwrap();
     assert_eq!(fs::read(folder.path().join("out")).unwrap(), b"");
-    let mut sink = registry().sink(&sink_spec(folder.path(), &[("connector", "file"), ("path", "no/out")])).unwrap();
-    let error = sink.write(changes(1, &[1], &[1])).await.unwrap_err().to_string();
+    let mut sink = file_sink(&folder, "out", "no/out", Arc::new(LocalDisk));
+    let error = sink.resume(&writer("log", 1)).await.unwrap_err().to_string();
     assert!(error.contains("no/out") && error.contains("hint: create the folder"), "{error}");
+    let error = sink.write(&[changes(1, &[1], &[1])]).await.unwrap_err().to_string();
+    assert!(error.contains("before it was resumed"), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_sink_goes_on_where_its_manifest_says() {
+    let folder = TempDir::new().unwrap();
+    let sink = |name: &str| file_sink(&folder, name, "out", Arc::new(LocalDisk));
+    let mut first = sink("out");
+    assert_eq!(first.resume(&writer("log", 1)).await.unwrap(), Progress::Upto(0));
+    first.write(&[changes(7, &[1], &[1])]).await.unwrap();
+
+    // A crash behind the append and before the manifest: torn lines are cut off.
+    append(&folder.path().join("out"), "{\"op\":\"insert\",\"tick\":8,\"row\":{\"a\":2}}\n{\"op\":\"ins");
+    let mut second = sink("out");
+    assert_eq!(second.resume(&writer("log", 2)).await.unwrap(), Progress::Upto(7));
+    assert_eq!(written(&folder), ["7:1"]);
+    second.write(&[changes(8, &[2], &[1]), changes(9, &[3], &[1])]).await.unwrap();
+    assert_eq!(written(&folder), ["7:1", "8:2", "9:3"]);
+
+    // The first one is not dead, only slow.
+    let error = first.write(&[changes(8, &[2], &[1])]).await.unwrap_err().to_string();
+    assert!(error.contains("of log log writes it, in epoch 2"), "{error}");
+    let error = sink("out").resume(&writer("log", 1)).await.unwrap_err().to_string();
+    assert!(error.contains("in epoch 2"), "{error}");
+    assert_eq!(written(&folder), ["7:1", "8:2", "9:3"]);
+
+    // Another log, then another sink of it: what is there stays.
+    for (name, log, value) in [("out", "other", 4), ("two", "other", 5)] {
+        let mut next = sink(name);
+        assert_eq!(next.resume(&writer(log, 1)).await.unwrap(), Progress::Upto(0));
+        next.write(&[changes(1, &[value], &[1])]).await.unwrap();
+        assert_eq!(sink(name).resume(&writer(log, 1)).await.unwrap(), Progress::Upto(1));
+    }
+    assert_eq!(written(&folder), ["7:1", "8:2", "9:3", "1:4", "1:5"]);
+    let error = second.write(&[changes(10, &[6], &[1])]).await.unwrap_err().to_string();
+    assert!(error.contains("sink \"two\" of log other writes it"), "{error}");
+
+    // Shorter than was written: nothing is made up.
+    let whole = fs::read(folder.path().join("out")).unwrap();
+    fs::write(folder.path().join("out"), &whole[..whole.len() - 9]).unwrap();
+    let error = sink("two").resume(&writer("other", 2)).await.unwrap_err().to_string();
+    assert!(error.contains(&format!("it has {} bytes, and {} were written", whole.len() - 9, whole.len())), "{error}");
+    fs::write(folder.path().join("out.manifest"), "{}").unwrap();
+    let error = sink("two").resume(&writer("other", 2)).await.unwrap_err().to_string();
+    assert!(error.contains("out.manifest is no manifest"), "{error}");
+
+    // A file of somebody else's, with half a line at its end.
+    fs::write(folder.path().join("out"), "hello\nwor").unwrap();
+    fs::remove_file(folder.path().join("out.manifest")).unwrap();
+    let mut anew = sink("out");
+    assert_eq!(anew.resume(&writer("log", 3)).await.unwrap(), Progress::Upto(0));
+    anew.write(&[changes(1, &[1], &[1])]).await.unwrap();
+    assert_eq!(written(&folder), ["hello", "wor", "1:1"]);
+}
+
+/// Three ticks by a sink that is started again whenever the disk fails it for good.
+async fn write_over_faults(folder: &TempDir, disk: Arc<FaultyDisk>) -> usize {
+    let mut deaths = 0;
+    for epoch in 1.. {
+        let mut sink = file_sink(folder, "out", "out", disk.clone());
+        let done = async {
+            let Progress::Upto(there) = sink.resume(&writer("log", epoch)).await? else { panic!("it keeps account") };
+            for tick in (1..=3).filter(|tick| there < *tick) {
+                sink.write(&[changes(tick, &[tick as i64, 10 + tick as i64], &[1, 1])]).await?;
+            }
+            Ok::<(), tidegate_types::error::Error>(())
+        };
+        match done.await {
+            Ok(()) => return deaths,
+            Err(_) => deaths += 1,
+        }
+        assert!(deaths < 10);
+    }
+    unreachable!()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_operation_of_a_file_sink_may_fail_and_nothing_is_lost_or_doubled() {
+    let mut tasks = Vec::new();
+    for kind in [io::ErrorKind::StorageFull, io::ErrorKind::Other] {
+        for nth in 1..40 {
+            tasks.push(tokio::spawn(async move {
+                let folder = TempDir::new().unwrap();
+                let faulty = Faulty::new(nth + 3, kind);
+                let deaths = write_over_faults(&folder, Arc::new(FaultyDisk(faulty.clone()))).await;
+                assert_eq!(written(&folder), ["1:1", "1:11", "2:2", "2:12", "3:3", "3:13"], "{kind} at operation {nth}");
+                assert_eq!(deaths != 0, kind == io::ErrorKind::Other && faulty.has_struck(), "{kind} at operation {nth}");
+                faulty.is_over()
+            }));
+        }
+    }
+    let mut ends = 0;
+    for task in tasks {
+        ends += usize::from(!task.await.unwrap());
+    }
+    assert!(0 < ends, "the last operations were never reached: count further");
 }
 
 // -------------------------------------------------------------------- http
@@ -465,9 +603,14 @@ struct Served {
 }
 
 async fn serve(pairs: &[(&str, &str)]) -> Served {
+    serve_from(pairs, None).await
+}
+
+async fn serve_from(pairs: &[(&str, &str)], resume: Option<Resume>) -> Served {
     let inbox = Inbox::default();
     let pairs: Vec<_> = [("connector", "http")].into_iter().chain(pairs.iter().copied()).collect();
-    let source = Registry::new(inbox.clone()).source(&spec(Path::new("."), false, &pairs)).unwrap();
+    let spec = SourceSpec { resume, ..spec(Path::new("."), false, &pairs) };
+    let source = Registry::new(inbox.clone()).source(&spec).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, inbox.router()).await });
@@ -534,6 +677,8 @@ async fn posted_rows_arrive_in_every_shape() {
     }
     let brought = brought.lock().unwrap();
     assert_eq!(brought.values(), [1, 2, 3, 4, 5, 6, 7]);
+    // Two bodies in which nothing was a row.
+    assert_eq!((brought.rejected, brought.repeated, brought.ids.len()), (2, 0, 0));
     assert_eq!(brought.dead.len(), 1);
     assert_eq!(brought.dead[0].position, "src: request 2, record:2");
 }
@@ -630,6 +775,85 @@ async fn many_requests_make_one_batch_and_a_lost_source_says_503() {
 }
 
 #[tokio::test]
+async fn a_body_that_comes_again_under_its_key_is_counted_and_not_taken() {
+    let resume = Resume { offset: Offset("3".into()), ids: vec!["from-before".into()] };
+    let served = serve_from(&[], Some(resume)).await;
+    let address = served.address;
+    let brought = commit_all(served.source);
+    let key = |key: &str| format!("Idempotency-Key: {key}\r\n");
+    let long = "k".repeat(129);
+    let cases: [(String, &[u8], u16, &str); 12] = [
+        (key("from-before"), b"[{\"a\":9},{\"a\":9}]", 200, "{\"accepted\":0,\"rejected\":0,\"repeated\":2}"),
+        (key("k1"), b"[{\"a\":1},{\"a\":\"x\"}]", 200, "{\"accepted\":1,\"rejected\":1}"),
+        // Dead ones of a repeat are repeats too.
+        (key("k1"), b"[{\"a\":1},{\"a\":\"x\"}]", 200, "{\"accepted\":0,\"rejected\":0,\"repeated\":2}"),
+        // Refused, so its key is free.
+        (key("k2"), b"nonsense", 400, "nothing in the body is a row"),
+        (key("k2"), b"{\"a\":2}", 200, "{\"accepted\":1,\"rejected\":0}"),
+        (key("k3"), b"[]", 200, "{\"accepted\":0,\"rejected\":0}"),
+        (key("k3"), b"{\"a\":3}", 200, "{\"accepted\":1,\"rejected\":0}"),
+        (key(&long), b"{\"a\":8}", 400, "the header Idempotency-Key is not a key"),
+        (key(&long[1..]), b"{\"a\":4}", 200, "{\"accepted\":1,\"rejected\":0}"),
+        (key("two words"), b"{\"a\":8}", 400, "of 1 to 128 visible ASCII characters"),
+        (key(""), b"{\"a\":8}", 400, "Idempotency-Key is not a key"),
+        (key("k4") + &key("k5"), b"{\"a\":8}", 400, "Idempotency-Key is not a key"),
+    ];
+    for (headers, body, status, said) in cases {
+        let answer = post(address, "/v1/ingest/src", &headers, body).await;
+        assert_eq!(answer.0, status, "{headers}: {}", answer.1);
+        assert!(answer.1.contains(said), "{headers}: {}", answer.1);
+    }
+    let brought = brought.lock().unwrap();
+    assert_eq!(brought.values(), [1, 2, 3, 4]);
+    assert_eq!((brought.repeated, brought.rejected, brought.dead.len()), (4, 1, 1));
+    assert_eq!(brought.ids, ["k1", "k2", "k3", &long[1..]]);
+}
+
+#[tokio::test]
+async fn a_repeat_waits_for_the_commit_of_what_it_repeats() {
+    let Served { address, mut source } = serve(&[]).await;
+    let send = move || tokio::spawn(async move { post(address, "/v1/ingest/src", "Idempotency-Key: k\r\n", b"{\"a\":1}").await });
+    let clients: Vec<_> = (0..5).map(|_| send()).collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let late = send();
+    let mut brought = Brought::default();
+    while brought.a.len() + (brought.repeated as usize) < 6 {
+        let Polled::Batch(batch) = tokio::time::timeout(SOON, source.poll(BUDGET)).await.unwrap().unwrap() else { panic!("no end") };
+        brought.add(batch);
+    }
+    assert_eq!((brought.values(), brought.repeated, brought.ids.clone()), (vec![1], 5, vec!["k".to_string()]));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(clients.iter().chain([&late]).all(|client| !client.is_finished()), "answered before the commit");
+    source.acknowledge(Offset(brought.offset)).await;
+    let mut accepted = 0;
+    for client in clients.into_iter().chain([late]) {
+        let (status, text) = client.await.unwrap();
+        assert_eq!(status, 200);
+        accepted += usize::from(text.contains("\"accepted\":1"));
+    }
+    assert_eq!(accepted, 1);
+
+    // Taken, and the source went away before the commit: whoever comes after may send it again.
+    let lost = tokio::spawn(async move { post(address, "/v1/ingest/src", "Idempotency-Key: k2\r\n", b"{\"a\":2}").await.0 });
+    let Polled::Batch(_) = tokio::time::timeout(SOON, source.poll(BUDGET)).await.unwrap().unwrap() else { panic!("no end") };
+    drop(source);
+    assert_eq!(lost.await.unwrap(), 503);
+}
+
+#[tokio::test]
+async fn the_last_ten_thousand_keys_are_known() {
+    let ids = (0..Resume::IDS_MAX).map(|i| format!("k{i}")).collect();
+    let served = serve_from(&[], Some(Resume { offset: Offset::default(), ids })).await;
+    let address = served.address;
+    let brought = commit_all(served.source);
+    for (key, accepted) in [("k0", 0), ("new", 1), ("k0", 1), ("k1", 1), ("k9999", 0), ("new", 0)] {
+        let answer = post(address, "/v1/ingest/src", &format!("Idempotency-Key: {key}\r\n"), b"{\"a\":1}").await;
+        assert!(answer.1.contains(&format!("\"accepted\":{accepted}")), "{key}: {}", answer.1);
+    }
+    assert_eq!(brought.lock().unwrap().ids, ["new", "k0", "k1"]);
+}
+
+#[tokio::test]
 async fn checking_a_source_does_not_take_a_running_ones_place() {
     let inbox = Inbox::default();
     let registry = Registry::new(inbox.clone());
@@ -703,7 +927,9 @@ fn says(status: &str, headers: &str, body: &str) -> Peer {
 
 fn action(kind: ActionKind) -> ActionRequest {
     let previous = (kind == ActionKind::Update).then(|| serde_json::json!({ "device": "d0" }));
-    ActionRequest { id: "id-1".into(), action: "hold".into(), kind, tick: 9, finding: serde_json::json!({ "device": "d1" }), previous }
+    let key = format!("id-1-{}", kind.as_str());
+    let finding = serde_json::json!({ "device": "d1" });
+    ActionRequest { id: "id-1".into(), key, action: "hold".into(), kind, tick: 9, finding, previous }
 }
 
 fn webhook(pairs: &[(&str, &str)]) -> Box<dyn Responder> {
@@ -712,7 +938,7 @@ fn webhook(pairs: &[(&str, &str)]) -> Box<dyn Responder> {
 }
 
 #[tokio::test]
-async fn actions_are_posted_with_their_id() {
+async fn actions_are_posted_with_their_id_and_their_key() {
     let (address, seen) = peer(says("200 OK", "", "thanks")).await;
     let base = format!("http://{address}");
     let responder =
@@ -727,11 +953,17 @@ async fn actions_are_posted_with_their_id() {
         let (head, body) = request.split_once("\r\n\r\n").unwrap();
         let head = head.to_lowercase();
         assert!(head.starts_with(&format!("post {path} http/1.1\r\n")), "{head}");
-        for header in ["idempotency-key: id-1", "content-type: application/json", "authorization: bearer t", &format!("host: {address}")] {
+        for header in [
+            &format!("idempotency-key: id-1-{kind}"),
+            "content-type: application/json",
+            "authorization: bearer t",
+            &format!("host: {address}"),
+        ] {
             assert!(head.contains(header), "{header} is not in {head}");
         }
         let body: BTreeMap<String, serde_json::Value> = serde_json::from_str(body).unwrap();
         assert_eq!((&body["id"], &body["action"], &body["kind"], &body["tick"]), (&"id-1".into(), &"hold".into(), &kind.into(), &9.into()));
+        assert_eq!(body["key"], format!("id-1-{kind}"));
         assert_eq!(body["finding"]["device"], "d1");
         assert_eq!(body.contains_key("previous"), kind == "update");
     }

@@ -13,6 +13,7 @@
 //!         so that order and retraction leave no trace
 
 mod accumulators;
+mod exact;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use crate::arrange::Bytes;
 use crate::keyed::by_tick;
 use crate::stream::{Errors, Rows, Watermarks, exchange};
 use accumulators::{Accumulator, accumulator};
+pub use exact::exact;
 
 /// What can be accumulated and taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

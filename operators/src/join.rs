@@ -101,7 +101,7 @@ fn plan_side(plan: &JoinPlan, own: usize) -> &Layout {
 }
 
 // What is kept comes back canonical; what passes by must be the same, or a retraction would miss.
-fn canonical(delta: Delta) -> Delta {
+pub(crate) fn canonical(delta: Delta) -> Delta {
     let columns: Vec<ArrayRef> = delta.rows.columns().iter().map(canonical_floats).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(delta.len()));
     let rows = RecordBatch::try_new_with_options(delta.rows.schema(), columns, &options).expect("the same types");

@@ -20,8 +20,8 @@ use std::sync::{Arc, Mutex};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
-use datafusion::common::Result as DataFusionResult;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, reset_plan_states};
@@ -185,8 +185,7 @@ impl Keys {
     fn execute(&self, input: RecordBatch) -> Result<RecordBatch, String> {
         self.plan.slot.fill(input);
         let plan = reset_plan_states(Arc::clone(&self.plan.plan)).map_err(|error| error.to_string())?;
-        let batches =
-            futures::executor::block_on(collect(plan, Arc::clone(&self.plan.task))).map_err(|error| error.find_root().strip_backtrace())?;
+        let batches = futures::executor::block_on(collect(plan, Arc::clone(&self.plan.task))).map_err(|error| reason(&error))?;
         let renamed: Result<Vec<_>, _> = batches.iter().map(|batch| batch.clone().with_schema(Arc::clone(&self.plan.schema))).collect();
         let renamed = match renamed {
             Ok(renamed) => renamed,
@@ -198,6 +197,12 @@ impl Keys {
         };
         concat_batches(&self.plan.schema, &renamed).map_err(|error| error.to_string())
     }
+}
+
+// Users need the innermost line, without DataFusion's layers.
+fn reason(error: &DataFusionError) -> String {
+    let text = error.find_root().strip_backtrace();
+    ["Execution error: ", "Arrow error: "].iter().find_map(|layer| text.strip_prefix(layer)).unwrap_or(&text).to_string()
 }
 
 fn with_slot(plan: &Arc<dyn ExecutionPlan>, slot: &Arc<Slot>) -> Arc<dyn ExecutionPlan> {

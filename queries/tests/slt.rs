@@ -14,7 +14,6 @@ use tidegate::output::{Format, format};
 use tidegate::pack::{Pack, entries};
 use tidegate::test::{Setup, run_file};
 use tidegate::{Config, Engine, Inbox, Registry, Response};
-use tidegate_types::time::WallClock;
 
 const WORKERS: [usize; 2] = [1, 2];
 
@@ -194,9 +193,9 @@ async fn answers(log: &Path, workers: usize) -> Vec<Vec<Vec<String>>> {
         workers,
         tick: Duration::from_millis(20),
         once: true,
-        clock: Arc::new(WallClock),
         folder: pack.folder.clone(),
         variables: pack.variables.clone(),
+        ..Config::default()
     };
     let engine = Engine::start(config, Arc::new(Registry::new(Inbox::default()))).expect("the engine starts");
     for (file, sql) in &pack.files {

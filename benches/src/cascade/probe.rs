@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tidegate::generator::ServerConnectors;
-use tidegate_types::connector::{Changes, Connectors, Responder, Sink, SinkSpec, Source, SourceSpec};
+use tidegate_types::connector::{Changes, Connectors, Progress, Responder, Sink, SinkSpec, Source, SourceSpec, Writer};
 use tidegate_types::error::{Error, Result};
 use tokio::sync::mpsc;
 
@@ -97,10 +97,16 @@ struct Probe {
 
 #[async_trait]
 impl Sink for Probe {
-    async fn write(&mut self, changes: Changes) -> Result<()> {
-        let sighting = Sighting { sink: self.name.clone(), net: changes.delta.diffs.iter().sum(), at: Instant::now() };
-        // Nobody looks any more once the measurement is over.
-        let _ = self.sightings.send(sighting);
+    async fn resume(&mut self, _: &Writer) -> Result<Progress> {
+        Ok(Progress::Unknown)
+    }
+
+    async fn write(&mut self, changes: &[Changes]) -> Result<()> {
+        for changes in changes {
+            let sighting = Sighting { sink: self.name.clone(), net: changes.delta.diffs.iter().sum(), at: Instant::now() };
+            // Nobody looks any more once the measurement is over.
+            let _ = self.sightings.send(sighting);
+        }
         Ok(())
     }
 

@@ -128,7 +128,10 @@ impl Attempt for CsvAttempt {
             return Err("not UTF-8".into());
         }
         let room = self.decoder.capacity();
-        for part in [line, b"\n"] {
+        // A byte order mark in front of the first line an attempt takes would be dropped, and in
+        // front of any other not. In two parts it is not known as one.
+        let (start, rest) = line.split_at(usize::from(line.starts_with(b"\xef\xbb\xbf")));
+        for part in [start, rest, b"\n"].into_iter().filter(|part| !part.is_empty()) {
             self.decoder.decode(part).map_err(|error| reason(&error))?;
         }
         match room - self.decoder.capacity() {
@@ -218,6 +221,13 @@ mod tests {
         assert_eq!(decode(&decoder, b"x,1,2\r\n\"y, \"\"z\"\"\",,\n"), (vec!["2|x".into(), "|y, \"z\"".into()], vec![]));
         let by_place = format(&[("header", "false"), ("delimiter", "tab")]).decoder(None, "f").unwrap();
         assert_eq!(decode(&by_place, b"1\tx"), (vec!["1|x".into()], vec![]));
+    }
+
+    #[test]
+    fn a_byte_order_mark_in_front_of_a_line_is_text_on_any_line() {
+        let decoder = format(&[]).decoder(Some(b"s,a"), "f").unwrap();
+        let marked = (vec!["1|\u{feff}x".to_string(), "2|\u{feff}y".to_string()], Vec::new());
+        assert_eq!(decode(&decoder, "\u{feff}x,1\n\u{feff}y,2\n".as_bytes()), marked);
     }
 
     #[test]

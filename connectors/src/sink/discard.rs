@@ -5,7 +5,7 @@
 //! Errors    none
 
 use async_trait::async_trait;
-use tidegate_types::connector::{Changes, Sink, SinkSpec};
+use tidegate_types::connector::{Changes, Progress, Sink, SinkSpec, Writer};
 use tidegate_types::error::Result;
 
 use crate::options::OptionReader;
@@ -26,9 +26,13 @@ impl DiscardSink {
 
 #[async_trait]
 impl Sink for DiscardSink {
-    async fn write(&mut self, changes: Changes) -> Result<()> {
-        self.ticks += 1;
-        for diff in changes.delta.diffs.iter() {
+    async fn resume(&mut self, _writer: &Writer) -> Result<Progress> {
+        Ok(Progress::Unknown)
+    }
+
+    async fn write(&mut self, changes: &[Changes]) -> Result<()> {
+        self.ticks += changes.len() as u64;
+        for diff in changes.iter().flat_map(|changes| changes.delta.diffs.iter()) {
             let count = if *diff < 0 { &mut self.deletions } else { &mut self.insertions };
             *count += diff.unsigned_abs();
         }

@@ -11,6 +11,7 @@
 
 pub mod discard;
 pub mod file;
+pub mod postgres;
 pub mod stdout;
 
 use arrow::json::WriterBuilder;
@@ -19,17 +20,25 @@ use memchr::memchr_iter;
 use tidegate_types::connector::Changes;
 use tidegate_types::error::{Error, Result};
 
-/// The lines of one tick, each with its newline.
+/// The lines of several ticks, each with its newline.
 ///
 /// Errors: a column of a type that JSON cannot hold.
-fn lines(changes: &Changes, sink: &str) -> Result<Vec<u8>> {
+fn lines(changes: &[Changes], sink: &str) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    for changes in changes {
+        add_lines(changes, sink, &mut out)?;
+    }
+    Ok(out)
+}
+
+fn add_lines(changes: &Changes, sink: &str, out: &mut Vec<u8>) -> Result<()> {
     let rows = &changes.delta.rows;
     let mut encoded = Vec::new();
     let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut encoded);
     writer.write(rows).and_then(|()| writer.finish()).map_err(|error| {
         Error::user(format!("sink \"{sink}\" cannot write its rows as JSON: {error}")).hint("cast the column to TEXT in the view")
     })?;
-    let mut out = Vec::with_capacity(encoded.len() + 48 * rows.num_rows());
+    out.reserve(encoded.len() + 48 * rows.num_rows());
     let mut start = 0;
     for (end, diff) in memchr_iter(b'\n', &encoded).zip(changes.delta.diffs.iter()) {
         let op = if *diff < 0 { "delete" } else { "insert" };
@@ -40,7 +49,7 @@ fn lines(changes: &Changes, sink: &str) -> Result<Vec<u8>> {
         }
         start = end + 1;
     }
-    Ok(out)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -58,7 +67,7 @@ mod tests {
         let n: ArrayRef = Arc::new(Float64Array::from(vec![1.5, f64::NAN, 2.0]));
         let rows = RecordBatch::try_from_iter([("who", who), ("n", n)]).unwrap();
         let changes = Changes { tick: 7, delta: Delta::new(rows, vec![-1, 2, 0]) };
-        let text = String::from_utf8(lines(&changes, "s").unwrap()).unwrap();
+        let text = String::from_utf8(lines(&[changes], "s").unwrap()).unwrap();
         let expected = [
             r#"{"op":"delete","tick":7,"row":{"who":"a\n\"b\"","n":1.5}}"#,
             r#"{"op":"insert","tick":7,"row":{"who":null,"n":null}}"#,

@@ -2,13 +2,14 @@
 //!
 //! Options   none
 //! Lines     see [`super`]; a tick's lines stand together
-//! Delivery  flushed when `write` returns
+//! Delivery  at least once: flushed when `write` returns; after a restart, what
+//!           may not have been is written again
 //! Errors    standard output is closed
 
 use std::io::Write;
 
 use async_trait::async_trait;
-use tidegate_types::connector::{Changes, Sink, SinkSpec};
+use tidegate_types::connector::{Changes, Progress, Sink, SinkSpec, Writer};
 use tidegate_types::error::{Error, Result};
 
 use crate::options::OptionReader;
@@ -26,8 +27,12 @@ impl StdoutSink {
 
 #[async_trait]
 impl Sink for StdoutSink {
-    async fn write(&mut self, changes: Changes) -> Result<()> {
-        let lines = super::lines(&changes, &self.name)?;
+    async fn resume(&mut self, _writer: &Writer) -> Result<Progress> {
+        Ok(Progress::Unknown)
+    }
+
+    async fn write(&mut self, changes: &[Changes]) -> Result<()> {
+        let lines = super::lines(changes, &self.name)?;
         // A reader that pauses blocks the write; not a thread of the runtime.
         let written = tokio::task::spawn_blocking(move || {
             let mut out = std::io::stdout().lock();

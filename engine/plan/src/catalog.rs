@@ -64,7 +64,7 @@ impl Relation {
                 append_only: true,
                 bounds: info
                     .watermark
-                    .map(|rule| ColumnBound { column: rule.column, source: info.index, slack_ms: 0 })
+                    .map(|rule| ColumnBound { column: rule.column, source: info.index, slack_ms: 0, lead_ms: Some(0) })
                     .into_iter()
                     .collect(),
                 keys: Vec::new(),

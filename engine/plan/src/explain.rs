@@ -7,12 +7,18 @@ use tidegate_operators::temporal::ClockColumn;
 use tidegate_operators::top::TopPlan;
 
 use crate::catalog::{Catalog, RelationKind};
+use crate::lookback::lookback;
 use crate::node::{Facts, Node, Op};
 
 /// One line per node, inputs indented below. A node that is read twice is told once.
 pub fn explain(node: &Node, catalog: &Catalog) -> String {
     let mut text = String::new();
     write_node(&mut text, node, 0, catalog, &mut HashSet::new());
+    for relation in node.relations() {
+        if matches!(catalog.get(&relation).map(|relation| &relation.kind), Some(RelationKind::Source(_))) {
+            let _ = writeln!(text, "after a restart: of source {relation}, {}", lookback(node, &relation, catalog).shown(catalog));
+        }
+    }
     text
 }
 
@@ -157,7 +163,7 @@ fn state(node: &Node, catalog: &Catalog) -> Option<String> {
     })
 }
 
-fn watermark(source: usize, slack_ms: i64, catalog: &Catalog) -> String {
+pub fn watermark(source: usize, slack_ms: i64, catalog: &Catalog) -> String {
     let name = catalog.relations.values().find_map(|relation| match &relation.kind {
         RelationKind::Source(info) if info.index == source => Some(relation.name.as_str()),
         _ => None,

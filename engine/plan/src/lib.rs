@@ -2,14 +2,16 @@
 //!
 //! In reading order: a text becomes [`statement`]s; a query becomes DataFusion's
 //! optimised logical plan ([`sql`]), which is [`lower`]ed to [`node`]s, which
-//! [`explain`] prints and the runtime renders.
+//! [`explain`] prints and the runtime renders; [`lookback`] tells what of the past they need.
 
 pub mod catalog;
 pub mod explain;
+pub mod lookback;
 pub mod lower;
 pub mod node;
 pub mod sql;
 pub mod statement;
 
 pub use catalog::{Catalog, Relation, RelationKind};
+pub use lookback::{Lookback, lookback};
 pub use node::{Node, NodeRef, Op};

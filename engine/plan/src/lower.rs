@@ -4,6 +4,7 @@
 
 mod aggregate;
 mod clock;
+mod doubt;
 mod join;
 mod kernel;
 mod top;
@@ -20,7 +21,6 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::source_as_provider;
-use datafusion::functions::datetime::date_bin;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
     Distinct, Expr, LogicalPlan, Operator, Projection,
@@ -38,7 +38,7 @@ use tidegate_types::expr::{RowProgram, evaluate};
 
 use crate::catalog::{Catalog, RelationKind};
 use crate::node::{ColumnBound, Facts, Node, NodeRef, Op};
-use crate::sql::{planning_error, relation_name};
+use crate::sql::{date_bin, planning_error, relation_name};
 
 /// The nodes of an optimised `plan`.
 pub fn lower(plan: &LogicalPlan, catalog: &Catalog) -> Result<NodeRef> {
@@ -155,7 +155,9 @@ impl Lowering<'_> {
 
     /// Conditions on the clock become temporal filters; the others a program.
     fn filter_by(&self, input: NodeRef, schema: &DFSchema, predicate: Expr) -> Result<NodeRef> {
-        let (clocked, plain): (Vec<_>, Vec<_>) = split_conjunction_owned(predicate).into_iter().partition(clock::reads_clock);
+        let (clocked, mut plain): (Vec<_>, Vec<_>) = split_conjunction_owned(predicate).into_iter().partition(clock::reads_clock);
+        // The optimiser puts an outer filter before the inner one that may guard it.
+        plain.sort_by_key(can_fail);
         let mut node = input;
         if let Some(plain) = conjunction(plain) {
             let predicate = self.physical(&plain, schema)?;
@@ -193,7 +195,8 @@ impl Lowering<'_> {
                 .iter()
                 .filter_map(|bound| {
                     let other = input.facts.bounds.iter().find(|other| other.column == bound.column && other.source == bound.source)?;
-                    Some(ColumnBound { slack_ms: bound.slack_ms.max(other.slack_ms), ..bound.clone() })
+                    let lead_ms = bound.lead_ms.zip(other.lead_ms).map(|(lead, other)| lead.max(other));
+                    Some(ColumnBound { slack_ms: bound.slack_ms.max(other.slack_ms), lead_ms, ..bound.clone() })
                 })
                 .collect();
         }
@@ -302,6 +305,23 @@ fn checked(expr: Arc<dyn PhysicalExpr>) -> datafusion::common::Result<Arc<dyn Ph
         Ok(Transformed::yes(Arc::new(BinaryExpr::new(left, *binary.op(), right).with_fail_on_overflow(true))))
     });
     checked.map(|checked| checked.data)
+}
+
+/// Whether a condition may be an error for some row.
+fn can_fail(condition: &Expr) -> bool {
+    use Operator::{And, Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq, Or};
+    let computes = condition.exists(|expr| {
+        Ok(match expr {
+            Expr::BinaryExpr(binary) => {
+                !matches!(binary.op, And | Or | Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
+            }
+            Expr::ScalarFunction(call) => call.func.name() != "canonical",
+            Expr::Column(_) | Expr::Literal(..) | Expr::Alias(_) | Expr::Not(_) | Expr::IsNull(_) | Expr::IsNotNull(_) => false,
+            Expr::InList(_) | Expr::Between(_) => false,
+            _ => true,
+        })
+    });
+    computes.expect("the closure does not fail")
 }
 
 fn is_work_table(scan: &datafusion::logical_expr::TableScan) -> bool {
@@ -473,8 +493,14 @@ fn column_index(expr: &Expr, schema: &DFSchema) -> Option<usize> {
 
 /// Bounds of an expression that grows with a bounded column: the column, its bin, it plus a constant.
 fn bound_of(expr: &Expr, schema: &DFSchema, facts: &Facts) -> Vec<ColumnBound> {
-    let slacken = |bounds: Vec<ColumnBound>, by: i64| {
-        bounds.into_iter().map(|bound| ColumnBound { slack_ms: bound.slack_ms.saturating_add(by), ..bound }).collect()
+    // Between `by` and `to` milliseconds are taken from it.
+    let less = |bounds: Vec<ColumnBound>, to: i64, by: i64| {
+        let less = |bound: ColumnBound| ColumnBound {
+            slack_ms: bound.slack_ms.saturating_add(to),
+            lead_ms: bound.lead_ms.map(|lead_ms| lead_ms.saturating_sub(by)),
+            ..bound
+        };
+        bounds.into_iter().map(less).collect()
     };
     match expr {
         Expr::Column(_) => {
@@ -483,7 +509,7 @@ fn bound_of(expr: &Expr, schema: &DFSchema, facts: &Facts) -> Vec<ColumnBound> {
         }
         Expr::Alias(alias) => bound_of(&alias.expr, schema, facts),
         Expr::ScalarFunction(call) if call.func.name() == "date_bin" => match &call.args[..] {
-            [size, time, ..] => literal_ms(size).map_or(Vec::new(), |size| slacken(bound_of(time, schema, facts), size)),
+            [size, time, ..] => literal_ms(size).map_or(Vec::new(), |size| less(bound_of(time, schema, facts), size, 0)),
             _ => Vec::new(),
         },
         Expr::ScalarFunction(call) if call.func.name() == "date_trunc" => match &call.args[..] {
@@ -497,13 +523,13 @@ fn bound_of(expr: &Expr, schema: &DFSchema, facts: &Facts) -> Vec<ColumnBound> {
                     "month" => 31 * 86_400_000,
                     _ => 366 * 86_400_000,
                 };
-                slacken(bound_of(time, schema, facts), size)
+                less(bound_of(time, schema, facts), size, 0)
             }
             _ => Vec::new(),
         },
         Expr::BinaryExpr(binary) => match (binary.op, literal_ms(&binary.right)) {
-            (Operator::Plus, Some(ms)) => slacken(bound_of(&binary.left, schema, facts), -ms),
-            (Operator::Minus, Some(ms)) => slacken(bound_of(&binary.left, schema, facts), ms),
+            (Operator::Plus, Some(ms)) => less(bound_of(&binary.left, schema, facts), -ms, -ms),
+            (Operator::Minus, Some(ms)) => less(bound_of(&binary.left, schema, facts), ms, ms),
             _ => Vec::new(),
         },
         _ => Vec::new(),

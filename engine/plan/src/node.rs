@@ -53,6 +53,9 @@ pub enum Op {
     Temporal {
         input: NodeRef,
         plan: TemporalPlan,
+        /// What is known of the bounds at which rows enter and leave.
+        enters: Vec<Vec<ColumnBound>>,
+        leaves: Vec<Vec<ColumnBound>>,
         condition: String,
     },
     /// Pairs of rows with equal keys; left columns, then right columns.
@@ -115,6 +118,9 @@ pub struct ColumnBound {
     pub column: usize,
     pub source: usize,
     pub slack_ms: i64,
+    /// Where it is known: the rows of the source that a row comes from have an event time of
+    /// `column - lead_ms` or later.
+    pub lead_ms: Option<i64>,
 }
 
 impl Node {

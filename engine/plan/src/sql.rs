@@ -14,20 +14,25 @@ use datafusion::execution::SessionState;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::logical_expr::{ColumnarValue, Expr, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
-use datafusion::optimizer::OptimizerRule;
 use datafusion::optimizer::optimizer::Optimizer;
+use datafusion::optimizer::{Analyzer, AnalyzerRule, OptimizerRule};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{self, Query};
+use tidegate_operators::aggregate::exact;
 use tidegate_types::error::{Error, Result, did_you_mean};
 
 use crate::catalog::{Catalog, RelationKind};
 use crate::statement::arrow_type;
 
+mod checked;
+mod functions;
 mod membership;
 mod relations;
 mod sound;
 
+use checked::Arithmetic;
+pub(crate) use functions::date_bin;
 pub use relations::rewritten;
 pub use sound::sound;
 
@@ -56,18 +61,24 @@ pub fn config() -> SessionConfig {
     config
 }
 
-/// DataFusion with Tidegate's types, TUMBLE and HOP, and no tables.
+/// DataFusion with Tidegate's types, TUMBLE and HOP, functions that do not answer wrongly, and no tables.
 pub fn state_builder() -> SessionStateBuilder {
-    SessionStateBuilder::new()
+    let mut builder = SessionStateBuilder::new()
         .with_config(config())
         .with_default_features()
         .with_type_planner(Arc::new(Types))
         .with_relation_planners(vec![Arc::new(relations::Relations)])
+        .with_analyzer_rules(analyzer_rules(Arithmetic::All));
+    // The last of a name counts.
+    builder.scalar_functions().get_or_insert_default().push(functions::date_bin());
+    builder.aggregate_functions().get_or_insert_default().iter_mut().for_each(|function| *function = exact(function));
+    builder
 }
 
 impl Session {
     pub fn new(catalog: &Catalog) -> Result<Self> {
-        let state = state_builder().with_optimizer_rules(rules()).build();
+        let rules = analyzer_rules(Arithmetic::OfConstants);
+        let state = state_builder().with_analyzer_rules(rules).with_optimizer_rules(optimizer_rules()).build();
         let context = SessionContext::new_with_state(state);
         context.register_udf(ScalarUDF::from(OpenClock::now()));
         context.register_udf(ScalarUDF::from(OpenClock::watermark()));
@@ -108,7 +119,7 @@ impl Session {
     }
 
     pub fn optimize(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
-        let open = open_clocks(plan.clone()).and_then(membership::three_valued).map_err(|error| self.explain(&error))?;
+        let open = open_clocks(plan.clone()).map_err(|error| self.explain(&error))?;
         self.state.optimize(&open).map_err(|error| self.explain(&error))
     }
 
@@ -231,9 +242,16 @@ fn millisecond() -> DataType {
     DataType::Timestamp(TimeUnit::Millisecond, None)
 }
 
+/// DataFusion's own rules, and then ours.
+fn analyzer_rules(arithmetic: Arithmetic) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    let mut rules = Analyzer::new().rules;
+    rules.push(Arc::new(arithmetic));
+    rules
+}
+
 /// DataFusion's own rules but for those made for batches: limits pushed into scans, distinct
 /// counts as two aggregates, and DISTINCT ON as first_value.
-fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let left_out = [
         "push_down_limit",
         "single_distinct_aggregation_to_group_by",

@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 use std::sync::Arc;
-use tidegate_types::connector::Options;
+use tidegate_types::connector::{Decision, Options};
 use tidegate_types::error::{Error, Result, did_you_mean};
 
 /// Text longer than this is refused before it is read.
@@ -75,6 +75,13 @@ pub enum Statement {
         name: String,
         if_exists: bool,
     },
+    /// A snapshot of all state, now.
+    Checkpoint,
+    /// A person's word about the action's request of a finding.
+    Decide {
+        id: String,
+        decision: Decision,
+    },
     Insert(Box<ast::Statement>),
     Update(Box<ast::Statement>),
     Delete(Box<ast::Statement>),
@@ -88,6 +95,35 @@ pub enum Statement {
         name: String,
     },
     Query(Box<Query>),
+}
+
+impl Statement {
+    /// The name of what it makes, or (true) drops.
+    pub fn object(&self) -> Option<(&str, bool)> {
+        match self {
+            Self::CreateSource { name, .. }
+            | Self::CreateTable { name, .. }
+            | Self::CreateView { name, .. }
+            | Self::CreateKept { name, .. }
+            | Self::CreateSink { name, .. }
+            | Self::CreateAction { name, .. } => Some((name, false)),
+            Self::Drop { name, .. } => Some((name, true)),
+            _ => None,
+        }
+    }
+
+    /// From now on it is CREATE OR REPLACE.
+    pub fn replace(&mut self) {
+        match self {
+            Self::CreateSource { replace, .. }
+            | Self::CreateTable { replace, .. }
+            | Self::CreateView { replace, .. }
+            | Self::CreateKept { replace, .. }
+            | Self::CreateSink { replace, .. }
+            | Self::CreateAction { replace, .. } => *replace = true,
+            _ => {}
+        }
+    }
 }
 
 /// The statements of `text`, in order.
@@ -118,9 +154,14 @@ pub fn parse(text: &str, file: &str) -> Result<Vec<Placed>> {
     Ok(statements)
 }
 
+/// From `start` up to `end`, which count lines and characters from 1.
 fn slice(text: &str, start: Location, end: Location) -> String {
-    let lines = text.lines().skip(start.line as usize - 1).take((end.line - start.line + 1) as usize);
-    lines.collect::<Vec<_>>().join("\n").trim().to_string()
+    let at = |place: Location| {
+        let line: usize = text.split_inclusive('\n').take(place.line as usize - 1).map(str::len).sum();
+        let within = text[line..].char_indices().nth(place.column as usize - 1).map_or(text.len() - line, |(at, _)| at);
+        line + within
+    };
+    text[at(start)..at(end)].to_string()
 }
 
 // Deep trees end in deep recursion, in the parser, the planner and even in `drop`. Refuse them
@@ -180,15 +221,43 @@ impl One<'_> {
                 Ok(Statement::Show { what })
             }
             "EXPLAIN" => self.explain(),
+            "CHECKPOINT" => {
+                self.parser.next_token();
+                Ok(Statement::Checkpoint)
+            }
+            "APPROVE" | "REJECT" | "RESOLVE" => self.decide(),
             "INSERT" => Ok(Statement::Insert(Box::new(self.parser.parse_statement()?))),
             "UPDATE" => Ok(Statement::Update(Box::new(self.parser.parse_statement()?))),
             "DELETE" => Ok(Statement::Delete(Box::new(self.parser.parse_statement()?))),
             "SELECT" | "WITH" | "VALUES" | "(" => Ok(Statement::Query(self.parser.parse_query()?)),
             other => Err(self
                 .error(format!("{other} does not begin a statement"))
-                .hint("statements are CREATE, DROP, INSERT, UPDATE, DELETE, SELECT, SHOW and EXPLAIN")
+                .hint("statements are CREATE, DROP, INSERT, UPDATE, DELETE, SELECT, SHOW, EXPLAIN, CHECKPOINT, and APPROVE, REJECT and RESOLVE ACTION")
                 .into()),
         }
+    }
+
+    /// `APPROVE ACTION 'id'`, `REJECT ACTION 'id'`, `RESOLVE ACTION 'id' AS [NOT] DONE`
+    fn decide(&mut self) -> std::result::Result<Statement, Trouble> {
+        let verb = self.next_word();
+        if self.next_word() != "ACTION" {
+            return Err(self.error(format!("expected ACTION after {verb}")).hint(format!("write {verb} ACTION 'id'")).into());
+        }
+        let id = self.parser.parse_literal_string()?;
+        let decision = match verb.as_str() {
+            "APPROVE" => Decision::Approve,
+            "REJECT" => Decision::Reject,
+            _ => {
+                self.parser.expect_keyword_is(Keyword::AS)?;
+                let is_not = self.parser.parse_keyword(Keyword::NOT);
+                match (self.next_word().as_str(), is_not) {
+                    ("DONE", false) => Decision::Done,
+                    ("DONE", true) => Decision::NotDone,
+                    (other, _) => return Err(self.error(format!("expected DONE or NOT DONE, found {other}")).into()),
+                }
+            }
+        };
+        Ok(Statement::Decide { id, decision })
     }
 
     fn create(&mut self) -> std::result::Result<Statement, Trouble> {

@@ -9,31 +9,41 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::json::writer::LineDelimited;
+use serde::{Deserialize, Serialize};
 use tidegate_operators::arrange::Bytes;
-use tidegate_types::connector::{ActionKind, Changes, Options, Responder};
+use tidegate_types::connector::{ActionKind, Changes, Decision, Options, Responder};
 use tidegate_types::error::{Error, Result};
 use tidegate_types::row::{RowCodec, hash_row};
-use tidegate_types::{Clock, Tick};
+use tidegate_types::{Clock, Delta, Random, Tick};
 
-pub use self::log::ActionLog;
-use self::outbox::{Id, Outbox, Text};
+pub use self::journal::{ActionEvent, ActionRecord, Journal, Note};
+use self::log::Entry;
+pub use self::log::{ActionLog, ActionState};
+use self::outbox::{Id, Outbox, OutboxState};
+use self::text::Text;
 use crate::backlog::Backlog;
+use crate::changes::consolidate;
 use crate::metrics::Metrics;
 
+mod journal;
 mod log;
 mod outbox;
+mod text;
 
 /// What the engine itself reads of an action's options; the rest is its connector's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ActionOptions {
     pub armed: bool,
+    /// Nothing is done or updated before a person approves it.
     pub manual: bool,
+    /// What may have been done is not asked for again: a person has to look.
+    pub at_most_once: bool,
     /// At most so many requests in so long.
     pub limit: Option<(usize, Duration)>,
 }
 
 impl ActionOptions {
-    /// Takes `mode`, `approval` and `limit` out of `options`.
+    /// Takes `mode`, `approval`, `delivery` and `limit` out of `options`.
     pub fn take(options: &mut Options) -> Result<Self> {
         let mut choice = |name: &str, first: &str, second: &str| match options.remove(name).as_deref() {
             None => Ok(false),
@@ -43,8 +53,9 @@ impl ActionOptions {
         };
         let armed = !choice("mode", "armed", "dry_run")?;
         let manual = choice("approval", "auto", "manual")?;
+        let at_most_once = choice("delivery", "at_least_once", "at_most_once")?;
         let limit = options.remove("limit").map(|limit| parse_limit(&limit)).transpose()?;
-        Ok(Self { armed, manual, limit })
+        Ok(Self { armed, manual, at_most_once, limit })
     }
 }
 
@@ -76,8 +87,19 @@ pub struct ActionTask {
     pub options: ActionOptions,
     pub responder: Box<dyn Responder>,
     pub log: ActionLog,
+    pub journal: Journal,
     pub metrics: Metrics,
     pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
+}
+
+/// What a restart needs of an action.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ActionSnapshot {
+    pub action: String,
+    open: Vec<(Bytes, Id)>,
+    outbox: OutboxState,
+    entries: Vec<Entry>,
 }
 
 /// What to ask of the outside world for one tick's changes.
@@ -109,8 +131,10 @@ impl Follower {
     }
 
     /// Takes in one tick's changes. Their findings are in `sys.actions` when this returns; what
-    /// they ask is carried out by `progress`.
-    pub fn follow(&mut self, changes: &Changes) {
+    /// they ask is carried out by `progress`, once awake. `is_takeover`: a new definition finds
+    /// what was there before it; that is not acted upon.
+    pub fn follow(&mut self, tick: Tick, deltas: &[Delta], is_takeover: bool) {
+        let changes = &Changes { tick, delta: consolidate(&self.task.schema, deltas) };
         let rows = self.codec.encode(&changes.delta.rows).expect("the detection's schema");
         let turns: Vec<i64> = rows.iter().zip(changes.delta.diffs.iter()).map(|(row, diff)| self.turn(row, *diff)).collect();
         if changes.tick <= self.task.since {
@@ -124,6 +148,7 @@ impl Follower {
         for step in steps(&turns, entities.as_deref()) {
             let (row, text) = (rows.row(step.row), &texts[step.row]);
             match step.kind {
+                ActionKind::Do if is_takeover => {}
                 ActionKind::Do => {
                     let lane = entities.as_ref().map_or(row, |entities| &entities[step.row]);
                     self.raise(row, lane.to_vec(), text, changes.tick);
@@ -136,6 +161,39 @@ impl Follower {
             }
         }
         self.outbox.launch();
+    }
+
+    /// What a restart needs of it, and what `sys.actions` says.
+    pub fn state(&self) -> ActionSnapshot {
+        ActionSnapshot {
+            action: self.task.name.clone(),
+            open: self.open.iter().map(|(row, id)| (row.clone(), id.clone())).collect(),
+            outbox: self.outbox.state(),
+            entries: self.task.log.of_action(&self.task.name),
+        }
+    }
+
+    /// Takes up what an earlier engine left; the detection's rows were followed before.
+    pub fn restore(&mut self, state: ActionSnapshot) {
+        self.open = state.open.into_iter().collect();
+        state.entries.into_iter().for_each(|entry| self.task.log.set(entry));
+        self.outbox.restore(state.outbox);
+    }
+
+    /// What the log says of a finding's request.
+    pub fn repeat(&mut self, record: &ActionRecord) {
+        self.outbox.repeat(&record.id, &record.event);
+    }
+
+    /// What a person says of a finding's request, now that it is durable.
+    pub fn decide(&mut self, id: &str, decision: Decision) {
+        self.outbox.repeat(id, &ActionEvent::Decision(decision));
+        self.outbox.launch();
+    }
+
+    /// From now on requests are sent: first those that the log knows no outcome of.
+    pub fn wake(&mut self) {
+        self.outbox.wake();
     }
 
     /// Waits for what comes next of the requests on the way, and sends more. Cancel safe.
@@ -171,20 +229,20 @@ impl Follower {
     fn raise(&mut self, row: &[u8], lane: Bytes, text: &Text, tick: Tick) {
         let id = format!("{:016x}{:016x}", hash_row(self.task.name.as_bytes()), hash_row(&[row, &tick.to_le_bytes()].concat()));
         let id = Id::from(id);
-        self.open.insert(row.to_vec(), Arc::clone(&id));
-        self.outbox.raise(id, lane, Arc::clone(text), tick);
+        self.open.insert(row.to_vec(), id.clone());
+        self.outbox.raise(id, lane, text.clone(), tick);
     }
 
     fn withdraw(&mut self, row: &[u8], text: &Text, tick: Tick) {
         if let Some(id) = self.open.remove(row) {
-            self.outbox.withdraw(&id, Arc::clone(text), tick);
+            self.outbox.withdraw(&id, text.clone(), tick);
         }
     }
 
     // A finding from before the action stays one, however it changes.
     fn update(&mut self, old: &[u8], row: &[u8], text: &Text, tick: Tick) {
         if let Some(id) = self.open.remove(old) {
-            self.outbox.update(&id, Arc::clone(text), tick);
+            self.outbox.update(&id, text.clone(), tick);
             self.open.insert(row.to_vec(), id);
         }
     }
@@ -230,7 +288,7 @@ mod tests {
     use async_trait::async_trait;
     use parking_lot::Mutex;
     use tidegate_types::connector::{ActionFailure, ActionRequest};
-    use tidegate_types::{Delta, WallClock};
+    use tidegate_types::{MachineRandom, WallClock};
 
     use super::*;
 
@@ -319,13 +377,17 @@ mod tests {
                 schema: Arc::new(Schema::new(fields)),
                 entity: Some(0),
                 since: 10,
-                options: ActionOptions { armed: true, manual: false, limit },
+                options: ActionOptions { armed: true, manual: false, at_most_once: false, limit },
                 responder: Box::new(Line(Arc::clone(&partner))),
                 log: log.clone(),
+                journal: Journal::default(),
                 metrics: Metrics::new(),
                 clock: Arc::new(WallClock),
+                random: Arc::new(MachineRandom),
             };
-            Self { follower: Follower::new(task, backlog.clone()), partner, log, backlog, tick: 10 }
+            let mut follower = Follower::new(task, backlog.clone());
+            follower.wake();
+            Self { follower, partner, log, backlog, tick: 10 }
         }
 
         /// One tick after the action was created.
@@ -340,7 +402,7 @@ mod tests {
             let schema = Arc::clone(&self.follower.task.schema);
             let batch = RecordBatch::try_new(schema, vec![Arc::new(entities), Arc::new(numbers)]).unwrap();
             let delta = Delta::new(batch, rows.iter().map(|row| row.2).collect::<Vec<_>>());
-            self.follower.follow(&Changes { tick, delta });
+            self.follower.follow(tick, &[delta], false);
         }
 
         /// Until `count` attempts were made, and what is known of them now is taken in.
@@ -497,7 +559,7 @@ mod tests {
     fn options_are_checked() {
         let options = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect::<Options>();
         let taken = ActionOptions::take(&mut options(&[("mode", "dry_run"), ("limit", "10/minute")])).unwrap();
-        assert_eq!(taken, ActionOptions { armed: false, manual: false, limit: Some((10, Duration::from_secs(60))) });
+        assert_eq!(taken, ActionOptions { armed: false, manual: false, at_most_once: false, limit: Some((10, Duration::from_secs(60))) });
         assert!(ActionOptions::take(&mut options(&[("limit", "many")])).is_err());
         assert!(ActionOptions::take(&mut options(&[("approval", "maybe")])).unwrap_err().to_string().contains("'auto' or 'manual'"));
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes that wait for one follower.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Backlog(Arc<AtomicUsize>);
 
 impl Backlog {
@@ -19,6 +19,7 @@ impl Backlog {
     }
 }
 
+#[derive(Debug)]
 pub struct Claim {
     backlog: Backlog,
     bytes: usize,

@@ -4,12 +4,16 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::thread::Thread;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use tidegate_types::error::{Error, Result};
 use tokio::sync::mpsc;
 
 use crate::worker::{self, Command, Report};
+
+/// Commands of a backfill that wait for a worker.
+const COMMANDS_WAITING_MAX: usize = 64;
 
 /// All workers, from outside.
 pub struct Workers {
@@ -51,6 +55,13 @@ impl Workers {
 
     pub fn count(&self) -> usize {
         self.senders.len()
+    }
+
+    /// Waits while many commands wait.
+    pub fn wait_for_room(&self) {
+        while self.senders.iter().any(|sender| COMMANDS_WAITING_MAX < sender.len()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// To all workers.

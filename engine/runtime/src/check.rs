@@ -1,17 +1,15 @@
 //! `check` and `explain` without running anything: parse, plan and type-check, no side effects.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_types::WallClock;
 use tidegate_types::connector::Connectors;
 use tidegate_types::error::Result;
 use tokio::runtime::Builder;
 
 use crate::engine::Engine;
-use crate::interface::Config;
+use crate::interface::{Config, Durability};
 
 /// One line per object of the pack: its kind, its name, and what its state is bounded by.
 /// `files`: name and text, in order. Sources are created and never read, sinks never written.
@@ -57,14 +55,8 @@ fn with_engine<T: Send, F: Future<Output = Result<T>> + Send>(
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|error| tidegate_types::Error::engine(error.to_string()))?;
         runtime.block_on(async {
-            let config = Config {
-                workers: 1,
-                tick: Duration::from_millis(10),
-                once: true,
-                clock: Arc::new(WallClock),
-                folder: PathBuf::from("."),
-                variables,
-            };
+            let tick = Duration::from_millis(10);
+            let config = Config { tick, once: true, dry: true, durability: Durability::Off, variables, ..Config::default() };
             let engine = Engine::start(config, connectors)?;
             for (name, text) in files {
                 engine.execute(text, name).await?;

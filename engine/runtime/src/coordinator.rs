@@ -1,8 +1,14 @@
 //! The one place where things happen in order: statements, arrivals, ticks, reads.
 //!
 //! At most one tick is open and one is closing. While a tick closes the next one fills, so ticks
-//! grow under load by themselves; while a follower or the workers lag, sources wait.
+//! grow under load by themselves; while a follower, the log or the workers lag, sources wait. What
+//! cannot be computed again is said to the log as it happens, and a tick is visible only when the
+//! workers are through with it and the log holds it.
 
+mod arrivals;
+mod recovery;
+mod replace;
+mod snapshot;
 mod statements;
 mod system;
 mod tables;
@@ -13,38 +19,57 @@ use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
+use futures::future::join_all;
 use parking_lot::Mutex;
 use tidegate_operators::stream::{ErrorRow, Timed};
 use tidegate_plan::catalog::{Catalog, WatermarkRule};
 use tidegate_plan::statement::Placed;
 use tidegate_plan::{NodeRef, RelationKind};
-use tidegate_types::connector::{Connectors, DeadLetter, Offset, Options, SourceBatch, SourceSpec};
+use tidegate_types::connector::{Connectors, DeadLetter, Offset, Options, SourceBatch, SourceSpec, Writer};
 use tidegate_types::error::{Error, Result};
 use tidegate_types::time::next_tick;
 use tidegate_types::{Delta, Tick};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::actions::ActionLog;
+use crate::actions::{ActionLog, Note};
 use crate::bridge::Workers;
+pub use arrivals::Counts;
+pub use recovery::Recovery;
+pub use snapshot::Drafted;
 pub use tables::Write;
 
 use crate::followers::Queue;
-use crate::history::History;
 use crate::interface::{Config, Directory, Health, Response, Snapshot};
+pub use crate::log::record::Ran;
+use crate::log::record::Record;
+use crate::log::{Event, Log};
 use crate::metrics::Metrics;
-use crate::sources::{Acknowledge, Arrival, ArrivalEvent, IN_FLIGHT_BYTES_MAX, judge};
+use crate::sources::{Acknowledge, Arrival, IN_FLIGHT_BYTES_MAX};
 use crate::worker::{Command, Report};
 
 /// What the engine's handle asks for.
 pub enum Request {
+    /// `is_pack`: what is there as it is written stays, what reads otherwise is replaced.
     Execute {
         placed: Box<Placed>,
+        is_pack: bool,
         reply: oneshot::Sender<Result<Response>>,
     },
+    /// `ran`: a pack's statement, to be run only once.
     Write {
         write: Write,
+        ran: Option<Ran>,
         reply: oneshot::Sender<Result<Tick>>,
+    },
+    HasRun {
+        ran: Ran,
+        reply: oneshot::Sender<bool>,
+    },
+    /// Drops what packs made and no longer mention.
+    Prune {
+        mentioned: BTreeSet<String>,
+        reply: oneshot::Sender<Result<()>>,
     },
     /// Of kept relations only the rows whose encoding begins with `prefix`.
     Snapshot {
@@ -59,6 +84,10 @@ pub enum Request {
     },
     Commit {
         reply: oneshot::Sender<Tick>,
+    },
+    /// Takes a snapshot; answered once it counts.
+    Checkpoint {
+        reply: oneshot::Sender<Result<()>>,
     },
     StartSources {
         reply: oneshot::Sender<Result<()>>,
@@ -80,6 +109,11 @@ pub struct Shared {
     pub metrics: Metrics,
     pub health: Arc<Mutex<Health>>,
     pub directory: Arc<Mutex<Directory>>,
+    /// Why nothing works any more.
+    pub failure: watch::Sender<Option<Error>>,
+    /// Whether all that the log holds is there again.
+    pub recovered: watch::Sender<bool>,
+    pub arrivals: mpsc::Sender<Arrival>,
 }
 
 /// Bytes after which a tick closes early.
@@ -87,8 +121,26 @@ const TICK_BYTES_MAX: usize = 48 << 20;
 /// How often the clock alone moves a view that reads it, and how often it moves nothing but the tick.
 const HEARTBEAT_TEMPORAL: Duration = Duration::from_millis(50);
 const HEARTBEAT_IDLE: Duration = Duration::from_millis(500);
-/// Dead letters kept for reading.
-const DEAD_LETTERS_MAX: usize = 10_000;
+/// What comes to the coordinator.
+pub struct Inlets {
+    pub requests: mpsc::Receiver<Request>,
+    pub arrivals: mpsc::Receiver<Arrival>,
+    pub reports: mpsc::UnboundedReceiver<Report>,
+    /// From the log, if there is one.
+    pub events: mpsc::UnboundedReceiver<Event>,
+    pub notes: mpsc::UnboundedReceiver<Note>,
+    pub drafts: mpsc::UnboundedReceiver<Result<Drafted>>,
+    /// The bytes of a snapshot that counts.
+    pub published: mpsc::UnboundedReceiver<u64>,
+}
+
+/// The coordinator's ends of some of these, for who speaks to it.
+#[derive(Clone)]
+pub struct Outlets {
+    pub notes: mpsc::UnboundedSender<Note>,
+    pub drafts: mpsc::UnboundedSender<Result<Drafted>>,
+    pub published: mpsc::UnboundedSender<u64>,
+}
 
 pub struct Coordinator {
     config: Config,
@@ -102,7 +154,25 @@ pub struct Coordinator {
     kept: BTreeMap<String, Kept>,
     tables: BTreeMap<String, tables::Table>,
     followers: BTreeMap<String, Follow>,
-    history: Option<History>,
+    log: Option<Log>,
+    /// Who sinks are written by.
+    writer: Writer,
+    /// What happens is read from the log, and not said to it.
+    replaying: bool,
+    /// The frame that is being read.
+    replayed: u64,
+    /// Statements that changed what there is.
+    generation: u64,
+    /// What was created, as it was written, with the file it stood in.
+    definitions: BTreeMap<String, Definition>,
+    /// INSERT, UPDATE and DELETE of packs that were run: once, ever.
+    ran: BTreeSet<Ran>,
+    /// How far followers are, as the log has it.
+    delivered: BTreeMap<String, Tick>,
+    /// Why nothing becomes durable for now.
+    full: Option<String>,
+    failure: watch::Sender<Option<Error>>,
+    recovered: watch::Sender<bool>,
     action_log: ActionLog,
     dead_letters: VecDeque<(Tick, String, DeadLetter)>,
     errors: BTreeMap<String, BTreeMap<ErrorRow, i64>>,
@@ -117,7 +187,25 @@ pub struct Coordinator {
     next_worker: usize,
     in_flight: Arc<Semaphore>,
     arrivals: mpsc::Sender<Arrival>,
+    /// What actions say to the log.
+    notes: mpsc::UnboundedSender<Note>,
+    drafts: mpsc::UnboundedSender<Result<Drafted>>,
+    published: mpsc::UnboundedSender<u64>,
+    /// A snapshot is being read.
+    is_restoring: bool,
+    /// A snapshot is on its way.
+    is_snapshotting: bool,
+    /// No tick is opened until a snapshot is taken.
+    is_pausing: bool,
+    is_checkpoint_asked: bool,
+    /// Who waits for the next snapshot.
+    checkpoints: Vec<oneshot::Sender<Result<()>>>,
+    drafted: Option<Drafted>,
+    /// Of the last snapshot.
+    snapshot_bytes: u64,
     settled: Vec<oneshot::Sender<Result<()>>>,
+    /// A request that is served once no tick is closing.
+    waiting: Option<Request>,
 }
 
 struct SourceState {
@@ -127,10 +215,19 @@ struct SourceState {
     status: SourceStatus,
     acknowledge: Option<Acknowledge>,
     task: Option<JoinHandle<()>>,
-    received: u64,
-    committed: u64,
-    late: u64,
-    dead: u64,
+    counts: arrivals::Counts,
+    /// Of its creation: a source of the same name may have been dropped before.
+    generation: u64,
+}
+
+/// A statement that made something.
+#[derive(Clone)]
+struct Definition {
+    file: String,
+    text: String,
+    is_pack: bool,
+    /// Statements before it.
+    generation: u64,
 }
 
 #[derive(Clone, PartialEq)]
@@ -157,6 +254,8 @@ struct Follow {
     from: String,
     node: NodeRef,
     queue: Queue,
+    /// Its view has a new definition since the last closed tick.
+    takeover: Option<replace::Takeover>,
 }
 
 struct OpenTick {
@@ -168,10 +267,19 @@ struct OpenTick {
     held: Held,
 }
 
+impl OpenTick {
+    fn new(tick: Tick) -> Self {
+        Self { tick, since: Instant::now(), bytes: 0, urgent: false, held: Held::default() }
+    }
+}
+
 struct ClosingTick {
     tick: Tick,
     since: Instant,
+    /// Workers that are not through.
     waiting: usize,
+    /// The log holds it.
+    is_durable: bool,
     changes: HashMap<String, BTreeMap<Tick, Vec<Delta>>>,
     held: Held,
 }
@@ -191,10 +299,12 @@ impl Coordinator {
         connectors: Arc<dyn Connectors>,
         workers: Workers,
         shared: Shared,
-        arrivals: mpsc::Sender<Arrival>,
-    ) -> Result<Self> {
-        let Shared { metrics, health, directory } = shared;
-        let history = if config.once { None } else { Some(History::new()?) };
+        log: Option<(Log, Writer)>,
+        outlets: Outlets,
+    ) -> Self {
+        let Shared { metrics, health, directory, failure, recovered, arrivals } = shared;
+        let unlogged = Writer { log: String::new(), epoch: 1 };
+        let (log, writer) = log.map_or((None, unlogged), |(log, writer)| (Some(log), writer));
         let mut coordinator = Self {
             config,
             connectors,
@@ -207,7 +317,17 @@ impl Coordinator {
             kept: BTreeMap::new(),
             tables: BTreeMap::new(),
             followers: BTreeMap::new(),
-            history,
+            replaying: log.is_some(),
+            replayed: 0,
+            log,
+            writer,
+            generation: 0,
+            definitions: BTreeMap::new(),
+            ran: BTreeSet::new(),
+            delivered: BTreeMap::new(),
+            full: None,
+            failure,
+            recovered,
             action_log: ActionLog::default(),
             dead_letters: VecDeque::new(),
             errors: BTreeMap::new(),
@@ -221,59 +341,127 @@ impl Coordinator {
             next_worker: 0,
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_BYTES_MAX)),
             arrivals,
+            notes: outlets.notes,
+            drafts: outlets.drafts,
+            published: outlets.published,
+            is_restoring: false,
+            is_snapshotting: false,
+            is_pausing: false,
+            is_checkpoint_asked: false,
+            checkpoints: Vec::new(),
+            drafted: None,
+            snapshot_bytes: 0,
             settled: Vec::new(),
+            waiting: None,
         };
         coordinator.declare_system();
         coordinator.publish();
-        Ok(coordinator)
+        coordinator
     }
 
-    /// Runs until `Shutdown`.
-    pub async fn run(
-        mut self,
-        mut requests: mpsc::Receiver<Request>,
-        mut arrivals: mpsc::Receiver<Arrival>,
-        mut reports: mpsc::UnboundedReceiver<Report>,
-    ) {
+    /// Runs until `Shutdown`, or until the log fails.
+    pub async fn run(mut self, mut inlets: Inlets, recovery: Option<Recovery>) {
+        if let Some(recovery) = recovery
+            && let Err(error) = self.recover(recovery, &mut inlets.reports).await
+        {
+            return self.fail(error);
+        }
+        self.recovered.send_replace(true);
+        match self.serve_all(&mut inlets).await {
+            Ok(stopped) => {
+                let ended = self.stop(&mut inlets).await;
+                ended.unwrap_or_else(|error| self.fail(error));
+                if let Some(reply) = stopped {
+                    let _ = reply.send(());
+                }
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// Returns when told to stop: whom to tell of it.
+    async fn serve_all(&mut self, inlets: &mut Inlets) -> Result<Option<oneshot::Sender<()>>> {
         let mut timer = tokio::time::interval(self.config.tick.max(Duration::from_millis(1)));
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
+            let Inlets { requests, arrivals, reports, events, notes, drafts, published } = inlets;
             tokio::select! {
                 biased;
                 Some(report) = reports.recv() => self.reported(report),
-                request = requests.recv() => match request {
-                    Some(Request::Shutdown { reply }) => {
-                        self.stop().await;
-                        let _ = reply.send(());
-                        return;
-                    }
+                Some(event) = events.recv() => self.logged(event)?,
+                Some(drafted) = drafts.recv() => self.drafted(drafted),
+                Some(bytes) = published.recv() => self.snapshot_published(bytes),
+                Some(note) = notes.recv(), if !self.is_pausing => self.note(note),
+                request = requests.recv(), if self.waiting.is_none() && !self.is_pausing => match request {
+                    Some(Request::Shutdown { reply }) => return Ok(Some(reply)),
+                    // What a statement replaces is read as of the last closed tick, so none may be closing.
+                    Some(request @ Request::Execute { .. }) if self.closing.is_some() => self.waiting = Some(request),
                     Some(request) => self.serve(request),
-                    None => return self.stop().await,
+                    None => return Ok(None),
                 },
-                Some(arrival) = arrivals.recv() => self.arrived(arrival),
+                Some(arrival) = arrivals.recv(), if !self.is_pausing => self.arrived(arrival),
                 _ = timer.tick() => {}
+            }
+            if self.is_snapshot_due() {
+                self.is_pausing = true;
+            }
+            if self.is_pausing && self.open.is_none() && self.closing.is_none() {
+                self.take_snapshot()?;
+                self.is_pausing = false;
+            }
+            self.publish_snapshot();
+            if self.closing.is_none()
+                && !self.is_pausing
+                && let Some(request) = self.waiting.take()
+            {
+                self.serve(request);
             }
             self.advance();
             self.answer_settled();
         }
     }
 
+    fn logged(&mut self, event: Event) -> Result<()> {
+        match event {
+            Event::Failed(error) => return Err(error),
+            Event::Durable(tick) => self.durable(tick),
+            Event::Full(reason) => self.disk_full(reason),
+        }
+        Ok(())
+    }
+
     fn serve(&mut self, request: Request) {
         match request {
-            Request::Execute { placed, reply } => {
-                let response = self.execute(&placed);
+            Request::Execute { placed, is_pack, reply } => {
+                let response = self.change(*placed, is_pack);
                 self.publish();
                 // What was created is readable, and right, when the statement returns.
                 self.when_closed(Box::new(move |_| drop(reply.send(response))));
             }
-            Request::Write { write, reply } => match self.write(&write) {
-                Ok(()) => self.when_closed(Box::new(move |tick| drop(reply.send(Ok(tick))))),
+            Request::HasRun { ran, reply } => drop(reply.send(self.ran.contains(&ran))),
+            Request::Prune { mentioned, reply } => {
+                let pruned = self.prune(&mentioned);
+                self.publish();
+                self.when_closed(Box::new(move |_| drop(reply.send(pruned))));
+            }
+            Request::Write { write, ran, reply } => match self.write(&write) {
+                Ok(()) => {
+                    self.say(|| {
+                        let Write { table, delete, insert } = write;
+                        Record::Write { table, delete, insert }
+                    });
+                    if let Some(ran) = ran {
+                        self.ran.insert(ran.clone());
+                        self.say(|| Record::Ran(ran));
+                    }
+                    self.when_closed(Box::new(move |tick| drop(reply.send(Ok(tick)))));
+                }
                 Err(error) => drop(reply.send(Err(error))),
             },
             Request::Snapshot { names, prefix, reply } => self.snapshot(&names, prefix, reply),
             Request::Push { source, rows, reply } => match self.sources.contains_key(&source) {
                 true => {
-                    let batch = SourceBatch { bytes: rows.get_array_memory_size(), rows, dead: Vec::new(), offset: Offset::default() };
+                    let batch = SourceBatch::of(rows);
                     self.accept(&source, batch, None);
                     self.when_closed(Box::new(move |tick| drop(reply.send(Ok(tick)))));
                 }
@@ -282,6 +470,13 @@ impl Coordinator {
             Request::Commit { reply } => self.when_closed(Box::new(move |tick| {
                 let _ = reply.send(tick);
             })),
+            Request::Checkpoint { reply } => match self.log.is_some() {
+                true => {
+                    self.checkpoints.push(reply);
+                    self.is_checkpoint_asked = true;
+                }
+                false => drop(reply.send(Err(Error::user("there is no log to take a snapshot of").hint("give a --data-dir")))),
+            },
             Request::StartSources { reply } => drop(reply.send(self.start_sources())),
             Request::Settled { reply } => self.settled.push(reply),
             Request::Explain { name, reply } => drop(reply.send(self.explain(&name))),
@@ -292,69 +487,6 @@ impl Coordinator {
     /// Handles look names up without asking.
     fn publish(&self) {
         *self.directory.lock() = Directory { relations: self.relations(), detections: self.detections() };
-    }
-
-    fn arrived(&mut self, arrival: Arrival) {
-        let Some(state) = self.sources.get_mut(&arrival.source) else { return };
-        match arrival.event {
-            ArrivalEvent::Batch(batch, permit) => return self.accept(&arrival.source, batch, Some(permit)),
-            ArrivalEvent::End => state.status = SourceStatus::Ended,
-            ArrivalEvent::Failed(error) => {
-                tracing::error!(source = arrival.source, %error, "the source failed and is no longer read");
-                state.status = SourceStatus::Failed(error.to_string());
-            }
-        }
-        self.metrics.source_up.with_label_values(&[&arrival.source]).set(0);
-    }
-
-    /// Judges a batch, and sends its rows on at the open tick.
-    fn accept(&mut self, name: &str, batch: SourceBatch, permit: Option<OwnedSemaphorePermit>) {
-        let tick = self.opened();
-        let now_ms = self.config.clock.now_ms() as i64;
-        let state = self.sources.get_mut(name).expect("the caller looked");
-        let (rows, dead) = (batch.rows.num_rows() as u64, batch.dead.len() as u64);
-        state.received += rows + dead;
-        state.dead += dead;
-        self.metrics.source_received_rows.with_label_values(&[name]).inc_by(rows + dead);
-        self.metrics.source_received_bytes.with_label_values(&[name]).inc_by(batch.bytes as u64);
-        self.metrics.source_dead_letters.with_label_values(&[name]).inc_by(dead);
-        let (on_time, late, seen) = match state.rule {
-            Some(rule) => {
-                let judged = judge(batch.rows, rule, self.watermarks[state.index], now_ms);
-                (judged.on_time, judged.late, judged.seen)
-            }
-            None => (batch.rows, None, None),
-        };
-        let late_rows = late.as_ref().map_or(0, RecordBatch::num_rows) as u64;
-        state.late += late_rows;
-        state.committed += rows - late_rows;
-        self.metrics.source_late_rows.with_label_values(&[name]).inc_by(late_rows);
-        self.metrics.source_committed_rows.with_label_values(&[name]).inc_by(rows - late_rows);
-        for letter in batch.dead {
-            self.dead_letters.push_back((tick, name.to_string(), letter));
-        }
-        while DEAD_LETTERS_MAX < self.dead_letters.len() {
-            self.dead_letters.pop_front();
-        }
-        let open = self.open.as_mut().expect("opened above");
-        open.bytes += batch.bytes;
-        open.held.permits.extend(permit);
-        open.held.offsets.push((name.to_string(), batch.offset));
-        if let Some(seen) = seen {
-            let latest = open.held.seen.entry(name.to_string()).or_insert(seen);
-            *latest = seen.max(*latest);
-        }
-        if on_time.num_rows() != 0 {
-            if let Some(history) = &mut self.history
-                && let Err(error) = history.append(name, &on_time)
-            {
-                tracing::error!(%error, "views created later will miss this source's earlier rows");
-            }
-            self.distribute(name, None, Delta::insertions(on_time));
-        }
-        if let Some(late) = late {
-            self.distribute(&late_name(name), None, Delta::insertions(late));
-        }
     }
 
     /// Sends rows of `relation` to the workers in turn, in pieces that keep all of them busy.
@@ -381,8 +513,16 @@ impl Coordinator {
         }
         let tick = next_tick(self.last_used, self.config.clock.now_ms());
         self.last_used = tick;
-        self.open = Some(OpenTick { tick, since: Instant::now(), bytes: 0, urgent: false, held: Held::default() });
+        self.open = Some(OpenTick::new(tick));
         tick
+    }
+
+    /// Says to the log what happens in the open tick.
+    fn say(&mut self, record: impl FnOnce() -> Record) {
+        let tick = self.opened();
+        if let Some(log) = self.log.as_ref().filter(|_| !self.replaying) {
+            log.append(tick, record());
+        }
     }
 
     /// `reply` is called when the tick that is open now is visible.
@@ -399,7 +539,8 @@ impl Coordinator {
             return;
         }
         let due = match &self.open {
-            Some(open) => open.urgent || self.config.tick <= open.since.elapsed() || TICK_BYTES_MAX <= open.bytes,
+            Some(open) => open.urgent || self.is_pausing || self.config.tick <= open.since.elapsed() || TICK_BYTES_MAX <= open.bytes,
+            None if self.is_pausing => false,
             None => {
                 let temporal = self.kept.values().any(|kept| kept.node.is_temporal())
                     || self.followers.values().any(|follow| follow.node.is_temporal());
@@ -424,10 +565,16 @@ impl Coordinator {
         }
         let watermarks: Arc<[Option<i64>]> = self.watermarks.clone().into();
         self.workers.broadcast(&Command::Close { tick: open.tick, watermarks, compact: self.last_closed });
+        let is_logged = self.log.is_some() && !self.replaying;
+        let delivered = if is_logged { self.newly_delivered() } else { BTreeMap::new() };
+        if let Some(log) = self.log.as_ref().filter(|_| is_logged) {
+            log.commit(open.tick, delivered);
+        }
         self.closing = Some(ClosingTick {
             tick: open.tick,
             since: open.since,
             waiting: self.workers.count(),
+            is_durable: !is_logged,
             changes: HashMap::new(),
             held: open.held,
         });
@@ -451,19 +598,71 @@ impl Coordinator {
             }
             self.metrics.view_errors.with_label_values(&[&view]).set(known.values().sum());
         }
-        if closing.waiting == 0 {
-            let closed = self.closing.take().expect("it is there");
+        self.see();
+    }
+
+    fn durable(&mut self, tick: Tick) {
+        if let Some(closing) = self.closing.as_mut().filter(|closing| closing.tick == tick) {
+            closing.is_durable = true;
+            self.see();
+        }
+    }
+
+    /// Makes the closing tick visible, if all is done that it waits for.
+    fn see(&mut self) {
+        if let Some(closed) = self.closing.take_if(|closing| closing.waiting == 0 && closing.is_durable) {
             self.visible(closed);
         }
     }
 
+    fn note(&mut self, note: Note) {
+        let Note { record, durable } = note;
+        self.say(|| Record::Action(record));
+        if let Some(durable) = durable {
+            self.when_closed(Box::new(move |_| {
+                let _ = durable.send(());
+            }));
+        }
+    }
+
+    /// Followers that got further since the last commit, and how far.
+    fn newly_delivered(&mut self) -> BTreeMap<String, Tick> {
+        let mut news = BTreeMap::new();
+        for (name, follow) in &self.followers {
+            let upto = follow.queue.delivered();
+            if self.delivered.insert(name.clone(), upto) != Some(upto) && upto != 0 {
+                news.insert(name.clone(), upto);
+            }
+        }
+        news
+    }
+
+    fn disk_full(&mut self, reason: Option<String>) {
+        match &reason {
+            Some(reason) => tracing::error!("{reason}; input waits until there is room"),
+            None => tracing::warn!("there is room on the disk again"),
+        }
+        self.full = reason;
+        self.tell_health();
+    }
+
+    /// Nothing works any more: whoever waits hears it by the end of their channel.
+    fn fail(&mut self, error: Error) {
+        tracing::error!(%error, "the engine fails");
+        let mut health = self.health.lock();
+        (health.ready, health.reason) = (false, error.to_string());
+        self.workers.broadcast(&Command::Stop);
+        self.failure.send_replace(Some(error));
+    }
+
     /// A tick is visible everywhere: followers get its changes, waiters their answer.
-    fn visible(&mut self, closed: ClosingTick) {
+    fn visible(&mut self, mut closed: ClosingTick) {
         self.last_closed = closed.tick;
+        self.tell_takeovers(closed.tick, &mut closed.changes);
         for (name, ticks) in closed.changes {
             for (tick, deltas) in ticks {
-                match self.followers.get(&name) {
-                    Some(follow) => follow.queue.push(tick, deltas),
+                match self.followers.get_mut(&name) {
+                    Some(follow) => follow.queue.push(tick, deltas, false),
                     None => self.count_findings(&name, &deltas),
                 }
             }
@@ -481,41 +680,31 @@ impl Coordinator {
         let mut health = self.health.lock();
         health.tick = closed.tick;
         health.lag_ms = closed.since.elapsed().as_millis() as u64;
-        health.ready = self.started;
-        health.reason = if self.started { String::new() } else { "the sources are not started yet".into() };
+        drop(health);
+        self.tell_health();
+    }
+
+    fn tell_health(&self) {
+        let mut health = self.health.lock();
+        health.reason = match (&self.full, self.started) {
+            (Some(reason), _) => reason.clone(),
+            (None, false) => "the sources are not started yet".into(),
+            (None, true) => String::new(),
+        };
+        health.ready = health.reason.is_empty();
     }
 
     fn count_findings(&self, detection: &str, deltas: &[Delta]) {
         let Some(kept) = self.kept.get(detection) else { return };
         let net = crate::changes::consolidate(&kept.node.schema, deltas);
+        if self.replaying {
+            return self.metrics.findings_open.with_label_values(&[detection]).add(net.diffs.iter().sum());
+        }
         let raised: i64 = net.diffs.iter().filter(|diff| 0 < **diff).sum();
         let withdrawn: i64 = net.diffs.iter().filter(|diff| **diff < 0).sum();
         self.metrics.findings_raised.with_label_values(&[detection]).inc_by(raised as u64);
         self.metrics.findings_withdrawn.with_label_values(&[detection]).inc_by(-withdrawn as u64);
         self.metrics.findings_open.with_label_values(&[detection]).add(raised + withdrawn);
-    }
-
-    fn start_sources(&mut self) -> Result<()> {
-        self.started = true;
-        let waiting = self.sources.iter().filter(|(_, state)| state.status == SourceStatus::Created);
-        let names: Vec<String> = waiting.map(|(name, _)| name.clone()).collect();
-        names.iter().try_for_each(|name| self.start_source(name))
-    }
-
-    fn start_source(&mut self, name: &str) -> Result<()> {
-        // Only where nothing can be created later is it known which columns nobody reads.
-        let wanted = self.config.once.then(|| self.columns_wanted(name));
-        let state = self.sources.get_mut(name).expect("the caller looked");
-        if let Some(wanted) = wanted {
-            state.spec.columns_wanted = wanted;
-        }
-        let source = self.connectors.source(&state.spec)?;
-        let (acknowledge, task) = crate::sources::read(name.to_string(), source, Arc::clone(&self.in_flight), self.arrivals.clone());
-        state.acknowledge = Some(acknowledge);
-        state.task = Some(task);
-        state.status = SourceStatus::Running;
-        self.metrics.source_up.with_label_values(&[name]).set(1);
-        Ok(())
     }
 
     fn answer_settled(&mut self) {
@@ -574,15 +763,36 @@ impl Coordinator {
         });
     }
 
-    async fn stop(&mut self) {
-        for state in self.sources.values_mut() {
-            if let Some(task) = state.task.take() {
-                task.abort();
+    /// Lets followers finish, and logs their last words. Errors: the log fails.
+    async fn stop(&mut self, inlets: &mut Inlets) -> Result<()> {
+        for task in self.sources.values_mut().filter_map(|state| state.task.take()) {
+            task.abort();
+        }
+        let mut finishing = join_all(self.followers.values_mut().map(|follow| follow.queue.finish()));
+        let mut is_finished = false;
+        while !is_finished || self.open.is_some() || self.closing.is_some() {
+            let Inlets { reports, events, notes, .. } = inlets;
+            tokio::select! {
+                biased;
+                Some(report) = reports.recv() => self.reported(report),
+                Some(event) = events.recv() => self.logged(event)?,
+                Some(note) = notes.recv() => self.note(note),
+                _ = &mut finishing, if !is_finished => is_finished = true,
+            }
+            if self.closing.is_none() && (self.open.is_some() || is_finished && self.has_news()) {
+                self.close();
             }
         }
-        let followers = std::mem::take(&mut self.followers);
-        futures::future::join_all(followers.into_values().map(|follow| follow.queue.finish())).await;
         self.workers.broadcast(&Command::Stop);
+        if let Some(mut log) = self.log.take() {
+            let _ = tokio::task::spawn_blocking(move || log.stop()).await;
+        }
+        Ok(())
+    }
+
+    /// Whether followers got further than the log knows.
+    fn has_news(&self) -> bool {
+        self.followers.iter().any(|(name, follow)| self.delivered.get(name).copied().unwrap_or(0) < follow.queue.delivered())
     }
 }
 

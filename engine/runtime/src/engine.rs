@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use parking_lot::Mutex;
-use tidegate_types::Tick;
 use tidegate_types::connector::Connectors;
 use tidegate_types::error::{Error, Result};
-use tokio::sync::{mpsc, oneshot};
+use tidegate_types::{Disk, ScratchDisk, Tick};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::bridge::Workers;
-use crate::coordinator::{Coordinator, Request, Shared};
-use crate::interface::{Config, DetectionInfo, Directory, Health, RelationInfo, Snapshot};
+use crate::coordinator::{Coordinator, Inlets, Outlets, Recovery, Request, Shared};
+use crate::interface::{Config, DetectionInfo, Directory, Durability, Health, RelationInfo, Snapshot};
+use crate::log::{Log, Opened, Opening};
 use crate::metrics::Metrics;
 
 /// A running engine. Clones are handles on the same one.
@@ -21,6 +22,8 @@ pub struct Engine {
     metrics: Metrics,
     health: Arc<Mutex<Health>>,
     directory: Arc<Mutex<Directory>>,
+    failed: watch::Receiver<Option<Error>>,
+    recovered: watch::Receiver<bool>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -35,19 +38,65 @@ const REQUESTS_MAX: usize = 1024;
 const ARRIVALS_MAX: usize = 64;
 
 impl Engine {
-    /// Starts workers and coordinator. Must be called inside a tokio runtime.
+    /// Starts workers and coordinator, and brings them to where the log ends; what is asked
+    /// meanwhile waits. Must be called inside a tokio runtime. Errors: a data folder that cannot be used.
     pub fn start(config: Config, connectors: Arc<dyn Connectors>) -> Result<Self> {
+        let opened = open_log(&config)?;
         let (workers, reports) = Workers::start(config.workers)?;
         let metrics = Metrics::new();
-        let health = Health { ready: false, reason: "the sources are not started yet".into(), tick: 0, lag_ms: 0 };
+        let health = Health { ready: false, reason: "recovering".into(), tick: 0, lag_ms: 0 };
         let health = Arc::new(Mutex::new(health));
         let (requests, requested) = mpsc::channel(REQUESTS_MAX);
         let (arrivals, arrived) = mpsc::channel(ARRIVALS_MAX);
+        let (failure, failed) = watch::channel(None);
+        let (recovery_ended, recovered) = watch::channel(false);
         let directory = Arc::new(Mutex::new(Directory::default()));
-        let shared = Shared { metrics: metrics.clone(), health: Arc::clone(&health), directory: Arc::clone(&directory) };
-        let coordinator = Coordinator::new(config, connectors, workers, shared, arrivals)?;
-        tokio::spawn(coordinator.run(requested, arrived, reports));
-        Ok(Self { requests, metrics, health, directory })
+        let (log, recovery, events) = match opened {
+            Some(Opened { log, writer, snapshot, replay, events }) => (Some((log, writer)), Some(Recovery { snapshot, replay }), events),
+            None => (None, None, mpsc::unbounded_channel().1),
+        };
+        let shared = Shared {
+            metrics: metrics.clone(),
+            health: Arc::clone(&health),
+            directory: Arc::clone(&directory),
+            failure,
+            recovered: recovery_ended,
+            arrivals,
+        };
+        let (notes, noted) = mpsc::unbounded_channel();
+        let (drafts, drafted) = mpsc::unbounded_channel();
+        let (published, publishing) = mpsc::unbounded_channel();
+        let coordinator = Coordinator::new(config, connectors, workers, shared, log, Outlets { notes, drafts, published });
+        let inlets =
+            Inlets { requests: requested, arrivals: arrived, reports, events, notes: noted, drafts: drafted, published: publishing };
+        tokio::spawn(coordinator.run(inlets, recovery));
+        Ok(Self { requests, metrics, health, directory, failed, recovered })
+    }
+
+    /// Returns only when the engine cannot go on: why.
+    pub async fn failed(&self) -> Error {
+        let mut failed = self.failed.clone();
+        match failed.wait_for(Option::is_some).await {
+            Ok(error) => error.clone().expect("waited for"),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Returns when the engine is where its log ends: what it has can be named from then on.
+    pub async fn recovered(&self) -> Result<()> {
+        let mut recovered = self.recovered.clone();
+        match recovered.wait_for(|is_recovered| *is_recovered).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(self.stopped()),
+        }
+    }
+
+    pub fn is_recovered(&self) -> bool {
+        *self.recovered.borrow()
+    }
+
+    fn stopped(&self) -> Error {
+        self.failed.borrow().clone().unwrap_or_else(|| Error::engine("the engine has stopped"))
     }
 
     /// From now on sources are read: those there are, and those created later.
@@ -84,6 +133,12 @@ impl Engine {
         self.ask(|reply| Request::Settled { reply }).await?
     }
 
+    /// Takes a snapshot of all state, so that a restart need not read the log from its beginning.
+    /// Returns when it counts. Errors: there is no log.
+    pub async fn checkpoint(&self) -> Result<()> {
+        self.ask(|reply| Request::Checkpoint { reply }).await?
+    }
+
     pub fn relations(&self) -> Vec<RelationInfo> {
         self.directory.lock().relations.clone()
     }
@@ -112,9 +167,23 @@ impl Engine {
     }
 
     pub(crate) async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T> {
-        let stopped = || Error::engine("the engine has stopped");
         let (reply, answer) = oneshot::channel();
-        self.requests.send(request(reply)).await.map_err(|_| stopped())?;
-        answer.await.map_err(|_| stopped())
+        self.requests.send(request(reply)).await.map_err(|_| self.stopped())?;
+        answer.await.map_err(|_| self.stopped())
     }
+}
+
+fn open_log(config: &Config) -> Result<Option<Opened>> {
+    let now_ms = config.clock.now_ms();
+    let (disk, folder, accept_loss, temporary): (Arc<dyn Disk>, _, _, _) = match &config.durability {
+        Durability::Off => return Ok(None),
+        Durability::Folder { path, accept_loss } => (Arc::clone(&config.disk), path.clone(), *accept_loss, None),
+        Durability::Temporary => {
+            let folder = tempfile::Builder::new().prefix("tidegate-").tempdir();
+            let folder = folder.map_err(|error| Error::engine(format!("no temporary folder for the log: {error}")).hint("set TMPDIR"))?;
+            (Arc::new(ScratchDisk), folder.path().to_path_buf(), false, Some(folder))
+        }
+    };
+    let random = Arc::clone(&config.random);
+    Log::open(Opening { disk, folder, random, now_ms, accept_loss, temporary }).map(Some)
 }

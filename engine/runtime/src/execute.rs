@@ -1,10 +1,12 @@
 //! Statements, each to who answers it: reads and writes to DataFusion over a snapshot, all others
 //! to the coordinator.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use tidegate_plan::statement::{self, Placed, Statement};
 use tidegate_types::error::Result;
 
-use crate::coordinator::Request;
+use crate::coordinator::{Ran, Request};
 use crate::engine::Engine;
 use crate::interface::Response;
 use crate::{dml, read};
@@ -12,24 +14,57 @@ use crate::{dml, read};
 impl Engine {
     /// Runs statements in order; stops at the first error. `file` names the text in errors.
     pub async fn execute(&self, sql: &str, file: &str) -> Result<Vec<Response>> {
+        self.recovered().await?;
         let mut responses = Vec::new();
         for placed in statement::parse(sql, file)? {
             let (line, column) = (placed.line, placed.column);
-            let response = self.run(placed).await.map_err(|error| error.at(file, line, column))?;
+            let response = self.run(placed, None).await.map_err(|error| error.at(file, line, column))?;
             responses.push(response);
         }
         Ok(responses)
     }
 
-    async fn run(&self, placed: Placed) -> Result<Response> {
+    /// Brings the engine to what a pack's files (name, text) say, in their order. On a data folder
+    /// that an earlier run left, what is there as it is written stays, what reads otherwise is
+    /// replaced, what is in no file any more is dropped, and rows are written only once.
+    pub async fn apply(&self, files: &[(String, String)]) -> Result<()> {
+        self.recovered().await?;
+        let (mut mentioned, mut written) = (BTreeSet::new(), BTreeMap::new());
+        for (file, sql) in files {
+            for placed in statement::parse(sql, file)? {
+                let (line, column) = (placed.line, placed.column);
+                mentioned.extend(placed.statement.object().map(|(name, _)| name.to_string()));
+                let nth = written.entry(placed.text.clone()).or_insert(0);
+                let ran = Ran { text: placed.text.clone(), nth: *nth };
+                *nth += 1;
+                self.run(placed, Some(ran)).await.map_err(|error| error.at(file, line, column))?;
+            }
+        }
+        self.ask(|reply| Request::Prune { mentioned, reply }).await?
+    }
+
+    /// `ran`: by a pack.
+    async fn run(&self, placed: Placed, ran: Option<Ran>) -> Result<Response> {
         match &placed.statement {
             Statement::Query(query) => read::query(self, query).await,
+            Statement::Checkpoint => {
+                self.checkpoint().await?;
+                Ok(Response::Done { tag: "CHECKPOINT".into() })
+            }
             Statement::Insert(statement) | Statement::Update(statement) | Statement::Delete(statement) => {
+                if let Some(ran) = ran.clone()
+                    && self.ask(|reply| Request::HasRun { ran, reply }).await?
+                {
+                    return Ok(Response::Done { tag: "has run before".into() });
+                }
                 let (write, tag) = dml::evaluate(self, statement).await?;
-                self.ask(|reply| Request::Write { write, reply }).await??;
+                self.ask(|reply| Request::Write { write, ran, reply }).await??;
                 Ok(Response::Done { tag })
             }
-            _ => self.ask(|reply| Request::Execute { placed: Box::new(placed), reply }).await?,
+            _ => {
+                let is_pack = ran.is_some();
+                self.ask(|reply| Request::Execute { placed: Box::new(placed), is_pack, reply }).await?
+            }
         }
     }
 }

@@ -1,22 +1,31 @@
 //! Who follows a view's changes: sinks and actions, each in a task of its own with a byte-counted
 //! queue, so that a slow one slows the ticks and not the memory.
+//!
+//! While the log is read again nobody is told anything: a sink's queue keeps what may not have been
+//! delivered, an action's findings and requests are brought to where they were.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use tidegate_types::connector::{Changes, Sink};
+use tidegate_types::connector::{Changes, Decision, Progress, Sink, Writer};
+use tidegate_types::error::{Error, Result};
 use tidegate_types::{Delta, Tick};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::actions::{ActionTask, Follower};
+use crate::actions::{ActionRecord, ActionSnapshot, ActionTask, Follower};
 use crate::backlog::{Backlog, Claim};
 use crate::changes::consolidate;
 use crate::metrics::Metrics;
 
 /// Queued bytes at which no further tick is closed until the follower catches up.
 pub const BACKLOG_BYTES_MAX: usize = 64 << 20;
+
+/// What a sink is given at once.
+const WRITE_BYTES_MAX: usize = 4 << 20;
 
 /// How long an action's requests may still take when no more changes will come.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
@@ -25,92 +34,267 @@ const STOP_WITHIN: Duration = Duration::from_secs(3);
 struct Queued {
     tick: Tick,
     deltas: Vec<Delta>,
+    /// A new definition takes over: what comes now is from before it.
+    is_takeover: bool,
+    /// Nothing in it can net out.
+    is_net: bool,
     claim: Claim,
+}
+
+/// What a follower is told.
+enum Told {
+    Changes(Queued),
+    Decision {
+        id: String,
+        decision: Decision,
+    },
+    /// Asks for what a restart needs.
+    State(oneshot::Sender<ActionSnapshot>),
 }
 
 /// The queue of one follower.
 pub struct Queue {
-    sender: mpsc::UnboundedSender<Queued>,
+    /// What is followed only grows: nothing can net out, so nothing is netted.
+    pub append_only: bool,
+    is_action: bool,
+    /// What the other side misses up to here is no longer there.
+    floor: Tick,
+    stage: Stage,
     backlog: Backlog,
-    task: JoinHandle<()>,
+    account: Account,
+}
+
+/// How far a follower is, for whoever asks.
+#[derive(Clone, Default)]
+struct Account {
+    delivered: Arc<AtomicU64>,
+}
+
+enum Stage {
+    Sink(SinkTask, VecDeque<Queued>),
+    Action(Box<Follower>),
+    Running(mpsc::UnboundedSender<Told>, JoinHandle<()>),
+    /// Nothing more is taken.
+    Over,
 }
 
 impl Queue {
-    pub fn push(&self, tick: Tick, deltas: Vec<Delta>) {
+    pub fn sink(name: String, schema: SchemaRef, append_only: bool, sink: Box<dyn Sink>, metrics: Metrics) -> Self {
+        let (backlog, account) = (Backlog::default(), Account::default());
+        let task = SinkTask { name, schema, sink, metrics, backlog: backlog.clone(), account: account.clone() };
+        Self { append_only, is_action: false, floor: 0, stage: Stage::Sink(task, VecDeque::new()), backlog, account }
+    }
+
+    pub fn action(task: ActionTask) -> Self {
+        let backlog = Backlog::default();
+        let follower = Follower::new(task, backlog.clone());
+        Self {
+            append_only: false,
+            is_action: true,
+            floor: 0,
+            stage: Stage::Action(Box::new(follower)),
+            backlog,
+            account: Account::default(),
+        }
+    }
+
+    /// From now on the outside world is told. `upto`: the last tick there is.
+    pub fn start(&mut self, writer: &Writer, upto: Tick) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let task = match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Sink(task, queued) => {
+                queued.into_iter().for_each(|queued| drop(sender.send(Told::Changes(queued))));
+                tokio::spawn(task.run(receiver, writer.clone(), self.floor, upto))
+            }
+            Stage::Action(follower) => tokio::spawn(act(*follower, receiver)),
+            other @ (Stage::Running(..) | Stage::Over) => return self.stage = other,
+        };
+        self.stage = Stage::Running(sender, task);
+    }
+
+    /// `is_takeover`: by a new definition; what it adds is from before it.
+    pub fn push(&mut self, tick: Tick, deltas: Vec<Delta>, is_takeover: bool) {
         let bytes: usize = deltas.iter().map(Delta::bytes).sum();
         // One more, so that a tick without bytes is not idle either.
         let claim = self.backlog.claim(bytes + 1);
-        // A follower that failed for good has said so; what it misses is counted there.
-        let _ = self.sender.send(Queued { tick, deltas, claim });
+        let queued = Queued { tick, deltas, is_takeover, is_net: self.append_only && !is_takeover, claim };
+        match &mut self.stage {
+            Stage::Sink(_, waiting) => waiting.push_back(queued),
+            Stage::Action(follower) => follower.follow(queued.tick, &queued.deltas, is_takeover),
+            // A follower that failed for good has said so; what it misses is counted there.
+            Stage::Running(sender, _) => drop(sender.send(Told::Changes(queued))),
+            Stage::Over => {}
+        }
+    }
+
+    /// The log says that the follower had all up to `tick`.
+    pub fn delivered_before(&mut self, tick: Tick) {
+        self.account.delivered.fetch_max(tick, Ordering::Relaxed);
+        self.forget_before(tick);
+    }
+
+    fn forget_before(&mut self, tick: Tick) {
+        if let Stage::Sink(_, waiting) = &mut self.stage {
+            waiting.retain(|queued| tick < queued.tick);
+        }
+    }
+
+    /// The log says what became of an action's request.
+    pub fn repeat(&mut self, record: &ActionRecord) {
+        if let Stage::Action(follower) = &mut self.stage {
+            follower.repeat(record);
+        }
+    }
+
+    /// Passes on a person's word, once it is called.
+    pub fn decide(&self, id: String, decision: Decision) -> impl FnOnce() + Send + use<> {
+        let sender = match &self.stage {
+            Stage::Running(sender, _) => Some(sender.clone()),
+            Stage::Sink(..) | Stage::Action(_) | Stage::Over => None,
+        };
+        move || drop(sender.map(|sender| sender.send(Told::Decision { id, decision })))
+    }
+
+    /// What a restart needs of an action once it has followed what was pushed so far.
+    pub fn state(&self) -> Option<oneshot::Receiver<ActionSnapshot>> {
+        let Stage::Running(sender, _) = &self.stage else { return None };
+        let (reply, state) = oneshot::channel();
+        (self.is_action && sender.send(Told::State(reply)).is_ok()).then_some(state)
+    }
+
+    /// Takes up what an earlier engine left of an action.
+    pub fn restore(&mut self, state: ActionSnapshot) {
+        if let Stage::Action(follower) = &mut self.stage {
+            follower.restore(state);
+        }
+    }
+
+    /// Whether all up to `tick`, which was pushed, is with the other side. An action takes ticks at once.
+    pub fn is_past(&self, tick: Tick) -> bool {
+        self.is_action || tick <= self.delivered() || (self.backlog.bytes() == 0 && !self.is_over())
+    }
+
+    /// The log no longer holds what the other side misses up to `tick`.
+    pub fn begin_at(&mut self, tick: Tick) {
+        self.floor = tick;
+        self.forget_before(tick);
+    }
+
+    /// The last tick whose changes are with the other side.
+    pub fn delivered(&self) -> Tick {
+        self.account.delivered.load(Ordering::Relaxed)
     }
 
     pub fn is_full(&self) -> bool {
-        BACKLOG_BYTES_MAX <= self.backlog.bytes() && !self.task.is_finished()
+        BACKLOG_BYTES_MAX <= self.backlog.bytes() && !self.is_over()
     }
 
     pub fn is_idle(&self) -> bool {
-        self.backlog.bytes() == 0 || self.task.is_finished()
+        self.backlog.bytes() == 0 || self.is_over()
+    }
+
+    /// It follows no more.
+    pub fn is_over(&self) -> bool {
+        matches!(&self.stage, Stage::Running(_, task) if task.is_finished())
     }
 
     /// No more changes will come; ends when all are through, or an action had its time.
-    pub async fn finish(self) {
-        drop(self.sender);
-        let _ = self.task.await;
+    pub fn finish(&mut self) -> impl Future<Output = ()> + Send + use<> {
+        let stage = std::mem::replace(&mut self.stage, Stage::Over);
+        async move {
+            if let Stage::Running(sender, task) = stage {
+                drop(sender);
+                let _ = task.await;
+            }
+        }
     }
 }
 
-/// A sink's queue and task. `append_only`: nothing can net out, so nothing is netted.
-pub fn sink(name: String, schema: SchemaRef, append_only: bool, mut sink: Box<dyn Sink>, metrics: Metrics) -> Queue {
-    let (sender, mut receiver) = mpsc::unbounded_channel::<Queued>();
-    let backlog = Backlog::default();
-    let left = backlog.clone();
-    let task = tokio::spawn(async move {
-        while let Some(Queued { tick, deltas, claim }) = receiver.recv().await {
-            let parts = match append_only {
-                true => deltas,
-                false => vec![consolidate(&schema, &deltas)],
-            };
-            for delta in parts.into_iter().filter(|delta| !delta.is_empty()) {
-                let rows = delta.len() as u64;
-                if let Err(error) = sink.write(Changes { tick, delta }).await {
-                    metrics.sink_failures.with_label_values(&[&name]).inc();
-                    tracing::error!(sink = name, %error, "the sink failed and is detached; drop and create it again to resume");
-                    return;
-                }
-                metrics.sink_changes.with_label_values(&[&name]).inc_by(rows);
-            }
-            drop(claim);
-            metrics.sink_backlog_bytes.with_label_values(&[&name]).set(left.bytes() as i64);
-        }
-        if let Err(error) = sink.finish().await {
-            metrics.sink_failures.with_label_values(&[&name]).inc();
-            tracing::error!(sink = name, %error, "the sink did not finish");
-        }
-    });
-    Queue { sender, backlog, task }
+/// Everything a sink's task needs.
+struct SinkTask {
+    name: String,
+    schema: SchemaRef,
+    sink: Box<dyn Sink>,
+    metrics: Metrics,
+    backlog: Backlog,
+    account: Account,
 }
 
-/// An action's queue and task. A tick leaves the queue at once; its findings count in the backlog
-/// until they have their outcome.
-pub fn action(task: ActionTask) -> Queue {
-    let (sender, mut receiver) = mpsc::unbounded_channel::<Queued>();
-    let backlog = Backlog::default();
-    let schema = Arc::clone(&task.schema);
-    let mut follower = Follower::new(task, backlog.clone());
-    let task = tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                queued = receiver.recv() => match queued {
-                    // Let go after its findings are counted, so that the queue is never idle between.
-                    Some(Queued { tick, deltas, claim: _claim }) => {
-                        follower.follow(&Changes { tick, delta: consolidate(&schema, &deltas) });
-                    }
-                    None => break,
-                },
-                () = follower.progress() => {}
-            }
+impl SinkTask {
+    async fn run(mut self, receiver: mpsc::UnboundedReceiver<Told>, writer: Writer, floor: Tick, upto: Tick) {
+        if let Err(error) = self.write_all(receiver, &writer, floor, upto).await {
+            self.metrics.sink_failures.with_label_values(&[&self.name]).inc();
+            tracing::error!(sink = self.name, %error, "the sink failed and is detached; drop and create it again to resume");
         }
-        follower.stop(STOP_WITHIN).await;
-    });
-    Queue { sender, backlog, task }
+    }
+
+    async fn write_all(&mut self, mut receiver: mpsc::UnboundedReceiver<Told>, writer: &Writer, floor: Tick, upto: Tick) -> Result<()> {
+        let there = match self.sink.resume(writer).await? {
+            Progress::Unknown => self.account.delivered.load(Ordering::Relaxed),
+            Progress::Upto(there) if upto < there => {
+                return Err(Error::engine(format!("the other side has tick {there}, and the log ends at {upto}"))
+                    .hint("the data folder is older than what was written; write to another place, or restore the newer folder"));
+            }
+            Progress::Upto(there) => there,
+        };
+        if there < floor {
+            return Err(Error::user(format!("the other side has tick {there}, and the log begins at {floor}"))
+                .hint("drop the sink and create it again: it begins with what is there now"));
+        }
+        while let Some(Told::Changes(first)) = receiver.recv().await {
+            let mut bytes: usize = first.deltas.iter().map(Delta::bytes).sum();
+            let mut queued = vec![first];
+            while bytes < WRITE_BYTES_MAX
+                && let Ok(Told::Changes(more)) = receiver.try_recv()
+            {
+                bytes += more.deltas.iter().map(Delta::bytes).sum::<usize>();
+                queued.push(more);
+            }
+            self.write(&queued, there).await?;
+            drop(queued);
+            self.metrics.sink_backlog_bytes.with_label_values(&[&self.name]).set(self.backlog.bytes() as i64);
+        }
+        self.sink.finish().await
+    }
+
+    async fn write(&mut self, queued: &[Queued], there: Tick) -> Result<()> {
+        let new = queued.iter().filter(|queued| there < queued.tick);
+        let changes = new.map(|queued| {
+            let delta = match queued.is_net {
+                true => Delta::concat(&self.schema, &queued.deltas).map_err(|error| Error::engine(error.to_string()))?,
+                false => consolidate(&self.schema, &queued.deltas),
+            };
+            Ok(Changes { tick: queued.tick, delta })
+        });
+        let mut changes = changes.collect::<Result<Vec<Changes>>>()?;
+        changes.retain(|changes| !changes.delta.is_empty());
+        if !changes.is_empty() {
+            self.sink.write(&changes).await?;
+            let rows: usize = changes.iter().map(|changes| changes.delta.len()).sum();
+            self.metrics.sink_changes.with_label_values(&[&self.name]).inc_by(rows as u64);
+        }
+        if let Some(last) = queued.last() {
+            self.account.delivered.fetch_max(last.tick, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// An action's task. A tick leaves the queue at once; its findings count in the backlog until they
+/// have their outcome.
+async fn act(mut follower: Follower, mut receiver: mpsc::UnboundedReceiver<Told>) {
+    follower.wake();
+    loop {
+        tokio::select! {
+            told = receiver.recv() => match told {
+                // Let go after its findings are counted, so that the queue is never idle between.
+                Some(Told::Changes(Queued { tick, deltas, is_takeover, claim: _claim, .. })) => follower.follow(tick, &deltas, is_takeover),
+                Some(Told::Decision { id, decision }) => follower.decide(&id, decision),
+                Some(Told::State(reply)) => drop(reply.send(follower.state())),
+                None => break,
+            },
+            () = follower.progress() => {}
+        }
+    }
+    follower.stop(STOP_WITHIN).await;
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::logical_expr::LogicalPlan;
-use tidegate_types::{Clock, Tick};
+use tidegate_types::{Clock, Disk, LocalDisk, MachineRandom, Random, Tick, WallClock};
 
 /// How an engine runs.
 #[derive(Clone)]
@@ -19,11 +19,53 @@ pub struct Config {
     pub tick: Duration,
     /// Bounded: followed sources end at their present end, and nothing is created once they run.
     pub once: bool,
+    /// Nothing outside is touched: sources are not read, sinks and actions get nothing.
+    pub dry: bool,
+    pub durability: Durability,
+    /// How long what sources brought is kept for views that are created later, where none needs it.
+    pub retain: Duration,
     pub clock: Arc<dyn Clock>,
+    pub disk: Arc<dyn Disk>,
+    pub random: Arc<dyn Random>,
     /// Relative paths in statements are relative to this.
     pub folder: PathBuf,
     /// `${NAME}` in option values; the environment comes first.
     pub variables: BTreeMap<String, String>,
+}
+
+/// A week, as is customary.
+pub const RETAIN: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Where the log is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Durability {
+    /// There is none: a view can be created only while its sources are unread.
+    Off,
+    /// In a temporary folder that goes with the process, and so is never synced.
+    Temporary,
+    Folder {
+        path: PathBuf,
+        /// Begin where a damaged log is still whole, and give up the rest.
+        accept_loss: bool,
+    },
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            tick: Duration::from_millis(50),
+            once: false,
+            dry: false,
+            durability: Durability::Temporary,
+            retain: RETAIN,
+            clock: Arc::new(WallClock),
+            disk: Arc::new(LocalDisk),
+            random: Arc::new(MachineRandom),
+            folder: PathBuf::from("."),
+            variables: BTreeMap::new(),
+        }
+    }
 }
 
 /// A statement's answer.

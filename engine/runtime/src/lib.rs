@@ -2,8 +2,8 @@
 //!
 //! In reading order: what is said at the door (`interface`), the door ([`engine`], `execute`), what
 //! happens in order behind it (`coordinator`), the one bridge to timely's threads (`bridge`), a
-//! worker, and how a plan becomes a dataflow (`render`); then what comes in (`sources`, `history`,
-//! `dml`), what goes out (`followers`, `actions`, `changes`), and what is read (`read`, `metrics`).
+//! worker, and how a plan becomes a dataflow (`render`); then what comes in (`sources`, `dml`), what
+//! of it lasts (`log`), what goes out (`followers`, `actions`, `changes`), and what is read (`read`, `metrics`).
 
 mod actions;
 mod backlog;
@@ -15,8 +15,8 @@ mod dml;
 mod engine;
 mod execute;
 mod followers;
-mod history;
 mod interface;
+mod log;
 mod metrics;
 mod read;
 mod render;
@@ -25,6 +25,6 @@ mod worker;
 
 pub use check::{check, explain};
 pub use engine::Engine;
-pub use interface::{Config, DetectionInfo, Health, RelationInfo, Response, Snapshot};
+pub use interface::{Config, DetectionInfo, Durability, Health, RETAIN, RelationInfo, Response, Snapshot};
 pub use read::view_over;
 pub use tidegate_plan::sql::{rewritten, sound, state_builder};

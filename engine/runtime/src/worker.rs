@@ -10,18 +10,21 @@ use arrow::datatypes::SchemaRef;
 use crossbeam_channel::{Receiver, TryRecvError};
 use differential_dataflow::trace::TraceReader;
 use tidegate_operators::arrange::{Layout, Trace, arrange, imported, read_at};
-use tidegate_operators::stream::{ErrorRow, Errors, Rows, Timed, Watermarks};
+use tidegate_operators::stream::{ErrorRow, Errors, Rows, Timed, Watermarks, each};
 use tidegate_plan::NodeRef;
 use tidegate_types::{Delta, Tick};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::input::Handle as InputHandle;
 use timely::dataflow::operators::generic::operator::Operator;
-use timely::dataflow::operators::{Input, Probe, probe};
+use timely::dataflow::operators::{Concatenate, Input, Probe, probe};
 use timely::progress::Antichain;
 use timely::worker::Worker;
 
 use crate::render::Renderer;
+
+/// The rows of a view whose past was read from a snapshot.
+pub const RESTORED: &str = "-> restored";
 
 /// What a dataflow computes and what becomes of it. All workers build the same.
 #[derive(Clone)]
@@ -30,6 +33,8 @@ pub struct DataflowSpec {
     pub node: NodeRef,
     /// Relations whose rows are pushed in, with their schemas.
     pub inputs: Vec<(String, SchemaRef)>,
+    /// What it gives up to this tick is pushed in by the name [`RESTORED`].
+    pub restored: Option<Tick>,
     /// Relations whose arrangements are imported.
     pub imports: Vec<String>,
     /// Keep the rows: readable, and importable by later dataflows.
@@ -220,6 +225,15 @@ impl State {
                 relations.insert(name.clone(), imported(trace, scope, Arc::clone(layout), name));
             }
             let rows = Renderer::new(scope, errors.clone(), watermarks, relations).render(&spec.node);
+            let rows = match spec.restored {
+                Some(upto) => {
+                    let (handle, restored) = scope.new_input::<Vec<Timed<Tick>>>();
+                    inputs.insert(RESTORED.to_string(), handle);
+                    let later = each(rows, "Restored", move |timed, out| out.extend((upto < timed.time).then_some(timed)));
+                    scope.concatenate([later, restored])
+                }
+                None => rows,
+            };
             let rows = match &captured {
                 Some(captured) => capture(rows, Rc::clone(captured)),
                 None => rows,

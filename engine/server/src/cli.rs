@@ -15,9 +15,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use tidegate_connectors::{Inbox, Registry};
-use tidegate_runtime::{Config, Engine, Response};
+use tidegate_runtime::{Config, Durability, Engine, Response};
 use tidegate_types::error::{Error, Fault, Result};
-use tidegate_types::time::WallClock;
 use tracing_subscriber::EnvFilter;
 
 use crate::demo::{self, DemoOptions};
@@ -68,18 +67,23 @@ struct EngineArgs {
     /// Pace of commits, such as 50ms
     #[arg(long, default_value = "50ms", value_parser = duration)]
     tick: Duration,
-    /// Folder for durable state (there is none yet: refused)
-    #[arg(long)]
-    data_dir: Option<PathBuf>,
 }
 
-impl EngineArgs {
-    /// Errors: an option whose meaning is not there yet.
-    fn check(&self) -> Result<()> {
-        match &self.data_dir {
-            None => Ok(()),
-            Some(path) => Err(Error::user(format!("--data-dir {}: durable state is not there yet", path.display()))
-                .hint("leave the option out; state is kept in memory")),
+#[derive(Args)]
+struct DataArgs {
+    /// Folder for durable state: what an earlier run left there goes on [default: a temporary folder, which goes with the process]
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+    /// Where the data folder is damaged, begin with what is whole, and give up what came after
+    #[arg(long, requires = "data_dir")]
+    accept_loss: bool,
+}
+
+impl DataArgs {
+    fn durability(&self) -> Durability {
+        match self.data_dir.clone() {
+            Some(path) => Durability::Folder { path, accept_loss: self.accept_loss },
+            None => Durability::Temporary,
         }
     }
 }
@@ -117,6 +121,8 @@ struct Run {
     once: bool,
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    data: DataArgs,
     /// Where metrics and ingest are: an address, or off [default: 127.0.0.1:7470; off with --once]
     #[arg(long)]
     listen_http: Option<Listen>,
@@ -137,6 +143,8 @@ struct Query {
     format: output::Format,
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    data: DataArgs,
 }
 
 #[derive(Args)]
@@ -259,7 +267,6 @@ async fn execute(command: Command) -> Result<ExitCode> {
 }
 
 async fn demo(args: Demo) -> Result<ExitCode> {
-    args.engine.check()?;
     let options = DemoOptions {
         seed: args.seed,
         duration: args.duration,
@@ -274,10 +281,9 @@ async fn demo(args: Demo) -> Result<ExitCode> {
 }
 
 async fn run(args: Run) -> Result<ExitCode> {
-    args.engine.check()?;
     let pack = Pack::load(&args.pack)?;
     let inbox = Inbox::default();
-    let engine = start(&pack, &args.engine, args.once, inbox.clone())?;
+    let engine = start(&pack, &args.engine, &args.data, args.once, inbox.clone())?;
     let stop = Stop::listen()?;
     let otherwise = |address: &str| if args.once { Ok(Listen(None)) } else { address.parse().map_err(Error::engine) };
     if let Some(listen) = args.listen_http.map_or_else(|| otherwise(LISTEN_HTTP), Ok)?.0 {
@@ -303,9 +309,8 @@ async fn run(args: Run) -> Result<ExitCode> {
 }
 
 async fn query(args: Query) -> Result<ExitCode> {
-    args.engine.check()?;
     let pack = Pack::load(&args.pack)?;
-    let engine = start(&pack, &args.engine, true, Inbox::default())?;
+    let engine = start(&pack, &args.engine, &args.data, true, Inbox::default())?;
     let stop = Stop::listen()?;
     let work = async {
         load(&engine, &pack).await?;
@@ -344,22 +349,21 @@ fn explain(args: &Explain) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn start(pack: &Pack, args: &EngineArgs, once: bool, inbox: Inbox) -> Result<Engine> {
+fn start(pack: &Pack, args: &EngineArgs, data: &DataArgs, once: bool, inbox: Inbox) -> Result<Engine> {
     let config = Config {
         workers: args.workers,
         tick: args.tick,
         once,
-        clock: Arc::new(WallClock),
+        durability: data.durability(),
         folder: pack.folder.clone(),
         variables: pack.variables.clone(),
+        ..Config::default()
     };
     Engine::start(config, Arc::new(ServerConnectors::new(Registry::new(inbox))))
 }
 
 async fn load(engine: &Engine, pack: &Pack) -> Result<()> {
-    for (file, sql) in &pack.files {
-        engine.execute(sql, file).await?;
-    }
+    engine.apply(&pack.files).await?;
     engine.start_sources().await
 }
 
@@ -409,8 +413,15 @@ mod tests {
     }
 
     #[test]
-    fn durable_state_is_refused_until_it_is_there() {
-        let Ok(Cli { command: Command::Run(run) }) = Cli::try_parse_from(["tidegate", "run", "p", "--data-dir", "/d"]) else { panic!() };
-        assert!(run.engine.check().unwrap_err().to_string().contains("durable state is not there yet"));
+    fn state_lasts_where_a_folder_is_named() {
+        for (args, expected) in [
+            (&["tidegate", "run", "p"][..], Durability::Temporary),
+            (&["tidegate", "run", "p", "--data-dir", "/d"], Durability::Folder { path: "/d".into(), accept_loss: false }),
+            (&["tidegate", "run", "p", "--data-dir", "/d", "--accept-loss"], Durability::Folder { path: "/d".into(), accept_loss: true }),
+        ] {
+            let Ok(Cli { command: Command::Run(run) }) = Cli::try_parse_from(args) else { panic!() };
+            assert_eq!(run.data.durability(), expected);
+        }
+        assert!(Cli::try_parse_from(["tidegate", "run", "p", "--accept-loss"]).is_err());
     }
 }

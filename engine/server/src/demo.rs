@@ -10,7 +10,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -198,10 +197,9 @@ impl Stage {
         let config = Config {
             workers: options.workers,
             tick: options.tick,
-            once: false,
             clock: clock.clone(),
-            folder: PathBuf::from("."),
             variables: BTreeMap::from([("PARTNER".into(), format!("http://{}", partner.addr))]),
+            ..Config::default()
         };
         let engine = Engine::start(config, Arc::new(connectors))?;
         let mut doors = Vec::new();

@@ -43,6 +43,7 @@ const SLEEP_MAX: Duration = Duration::from_millis(50);
 /// One world, and how much of it was told.
 pub struct Story {
     world: World,
+    start_ms: i64,
     end_ms: i64,
     /// The last event is followed by the end, rather than by silence.
     ends: bool,
@@ -53,7 +54,7 @@ impl Story {
     /// `span_ms` and `per_hour` as [`World::new`] wants them.
     pub fn new(seed: u64, start_ms: i64, span_ms: i64, per_hour: f64, ends: bool) -> Arc<Self> {
         let world = World::new(seed, start_ms, span_ms, per_hour);
-        Arc::new(Self { world, end_ms: start_ms + span_ms, ends, told: AtomicU64::new(0) })
+        Arc::new(Self { world, start_ms, end_ms: start_ms + span_ms, ends, told: AtomicU64::new(0) })
     }
 
     pub fn truths(&self) -> &[Truth] {
@@ -69,6 +70,8 @@ impl Story {
 /// What makes two stories one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct StoryKey {
+    /// Of a story that an earlier run began.
+    began_ms: Option<i64>,
     seed: u64,
     span_ms: i64,
     per_hour: u64,
@@ -96,18 +99,22 @@ impl ServerConnectors {
         let owner = format!("source \"{}\"", spec.name);
         check_names(&owner, &spec.options, if self.set.is_some() { &["stream"] } else { &["stream", "seed", "span", "rate"] })?;
         let stream = stream(&owner, &spec.options)?;
+        let resume = spec.resume.as_ref().and_then(|resume| parse_offset(&resume.offset));
         let story = match &self.set {
             Some((story, _)) => story.clone(),
-            None => self.story(key(&owner, &spec.options)?, spec),
+            None => {
+                let began_ms = resume.map(|(began_ms, _)| began_ms);
+                self.story(StoryKey { began_ms, ..key(&owner, &spec.options)? }, spec)
+            }
         };
-        Generator::new(story, stream, spec)
+        Generator::new(story, stream, spec, resume.map_or(0, |(_, count)| count))
     }
 
     fn story(&self, key: StoryKey, spec: &SourceSpec) -> Arc<Story> {
         let mut stories = self.stories.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let told = stories.entry(key).or_insert_with(|| {
             let now_ms = spec.clock.now_ms() as i64;
-            let start_ms = if spec.once { now_ms - key.span_ms } else { now_ms };
+            let start_ms = key.began_ms.unwrap_or(if spec.once { now_ms - key.span_ms } else { now_ms });
             Story::new(key.seed, start_ms, key.span_ms, key.per_hour as f64, true)
         });
         told.clone()
@@ -171,7 +178,13 @@ fn key(owner: &str, options: &Options) -> Result<StoryKey> {
     if (per_hour as f64) < BACKGROUND_PER_HOUR_MIN {
         return Err(wrong("rate", format!("allowed are {BACKGROUND_PER_HOUR_MIN} events per hour or more")));
     }
-    Ok(StoryKey { seed: number("seed", SEED)?, span_ms, per_hour })
+    Ok(StoryKey { began_ms: None, seed: number("seed", SEED)?, span_ms, per_hour })
+}
+
+/// When the story began, and how many of the stream's events were told.
+fn parse_offset(offset: &Offset) -> Option<(i64, u64)> {
+    let (began_ms, count) = offset.0.split_once(':')?;
+    Some((began_ms.parse().ok()?, count.parse().ok()?))
 }
 
 fn hours_ms(text: &str) -> Option<i64> {
@@ -191,11 +204,12 @@ pub struct Generator {
 }
 
 impl Generator {
-    fn new(story: Arc<Story>, stream: &'static str, spec: &SourceSpec) -> Result<Self> {
+    /// `told`: events that an earlier run told.
+    fn new(story: Arc<Story>, stream: &'static str, spec: &SourceSpec, told: u64) -> Result<Self> {
         let decoder = JsonDecoder::new(Columns::of(spec), LINE_BYTES_MAX)?;
         let events = story.world.events();
-        let mut generator = Self { story, stream, events, next: None, decoder, clock: spec.clock.clone(), count: 0 };
-        generator.advance();
+        let mut generator = Self { story, stream, events, next: None, decoder, clock: spec.clock.clone(), count: told };
+        (0..=told).for_each(|_| drop(generator.advance()));
         Ok(generator)
     }
 
@@ -224,7 +238,8 @@ impl Generator {
         let decoded = self.decoder.decode(block.as_bytes(), self.count + 1, self.stream);
         self.count += count;
         self.story.told.fetch_add(count, Ordering::Relaxed);
-        SourceBatch { rows: decoded.rows, dead: decoded.dead, bytes: block.len(), offset: Offset(self.count.to_string()) }
+        let offset = Offset(format!("{}:{}", self.story.start_ms, self.count));
+        SourceBatch { dead: decoded.dead, bytes: block.len(), offset, ..SourceBatch::of(decoded.rows) }
     }
 
     /// When something may happen next, in the machine's time.
@@ -261,6 +276,7 @@ mod tests {
 
     use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
     use tidegate_connectors::Inbox;
+    use tidegate_types::connector::Resume;
 
     use super::*;
 
@@ -282,6 +298,7 @@ mod tests {
             folder: PathBuf::new(),
             once: true,
             clock: Arc::new(Stopped(1_772_438_400_000)),
+            resume: None,
         }
     }
 
@@ -303,6 +320,24 @@ mod tests {
             let error = connectors().source(&spec(options)).err().unwrap().to_string();
             assert!(error.contains(message), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_story_goes_on_where_an_earlier_run_left_it() {
+        let spec = spec(&[("connector", "generator"), ("stream", "payments"), ("span", "2h")]);
+        let mut source = connectors().source(&spec).unwrap();
+        let budget = Budget { bytes_max: 10_000 };
+        let mut batches = Vec::new();
+        while let Polled::Batch(batch) = source.poll(budget).await.unwrap() {
+            batches.push((batch.rows, batch.offset));
+        }
+        let resume = Some(Resume { offset: batches[2].1.clone(), ids: Vec::new() });
+        let mut resumed = connectors().source(&SourceSpec { resume, clock: Arc::new(Stopped(1_772_538_400_000)), ..spec }).unwrap();
+        for (rows, _) in &batches[3..] {
+            let Polled::Batch(batch) = resumed.poll(budget).await.unwrap() else { panic!() };
+            assert_eq!(batch.rows, *rows);
+        }
+        assert!(matches!(resumed.poll(budget).await.unwrap(), Polled::End));
     }
 
     #[tokio::test]

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 /// What a program that embeds the engine needs of the crates below.
 pub use tidegate_connectors::{Inbox, Registry};
-pub use tidegate_runtime::{Config, Engine, Response};
+pub use tidegate_runtime::{Config, Durability, Engine, Response};
 
 use tidegate_types::error::{Error, Result};
 use tokio::net::TcpListener;
@@ -96,6 +96,7 @@ impl Stop {
         };
         tokio::select! {
             ended = work => ended,
+            error = engine.failed() => Err(error),
             () = self.asked(2) => Ok(ExitCode::from(130)),
             () = expired => {
                 eprintln!("error: not all stopped within {:?}; {}", self.time_max, left(engine));
@@ -118,24 +119,14 @@ fn left(engine: &Engine) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::future::pending;
     use std::sync::Arc;
-
-    use tidegate_types::WallClock;
 
     use super::*;
 
     /// An engine of one worker, for the doors' tests.
     pub(crate) fn engine(inbox: Inbox) -> Engine {
-        let config = Config {
-            workers: 1,
-            tick: Duration::from_millis(1),
-            once: false,
-            clock: Arc::new(WallClock),
-            folder: ".".into(),
-            variables: BTreeMap::new(),
-        };
+        let config = Config { tick: Duration::from_millis(1), ..Config::default() };
         Engine::start(config, Arc::new(Registry::new(inbox))).unwrap()
     }
 

@@ -269,6 +269,10 @@ impl Reader {
 
     /// The plan of a statement that answers rows. It is to be frozen before it runs.
     pub async fn plan(&self, statement: Statement) -> Result<LogicalPlan, Refusal> {
+        if !self.engine.is_recovered() {
+            let error = Error::engine("the engine is starting: it reads its log").hint("ask again; /readyz tells when it is there");
+            return Err(Refusal::new("57P03", error));
+        }
         match duty(&statement)? {
             Duty::Query => {
                 let text = verb(&statement);

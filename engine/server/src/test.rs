@@ -39,8 +39,8 @@ use tidegate_connectors::format::json::JsonDecoder;
 use tidegate_connectors::format::{Columns, Decoder, LINE_BYTES_MAX};
 use tidegate_runtime::{Config, Engine, Response};
 use tidegate_types::connector::{
-    ActionFailure, ActionKind, ActionRequest, Budget, Changes, Connectors, Offset, Options, Polled, Responder, Sink, SinkSpec, Source,
-    SourceSpec,
+    ActionFailure, ActionKind, ActionRequest, Budget, Changes, Connectors, Offset, Options, Polled, Progress, Responder, Sink, SinkSpec,
+    Source, SourceSpec, Writer,
 };
 use tidegate_types::error::{Error, Result, did_you_mean};
 use tidegate_types::time::Clock;
@@ -234,14 +234,8 @@ struct Bench {
 impl Bench {
     async fn start(setup: &Setup, name: String) -> Result<Self> {
         let clock = Arc::new(ManualClock::at(START_MS));
-        let config = Config {
-            workers: setup.workers,
-            tick: TICK,
-            once: false,
-            clock: clock.clone(),
-            folder: PathBuf::from("."),
-            variables: setup.variables.clone(),
-        };
+        let variables = setup.variables.clone();
+        let config = Config { workers: setup.workers, tick: TICK, clock: clock.clone(), variables, ..Config::default() };
         let engine = Engine::start(config, Arc::new(Isolated))?;
         for (file, sql) in &setup.files {
             engine.execute(sql, file).await?;
@@ -439,7 +433,11 @@ impl Source for Silent {
 
 #[async_trait]
 impl Sink for Silent {
-    async fn write(&mut self, _: Changes) -> Result<()> {
+    async fn resume(&mut self, _: &Writer) -> Result<Progress> {
+        Ok(Progress::Unknown)
+    }
+
+    async fn write(&mut self, _: &[Changes]) -> Result<()> {
         Ok(())
     }
 

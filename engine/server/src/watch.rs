@@ -15,7 +15,7 @@ use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
 use tidegate_testdata::{Role, Truth};
-use tidegate_types::connector::{Changes, Sink, SinkSpec};
+use tidegate_types::connector::{Changes, Progress, Sink, SinkSpec, Writer};
 use tidegate_types::error::{Error, Result};
 
 /// Comings and goings kept for the screen.
@@ -194,16 +194,22 @@ impl Watch {
 
 #[async_trait]
 impl Sink for Watch {
-    async fn write(&mut self, changes: Changes) -> Result<()> {
-        let moment = Moment { tick: changes.tick, wall: Instant::now() };
-        // A row that replaces another of its entity is no coming and no going.
-        let mut net = BTreeMap::new();
-        for (entity, diff) in self.entities(&changes.delta.rows)?.into_iter().zip(changes.delta.diffs.iter()) {
-            *net.entry(entity).or_insert(0) += diff;
-        }
-        let mut seen = self.score.open();
-        for (entity, diff) in net {
-            seen.note(&self.detection, entity, moment, diff);
+    async fn resume(&mut self, _: &Writer) -> Result<Progress> {
+        Ok(Progress::Unknown)
+    }
+
+    async fn write(&mut self, changes: &[Changes]) -> Result<()> {
+        for Changes { tick, delta } in changes {
+            let moment = Moment { tick: *tick, wall: Instant::now() };
+            // A row that replaces another of its entity is no coming and no going.
+            let mut net = BTreeMap::new();
+            for (entity, diff) in self.entities(&delta.rows)?.into_iter().zip(delta.diffs.iter()) {
+                *net.entry(entity).or_insert(0) += diff;
+            }
+            let mut seen = self.score.open();
+            for (entity, diff) in net {
+                seen.note(&self.detection, entity, moment, diff);
+            }
         }
         Ok(())
     }

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::delta::Delta;
+use crate::disk::Disk;
 use crate::error::Result;
 use crate::time::{Clock, Tick};
 
@@ -30,6 +32,21 @@ pub struct SourceSpec {
     /// `--once`: a followed source ends at its present end.
     pub once: bool,
     pub clock: Arc<dyn Clock>,
+    /// Where an earlier run left off; None where there was none.
+    pub resume: Option<Resume>,
+}
+
+/// What is durable of a source.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Resume {
+    /// The last committed batch's.
+    pub offset: Offset,
+    /// The ids under which the last batches came, oldest first: at most [`Resume::IDS_MAX`].
+    pub ids: Vec<String>,
+}
+
+impl Resume {
+    pub const IDS_MAX: usize = 10_000;
 }
 
 /// Everything a connector needs to write a sink or take an action.
@@ -39,6 +56,7 @@ pub struct SinkSpec {
     pub schema: SchemaRef,
     pub options: Options,
     pub folder: PathBuf,
+    pub disk: Arc<dyn Disk>,
 }
 
 /// How much one poll may bring.
@@ -49,7 +67,7 @@ pub struct Budget {
 }
 
 /// A position in a source; opaque to all but its connector.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Offset(pub String);
 
 /// Input that could not become a row.
@@ -80,6 +98,20 @@ pub struct SourceBatch {
     pub bytes: usize,
     /// Where the source resumes once this batch is durable.
     pub offset: Offset,
+    /// Rows that came again under an id that is known; they are not in `rows`.
+    pub repeated: u64,
+    /// Rows that were refused with an answer, and are nowhere else.
+    pub rejected: u64,
+    /// The ids under which clients sent these rows; the source drops what comes again under one.
+    pub ids: Vec<String>,
+}
+
+impl SourceBatch {
+    /// Rows that came from nowhere a source could go back to.
+    pub fn of(rows: RecordBatch) -> Self {
+        let bytes = rows.get_array_memory_size();
+        Self { rows, dead: Vec::new(), bytes, offset: Offset::default(), repeated: 0, rejected: 0, ids: Vec::new() }
+    }
 }
 
 pub enum Polled {
@@ -107,18 +139,43 @@ pub struct Changes {
     pub delta: Delta,
 }
 
+/// Who writes to a sink.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Writer {
+    /// Of the engine's log, drawn when it was begun: ticks of different logs do not compare.
+    pub log: String,
+    /// Grows with each start of the engine on the log.
+    pub epoch: u64,
+}
+
+/// How far the other side of a sink is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// It keeps no account: what may not have arrived is written again.
+    Unknown,
+    /// All changes up to this tick are there, each once; 0 where there is nothing yet.
+    Upto(Tick),
+}
+
 /// The outside world's copy of a view.
 #[async_trait]
 pub trait Sink: Send {
-    /// Returns when the changes are with the other side. Ticks come in order.
-    async fn write(&mut self, changes: Changes) -> Result<()>;
+    /// The first call. A sink that keeps account lets no earlier epoch of the same log write from
+    /// now on; what another log wrote is not this one's, and stays.
+    async fn resume(&mut self, writer: &Writer) -> Result<Progress>;
+
+    /// Several ticks' changes, in order, each tick after all that were written before. Returns when
+    /// they are with the other side, for good; one that keeps account moves it in the same step.
+    /// Errors are final; a sink that can retry does so inside.
+    async fn write(&mut self, changes: &[Changes]) -> Result<()>;
 
     /// The last call: no more changes will come.
     async fn finish(&mut self) -> Result<()>;
 }
 
 /// What an action does at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ActionKind {
     /// A finding appeared.
     Do,
@@ -138,11 +195,27 @@ impl ActionKind {
     }
 }
 
+/// What a person says of an action's request that waits for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// Send what awaits approval.
+    Approve,
+    /// Never send it.
+    Reject,
+    /// What is in doubt was done.
+    Done,
+    /// It was not.
+    NotDone,
+}
+
 /// One request to the outside world.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ActionRequest {
-    /// Stable: the same finding gives the same id after a restart or a retry.
+    /// The finding's: the same for its do, its updates and its undo, and after a restart.
     pub id: String,
+    /// The request's: the same for each attempt, also after a restart; no other request has it.
+    pub key: String,
     pub action: String,
     pub kind: ActionKind,
     pub tick: Tick,

@@ -21,7 +21,7 @@ use super::{Call, Function};
 use crate::arrange::Bytes;
 
 /// State per slot. NULL arguments never count.
-pub(super) trait Accumulator {
+pub(super) trait Accumulator: Send {
     fn grow(&mut self, slots: usize);
     /// Row i adds `diffs[i]` copies of `argument[i]` to `slots[i]`.
     fn update(&mut self, slots: &[u32], argument: Option<&ArrayRef>, diffs: &[i64]);

@@ -9,7 +9,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator, cast};
 use tidegate_operators::temporal::{Bound, ClockColumn, TemporalPlan};
 use tidegate_types::error::{Error, Result, did_you_mean};
 
-use super::Lowering;
+use super::{Lowering, bound_of};
 use crate::catalog::RelationKind;
 use crate::node::{Facts, Node, NodeRef, Op};
 use crate::sql::{NOW, planning_error};
@@ -43,7 +43,15 @@ impl Lowering<'_> {
         let described: Vec<String> =
             conditions.iter().map(|condition| format!("{} {} {}", clock.join(" "), condition.op, condition.at)).collect();
         let mut plan = TemporalPlan { clock: self.clock(clock)?, from: Vec::new(), until: Vec::new(), schema: Arc::clone(&input.schema) };
+        let (mut enters, mut leaves) = (Vec::new(), Vec::new());
         for Condition { op, at, .. } in conditions {
+            let known = bound_of(&at, schema, &input.facts);
+            if !matches!(op, Operator::Lt | Operator::LtEq) {
+                enters.push(known.clone());
+            }
+            if !matches!(op, Operator::Gt | Operator::GtEq) {
+                leaves.push(known);
+            }
             let at = self.bound(at, schema)?;
             let bound = |after| Bound { at: Arc::clone(&at), after };
             match op {
@@ -60,7 +68,7 @@ impl Lowering<'_> {
         let schema = Arc::clone(&input.schema);
         // The clock takes rows back whose own time is long past.
         let facts = Facts { append_only: false, bounds: Vec::new(), ..input.facts.clone() };
-        Ok(Node::new(Op::Temporal { input, plan, condition: described.join(" AND ") }, schema, facts))
+        Ok(Node::new(Op::Temporal { input, plan, enters, leaves, condition: described.join(" AND ") }, schema, facts))
     }
 
     fn bound(&self, at: Expr, schema: &DFSchema) -> Result<Arc<dyn datafusion::physical_plan::PhysicalExpr>> {

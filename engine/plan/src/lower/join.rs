@@ -13,8 +13,10 @@ use datafusion::physical_expr::expressions::{IsNullExpr, Literal};
 use datafusion::physical_plan::PhysicalExpr;
 use tidegate_operators::join::FreeRule;
 use tidegate_types::error::{Error, Result};
+use tidegate_types::expr::RowProgram;
 
-use super::{Lowering, check_types, column, filtered, is_millisecond, nullable, pick, projected, with_columns};
+use super::doubt::or_fails;
+use super::{Lowering, can_fail, check_types, column, filtered, is_millisecond, nullable, pick, projected, with_columns};
 use crate::node::{ColumnBound, Facts, Node, NodeRef, Op, joined_schema};
 
 /// One side: its rows with the key columns appended, where the keys are, and how many columns it had.
@@ -32,41 +34,36 @@ impl Lowering<'_> {
         let null_equals_null = join.null_equality == NullEquality::NullEqualsNull;
         let filter = join.filter.as_ref();
         let kind = join.join_type;
-        // The pairs, in the columns left then right, after the residual condition.
-        let pairs = || -> Result<NodeRef> {
-            let pairs = pairs(&left, &right, null_equals_null)?;
-            match filter {
-                Some(filter) => {
-                    let schema = join.left.schema().join(join.right.schema()).map_err(|error| crate::sql::planning_error(&error))?;
-                    self.filter_by(pairs, &schema, filter.clone())
-                }
-                None => Ok(pairs),
-            }
-        };
-        let schema = nullable(&join.schema);
-        if kind == JoinType::Inner {
-            return Ok(renamed(&pairs()?, &schema));
-        }
-        if let Some(filter) = filter.filter(|filter| super::clock::reads_clock(filter)) {
+        if let Some(filter) = filter.filter(|filter| kind != JoinType::Inner && super::clock::reads_clock(filter)) {
             return Err(Error::unsupported(
                 format!("{filter} as a condition of an outer join, EXISTS or IN"),
                 "filter in a view, then join",
             ));
         }
+        // The pairs, in the columns left then right: those with equal keys, and those that also pass the residual condition.
+        let met = pairs(&left, &right, null_equals_null)?;
+        let both_schema = || join.left.schema().join(join.right.schema()).map_err(|error| crate::sql::planning_error(&error));
+        let pairs = match filter {
+            Some(filter) => self.filter_by(Arc::clone(&met), &both_schema()?, filter.clone())?,
+            None => Arc::clone(&met),
+        };
+        let schema = nullable(&join.schema);
+        if kind == JoinType::Inner {
+            return Ok(renamed(&pairs, &schema));
+        }
         refuse_recursion_where_absence_counts(kind, &left, &right)?;
         let needs = |left_side: bool| -> Result<Matches> {
             let (this, other) = if left_side { (&left, &right) } else { (&right, &left) };
-            let matched = match filter {
-                None => None,
-                Some(_) => {
-                    let columns: Vec<usize> = match left_side {
-                        true => (0..left.width).collect(),
-                        false => (left.width..left.width + right.width).collect(),
-                    };
-                    Some(pick(&pairs()?, &columns))
-                }
+            let columns: Vec<usize> = match left_side {
+                true => (0..left.width).collect(),
+                false => (left.width..left.width + right.width).collect(),
             };
-            self.matches(this, other, matched, null_equals_null)
+            let matched = filter.map(|_| passed(&pairs, &columns));
+            let doubtful = match filter.filter(|filter| can_fail(filter)) {
+                Some(filter) => Some(pick(&filtered(&met, or_fails(self.physical(filter, &both_schema()?)?)), &columns)),
+                None => None,
+            };
+            self.matches(this, other, matched, doubtful, null_equals_null)
         };
         let result = match kind {
             JoinType::Inner => unreachable!("returned above"),
@@ -75,9 +72,11 @@ impl Lowering<'_> {
             JoinType::LeftAnti if join.null_aware => self.null_aware_anti(&left, &right, needs(true)?, filter)?,
             JoinType::LeftAnti => needs(true)?.anti,
             JoinType::RightAnti => needs(false)?.anti,
-            JoinType::Left => both(vec![pairs()?, padded(&needs(true)?.anti, &right, false)]),
-            JoinType::Right => both(vec![pairs()?, padded(&needs(false)?.anti, &left, true)]),
-            JoinType::Full => both(vec![pairs()?, padded(&needs(true)?.anti, &right, false), padded(&needs(false)?.anti, &left, true)]),
+            JoinType::Left => both(vec![Arc::clone(&pairs), padded(&needs(true)?.anti, &right, false)]),
+            JoinType::Right => both(vec![Arc::clone(&pairs), padded(&needs(false)?.anti, &left, true)]),
+            JoinType::Full => {
+                both(vec![Arc::clone(&pairs), padded(&needs(true)?.anti, &right, false), padded(&needs(false)?.anti, &left, true)])
+            }
             JoinType::LeftMark | JoinType::RightMark if join.null_aware => {
                 return Err(Error::unsupported("IN (subquery) or NOT IN (subquery) under OR", "use EXISTS, or UNION the two cases"));
             }
@@ -95,22 +94,33 @@ impl Lowering<'_> {
         Ok(Side { node, key, width })
     }
 
-    /// `matched`: the rows of `this` that have a pair, where equal keys are not enough.
-    fn matches(&self, this: &Side, other: &Side, matched: Option<NodeRef>, null_equals_null: bool) -> Result<Matches> {
+    /// `matched`: the rows of `this` that have a pair, where equal keys are not enough; `doubtful`:
+    /// with those of pairs that cannot be computed, where there may be such. They are no match, and
+    /// not absent.
+    fn matches(
+        &self,
+        this: &Side,
+        other: &Side,
+        matched: Option<NodeRef>,
+        doubtful: Option<NodeRef>,
+        null_equals_null: bool,
+    ) -> Result<Matches> {
         let own: Vec<usize> = (0..this.width).collect();
         let rows = pick(&this.node, &own);
-        let semi = match matched {
-            Some(matched) => {
-                let matched = self.distinct(matched)?;
-                pick(&joined(&rows, &own, &matched, &own, true), &own)
-            }
+        let among = |some: NodeRef| -> Result<NodeRef> { Ok(pick(&joined(&rows, &own, &self.distinct(some)?, &own, true), &own)) };
+        let semi = match &matched {
+            Some(matched) => among(Arc::clone(matched))?,
             None => {
                 let keys = self.distinct(pick(&other.node, &other.key))?;
                 let all: Vec<usize> = (0..other.key.len()).collect();
                 pick(&joined(&this.node, &this.key, &keys, &all, null_equals_null), &own)
             }
         };
-        let anti = both(vec![Arc::clone(&rows), negated(&semi)]);
+        let anti = match (doubtful, matched) {
+            // The rows that are none are there for the errors of their condition.
+            (Some(doubtful), Some(matched)) => both(vec![Arc::clone(&rows), negated(&among(doubtful)?), none_of(&matched)]),
+            _ => both(vec![Arc::clone(&rows), negated(&semi)]),
+        };
         Ok(Matches { semi, anti })
     }
 
@@ -176,7 +186,11 @@ fn joined(left: &NodeRef, left_key: &[usize], right: &NodeRef, right_key: &[usiz
     let bounds = free.iter().filter(|rule| rule.bounds[0].0 == rule.bounds[1].0).flat_map(|rule| {
         let [(source, left_slack), (_, right_slack)] = rule.bounds;
         let columns = [left_key[rule.key_column], width + right_key[rule.key_column]];
-        columns.map(|column| ColumnBound { column, source, slack_ms: left_slack.max(right_slack) })
+        let lead =
+            |node: &Node, column: usize| node.facts.bounds.iter().find(|bound| bound.column == column && bound.source == source)?.lead_ms;
+        let leads = lead(left, left_key[rule.key_column]).zip(lead(right, right_key[rule.key_column]));
+        let lead_ms = leads.map(|(left, right)| left.max(right));
+        columns.map(|column| ColumnBound { column, source, slack_ms: left_slack.max(right_slack), lead_ms })
     });
     let facts = Facts { append_only, bounds: bounds.collect(), ..Facts::default() };
     let op = Op::Join {
@@ -198,6 +212,19 @@ fn free_rule(left: &Node, left_key: &[usize], right: &Node, right_key: &[usize])
     };
     let mut columns = left_key.iter().zip(right_key).enumerate();
     columns.find_map(|(key_column, (&l, &r))| Some(FreeRule { key_column, bounds: [bound(left, l)?, bound(right, r)?] }))
+}
+
+/// The columns of pairs that others read too: in a program of its own, so that a pair that fails
+/// does so once.
+fn passed(pairs: &NodeRef, columns: &[usize]) -> NodeRef {
+    let schema = Arc::new(Schema::new(columns.iter().map(|&i| pairs.schema.field(i).clone()).collect::<Vec<_>>()));
+    let project = Some(columns.iter().map(|&i| column(pairs, i)).collect());
+    let program = RowProgram { predicate: None, project, schema: Arc::clone(&schema) };
+    Node::new(Op::Program { input: Arc::clone(pairs), program }, schema, Facts { append_only: pairs.facts.append_only, ..Facts::default() })
+}
+
+fn none_of(rows: &NodeRef) -> NodeRef {
+    filtered(rows, Arc::new(Literal::new(ScalarValue::Boolean(Some(false)))))
 }
 
 fn negated(input: &NodeRef) -> NodeRef {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::Session as CatalogSession;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, Result as DataFusionResult};
 use datafusion::datasource::{TableProvider, TableType, provider_as_source};
 use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Window, WindowFrameUnits};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use tidegate_operators::recompute::{RecomputePlan, Slot, SlotExec};
 use tidegate_types::error::{Error, Result};
 
@@ -53,6 +54,7 @@ impl Lowering<'_> {
         let plan = planned
             .and_then(|logical| futures::executor::block_on(state.create_physical_plan(&logical)))
             .map_err(|error| planning_error(&error))?;
+        refuse_frames(&plan)?;
         let plan =
             RecomputePlan { key, output_key, always, plan, slot, task: state.task_ctx(), input: slot_schema, schema: Arc::clone(&schema) };
         Ok(Node::new(Op::Recompute { input, plan, calls }, schema, facts))
@@ -82,6 +84,23 @@ impl Lowering<'_> {
         let kept: Vec<usize> = (0..width).chain(width + appended..node.schema.fields().len()).collect();
         Ok(pick(&node, &kept))
     }
+}
+
+/// What cannot take values out of a frame again would be known only when the first row comes.
+fn refuse_frames(plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
+    let mut refused = None;
+    let walked = plan.apply(|node| {
+        let exprs = match node.downcast_ref::<BoundedWindowAggExec>() {
+            Some(bounded) => bounded.window_expr(),
+            None => node.downcast_ref::<WindowAggExec>().map_or(&[][..], |whole| whole.window_expr()),
+        };
+        refused = refused.take().or_else(|| exprs.iter().find(|expr| expr.create_window_fn().is_err()).map(|expr| expr.name().to_string()));
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walked.expect("the walk never fails");
+    refused.map_or(Ok(()), |name| {
+        Err(Error::unsupported(format!("{name} over a frame that slides"), "begin the frame with UNBOUNDED PRECEDING"))
+    })
 }
 
 fn rename(expr: Expr, schema: &DFSchema) -> DataFusionResult<Expr> {

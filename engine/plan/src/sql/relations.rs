@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, ListBuilder, TimestampMillisecondBuilder};
 use arrow::datatypes::{DataType, Field, FieldRef, IntervalMonthDayNanoType, IntervalUnit, TimestampMillisecondType};
-use datafusion::common::{DataFusionError, Result, ScalarValue, UnnestOptions};
-use datafusion::functions::datetime::date_bin;
+use datafusion::common::{DataFusionError, Result, ScalarValue, UnnestOptions, exec_err};
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::{
@@ -22,7 +21,7 @@ use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use tidegate_types::error::Error;
 
-use super::millisecond;
+use super::{date_bin, millisecond};
 
 /// `query` as DataFusion is to see it.
 ///
@@ -281,11 +280,14 @@ fn hop(args: Vec<FunctionArg>, context: &mut dyn RelationPlannerContext) -> Resu
 fn length(interval: &Expr, usage: &str) -> Result<i64> {
     let Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), _) = interval else { return Err(plan_error(usage)) };
     let ms = i64::from(value.days) * 86_400_000 + value.nanoseconds / 1_000_000;
+    let function = usage.split(' ').next().unwrap_or_default();
     if value.months != 0 || ms <= 0 {
-        let function = usage.split(' ').next().unwrap_or_default();
         return Err(plan_error(&format!(
             "{function} needs a positive slide and size without months; for months group by date_trunc('month', ts)"
         )));
+    }
+    if value.nanoseconds % 1_000_000 != 0 {
+        return Err(plan_error(&format!("{function} needs a slide and size of whole milliseconds, as TIMESTAMP counts them")));
     }
     Ok(ms)
 }
@@ -334,9 +336,11 @@ impl ScalarUDFImpl for HopStarts {
             let (slide, size) = (ms(1, i), ms(2, i));
             if times.is_valid(i) {
                 let time = times.value(i);
-                let latest = time.saturating_sub(time.rem_euclid(slide));
-                let starts = std::iter::successors(Some(latest), |start| start.checked_sub(slide));
-                let starts = starts.take_while(|&start| time.saturating_sub(start) < size);
+                if time.checked_sub(size.saturating_add(slide)).is_none() {
+                    return exec_err!("a window of this time starts out of range");
+                }
+                let latest = time - time.rem_euclid(slide);
+                let starts = (0..).map(|n| latest - n * slide).take_while(|start| time - start < size);
                 starts.for_each(|start| lists.values().append_value(start));
             }
             lists.append(times.is_valid(i));

@@ -4,11 +4,16 @@
 use arrow::datatypes::{DataType, IntervalMonthDayNanoType};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError, ScalarValue};
-use datafusion::logical_expr::expr::{Between, InList, InSubquery};
+use datafusion::logical_expr::expr::{Between, InList, InSubquery, ScalarFunction};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{BinaryExpr, Distinct, Expr, ExprSchemable, FetchType, LogicalPlan, Operator, SkipType, Subquery};
+use datafusion::logical_expr::{
+    BinaryExpr, Case, Distinct, Expr, ExprSchemable, FetchType, LogicalPlan, Operator, SkipType, Subquery, cast,
+};
 use tidegate_types::error::{Error, Result};
 
+use super::functions::{Ties, canonical, rounded};
+use super::membership::three_valued;
 use super::planning_error;
 
 /// `plan`, meaning what its text says.
@@ -17,14 +22,17 @@ use super::planning_error;
 pub fn sound(plan: LogicalPlan) -> Result<LogicalPlan> {
     let rewritten = plan.transform_up_with_subqueries(|node| {
         let schema = merge_schema(&node.inputs());
+        let names = NamePreserver::new(&node);
         node.map_expressions(|expr| {
-            expr.transform_up(|expr| match refusal(&expr) {
+            let name = names.save(&expr);
+            let rewritten = expr.transform_up(|expr| match refusal(&expr) {
                 Some(error) => Err(DataFusionError::External(Box::new(error))),
-                None => comparison(expr, &schema),
-            })
+                None => comparison(expr, &schema)?.transform_data(|expr| rounding(expr, &schema)),
+            });
+            Ok(rewritten?.update_data(|expr| name.restore(expr)))
         })
     });
-    rewritten.map(|rewritten| rewritten.data).map_err(|error| planning_error(&error))
+    rewritten.and_then(|rewritten| three_valued(rewritten.data)).map_err(|error| planning_error(&error))
 }
 
 fn refusal(expr: &Expr) -> Option<Error> {
@@ -38,6 +46,13 @@ fn refusal(expr: &Expr) -> Option<Error> {
         Expr::AggregateFunction(call) if call.params.distinct && 1 < call.params.args.len() && call.func.name() == "count" => {
             Some(Error::unsupported("count(DISTINCT) of several columns", "SELECT DISTINCT them in a subquery, and count its rows"))
         }
+        // Without a pattern it would answer the format itself.
+        Expr::ScalarFunction(call) if call.func.name() == "to_char" => match &call.args[..] {
+            [_, Expr::Literal(format, _)] if format.try_as_str().flatten().is_some_and(|format| !format.contains('%')) => {
+                Some(Error::unsupported(format!("to_char() with the format {format}"), "use strftime's patterns: '%Y-%m-%d %H:%M:%S'"))
+            }
+            _ => None,
+        },
         _ => None,
     }
 }
@@ -81,7 +96,7 @@ fn correlated(plan: &LogicalPlan, what: &str) -> Option<Error> {
 }
 
 /// Intervals are compared field by field, so a day is neither more nor less than 24 hours; rows
-/// are compared without regard to NULL.
+/// are compared without regard to NULL; floats by their bits, so -0 is less than 0.
 fn comparison(expr: Expr, schema: &DFSchema) -> datafusion::common::Result<Transformed<Expr>> {
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(op) => {
@@ -105,8 +120,64 @@ fn comparison(expr: Expr, schema: &DFSchema) -> datafusion::common::Result<Trans
                 Expr::InList(InList { expr: Box::new(sides.remove(0)), list, negated })
             }))
         }
+        Expr::Case(Case { expr: Some(base), when_then_expr, else_expr }) => {
+            let (whens, thens): (Vec<_>, Vec<_>) = when_then_expr.into_iter().unzip();
+            let sides = comparable(std::iter::once(*base).chain(whens.into_iter().map(|when| *when)).collect(), schema)?;
+            Ok(sides.update_data(|mut sides| {
+                let whens = sides.split_off(1).into_iter().map(Box::new);
+                let expr = Some(Box::new(sides.remove(0)));
+                Expr::Case(Case { expr, when_then_expr: whens.zip(thens).collect(), else_expr })
+            }))
+        }
+        Expr::ScalarFunction(ScalarFunction { func, args }) if matches!(func.name(), "nullif" | "greatest" | "least") => {
+            Ok(comparable(args, schema)?.update_data(|args| Expr::ScalarFunction(ScalarFunction { func, args })))
+        }
+        Expr::WindowFunction(mut function) if function.params.order_by.iter().any(|key| is_float(&key.expr, schema)) => {
+            let name = Expr::WindowFunction(function.clone()).schema_name().to_string();
+            for key in function.params.order_by.iter_mut().filter(|key| is_float(&key.expr, schema)) {
+                key.expr = canonical(key.expr.clone());
+            }
+            Ok(Transformed::yes(Expr::WindowFunction(function).alias(name)))
+        }
         other => Ok(Transformed::no(other)),
     }
+}
+
+/// A cast that loses digits behind the point rounds. What it is called stays: others may refer to it.
+fn rounding(expr: Expr, schema: &DFSchema) -> datafusion::common::Result<Transformed<Expr>> {
+    let (number, target, or_null) = match &expr {
+        Expr::Cast(cast) => (&cast.expr, cast.field.data_type(), false),
+        Expr::TryCast(cast) => (&cast.expr, cast.field.data_type(), true),
+        _ => return Ok(Transformed::no(expr)),
+    };
+    let from = number.get_type(schema)?;
+    let loses = match (scale(&from), scale(target)) {
+        (Some(from), Some(to)) => to < from,
+        (from_scale, None) => target.is_integer() && (from_scale.is_some() || from.is_floating()),
+        (None, Some(_)) => false,
+    };
+    if !loses {
+        return Ok(Transformed::no(expr));
+    }
+    let ties = if is_numeric(number, schema)? { Ties::AwayFromZero } else { Ties::Even };
+    let name = expr.schema_name().to_string();
+    Ok(Transformed::yes(rounded(number.as_ref().clone(), target, ties, or_null).alias(name)))
+}
+
+fn scale(data_type: &DataType) -> Option<i8> {
+    match data_type {
+        DataType::Decimal128(_, scale) | DataType::Decimal256(_, scale) => Some(*scale),
+        _ => None,
+    }
+}
+
+/// Whether Postgres would compute with NUMERIC: decimals, and numbers with a point as they are written.
+fn is_numeric(expr: &Expr, schema: &DFSchema) -> datafusion::common::Result<bool> {
+    let is_double = expr.exists(|expr| match expr {
+        Expr::Literal(..) | Expr::BinaryExpr(_) | Expr::Negative(_) | Expr::Alias(_) => Ok(false),
+        other => Ok(other.get_type(schema)?.is_floating()),
+    });
+    Ok(!is_double?)
 }
 
 fn compares(op: Operator) -> bool {
@@ -114,11 +185,33 @@ fn compares(op: Operator) -> bool {
     matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
 }
 
+fn is_float(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.get_type(schema).is_ok_and(|data_type| data_type.is_floating())
+}
+
+/// DataFusion compares decimals with floats as decimals, which have room for few floats.
+fn comparable_number(side: Expr, data_type: &DataType, with_doubles: bool) -> Expr {
+    let name = side.schema_name().to_string();
+    match side {
+        Expr::Literal(ScalarValue::Float64(Some(number)), metadata) => Expr::Literal(ScalarValue::Float64(Some(number + 0.0)), metadata),
+        Expr::Literal(..) => side,
+        _ if data_type.is_floating() => canonical(side).alias(name),
+        _ if with_doubles && data_type.is_decimal() => cast(side, DataType::Float64).alias(name),
+        _ => side,
+    }
+}
+
 fn comparable(sides: Vec<Expr>, schema: &DFSchema) -> datafusion::common::Result<Transformed<Vec<Expr>>> {
     let types = sides.iter().map(|side| side.get_type(schema)).collect::<datafusion::common::Result<Vec<_>>>()?;
     let refused = |what: &str, hint: &str| Err(DataFusionError::External(Box::new(Error::unsupported(what, hint))));
     if types.iter().any(|data_type| matches!(data_type, DataType::Struct(_))) {
         return refused("a comparison of rows", "compare column by column");
+    }
+    if types.iter().any(DataType::is_floating) {
+        // A number with a point as it is written is as good as a decimal.
+        let with_doubles = sides.iter().zip(&types).any(|(side, data_type)| data_type.is_floating() && !matches!(side, Expr::Literal(..)));
+        let sides = sides.into_iter().zip(types).map(|(side, data_type)| comparable_number(side, &data_type, with_doubles));
+        return Ok(Transformed::yes(sides.collect()));
     }
     if !types.iter().any(|data_type| matches!(data_type, DataType::Interval(_))) {
         return Ok(Transformed::no(sides));

@@ -6,11 +6,15 @@ use std::sync::Arc;
 use arrow::array::{Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tidegate_types::Tick;
 use tidegate_types::connector::ActionKind;
 
+use super::text::Text;
+
 /// Where the request of one finding stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ActionState {
     Pending,
     /// Waits for a person.
@@ -23,6 +27,10 @@ pub enum ActionState {
     Skipped,
     DryRun,
     Limited,
+    /// Sent at most once, and nobody knows whether it was done; waits for a person.
+    InDoubt,
+    /// A person refused it.
+    Rejected,
 }
 
 impl ActionState {
@@ -36,16 +44,18 @@ impl ActionState {
             Self::Skipped => "skipped",
             Self::DryRun => "dry_run",
             Self::Limited => "limited",
+            Self::InDoubt => "in_doubt",
+            Self::Rejected => "rejected",
         }
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Entry {
     /// Of the finding; the action's name is part of what it is made of.
-    pub id: Arc<str>,
+    pub id: Text,
     pub action: String,
-    pub finding: Arc<str>,
+    pub finding: Text,
     pub state: ActionState,
     pub kind: ActionKind,
     pub attempts: i64,
@@ -62,7 +72,7 @@ struct Entries {
     list: VecDeque<Entry>,
     /// How many were forgotten: the place of the first in the list.
     first: usize,
-    places: HashMap<Arc<str>, usize>,
+    places: HashMap<Text, usize>,
 }
 
 const ENTRIES_MAX: usize = 100_000;
@@ -100,6 +110,18 @@ impl ActionLog {
         RecordBatch::try_new(Self::schema(), columns).expect("the schema above")
     }
 
+    /// The rows of one action.
+    pub fn of_action(&self, action: &str) -> Vec<Entry> {
+        self.0.lock().list.iter().filter(|entry| entry.action == action).cloned().collect()
+    }
+
+    /// The action and the state of the finding `id`.
+    pub fn find(&self, id: &str) -> Option<(String, ActionState)> {
+        let entries = self.0.lock();
+        let entry = entries.places.get(id).map(|place| &entries.list[place - entries.first]);
+        entry.map(|entry| (entry.action.clone(), entry.state))
+    }
+
     /// Writes the row of `entry.id`, in its place where there is one.
     pub fn set(&self, entry: Entry) {
         let mut guard = self.0.lock();
@@ -108,7 +130,7 @@ impl ActionLog {
             entries.list[place - entries.first] = entry;
             return;
         }
-        entries.places.insert(Arc::clone(&entry.id), entries.first + entries.list.len());
+        entries.places.insert(entry.id.clone(), entries.first + entries.list.len());
         entries.list.push_back(entry);
         if ENTRIES_MAX < entries.list.len()
             && let Some(oldest) = entries.list.pop_front()

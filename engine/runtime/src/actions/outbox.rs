@@ -6,6 +6,9 @@
 //! Undo      sent wherever a request may have taken effect, whatever became of later ones
 //! Retry     exponential with full jitter, up to a minute apart, for a quarter of an hour; a pause
 //!           that the other side asks for is kept, up to the same quarter of an hour
+//! Log       a request goes out only once the log holds that it will; its outcome follows. After a
+//!           restart what has no outcome is sent again under its old key, or where it may be sent
+//!           only once is in doubt, until a person says what became of it
 //! Bounds    each finding without an outcome counts in the follower's backlog
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -15,17 +18,21 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use rand::Rng;
+use serde::{Deserialize, Serialize};
 use tidegate_operators::arrange::Bytes;
 use tidegate_types::Tick;
-use tidegate_types::connector::{ActionFailure, ActionKind, ActionRequest};
+use tidegate_types::connector::{ActionFailure, ActionKind, ActionRequest, Decision};
 use tokio::time::Instant;
 
 use super::ActionTask;
+use super::journal::{ActionEvent, ActionRecord};
 use super::log::{ActionState, Entry};
+use super::text::Text;
 use crate::backlog::{Backlog, Claim};
 
 const IN_FLIGHT_MAX: usize = 16;
+
+const STOPPED_MIDWAY: &str = "the engine stopped while it was sent: RESOLVE ACTION says what became of it";
 
 /// What a finding without an outcome takes beside its row's text, roughly.
 const JOB_BYTES: usize = 1024;
@@ -36,12 +43,10 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
 const RETRY_FOR: Duration = Duration::from_secs(15 * 60);
 
 /// A finding's id, the same for its do, its updates and its undo.
-pub type Id = Arc<str>;
-
-/// A row as a JSON object.
-pub type Text = Arc<str>;
+pub type Id = Text;
 
 /// One finding, from its first row until it is withdrawn and settled.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Finding {
     /// Whose requests keep their order.
     lane: Bytes,
@@ -51,19 +56,71 @@ struct Finding {
     job: Option<Job>,
     /// An attempt is on the way; of the job, or of one whose place the job took.
     is_flying: bool,
+    /// What is on the way, or would be, as the log says.
+    intended: Option<Asked>,
     /// Counted in the limit, and not done since.
     is_counted: bool,
+    /// Requests so far.
+    requests: u32,
+    /// What waits for a person, to approve it or to say what became of it.
+    parked: Option<Parked>,
+    /// What is true now: the newest row; None once it is withdrawn.
+    row: Option<Text>,
 }
 
+/// What one request asks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Asked {
+    kind: ActionKind,
+    row: Text,
+    previous: Option<Text>,
+}
+
+impl Asked {
+    /// What the other side holds if it was not done.
+    fn before(&self) -> Option<Text> {
+        match self.kind {
+            ActionKind::Do => None,
+            ActionKind::Update => self.previous.clone(),
+            ActionKind::Undo => Some(self.row.clone()),
+        }
+    }
+
+    /// What it holds if it was.
+    fn after(&self) -> Option<Text> {
+        (self.kind != ActionKind::Undo).then(|| self.row.clone())
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Parked {
+    asked: Asked,
+    is_doubt: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Job {
+    /// Of its request; 0 until that is said to the log.
+    request: u32,
+    is_approved: bool,
     kind: ActionKind,
     row: Text,
     previous: Option<Text>,
     tick: Tick,
     /// 0 until the first one: what is asked may still depend on an older request's outcome.
     attempts: i64,
+    #[serde(skip, default = "Instant::now")]
     since: Instant,
-    _claim: Claim,
+    #[serde(skip)]
+    _claim: Option<Arc<Claim>>,
+}
+
+/// What a restart needs of an outbox.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OutboxState {
+    findings: Vec<(Id, Finding)>,
+    lanes: Vec<(Bytes, VecDeque<Id>)>,
+    sent_ms: VecDeque<u64>,
 }
 
 impl Finding {
@@ -93,6 +150,16 @@ impl Finding {
         }
     }
 
+    /// As a restart finds it: what was sent before and has no outcome may have been done.
+    fn as_left(&self) -> Self {
+        let mut left = self.clone();
+        if let Some(job) = self.job.as_ref().filter(|job| job.request != 0) {
+            left.is_flying = true;
+            left.intended = Some(Asked { kind: job.kind, row: job.row.clone(), previous: job.previous.clone() });
+        }
+        left
+    }
+
     fn learn(&mut self, kind: ActionKind, row: Text, outcome: &Result<(), ActionFailure>) {
         match outcome {
             Ok(()) => {
@@ -108,8 +175,8 @@ impl Finding {
 /// An attempt that is over.
 struct Landed {
     id: Id,
-    kind: ActionKind,
-    row: Text,
+    request: u32,
+    asked: Asked,
     outcome: Result<(), ActionFailure>,
 }
 
@@ -122,8 +189,10 @@ pub struct Outbox {
     ready: VecDeque<Id>,
     pauses: BTreeSet<(Instant, Id)>,
     flights: FuturesUnordered<BoxFuture<'static, Landed>>,
-    /// When requests were sent that count in the limit.
-    sent: VecDeque<Instant>,
+    /// When requests were sent that count in the limit, on the engine's clock.
+    sent_ms: VecDeque<u64>,
+    /// The log is still being read: nothing is sent.
+    is_asleep: bool,
 }
 
 impl Outbox {
@@ -136,13 +205,24 @@ impl Outbox {
             ready: VecDeque::new(),
             pauses: BTreeSet::new(),
             flights: FuturesUnordered::new(),
-            sent: VecDeque::new(),
+            sent_ms: VecDeque::new(),
+            is_asleep: true,
         }
     }
 
     pub fn raise(&mut self, id: Id, lane: Bytes, row: Text, tick: Tick) {
-        let finding = Finding { lane, held: None, job: None, is_flying: false, is_counted: false };
-        self.findings.insert(Arc::clone(&id), finding);
+        let finding = Finding {
+            lane,
+            held: None,
+            job: None,
+            is_flying: false,
+            intended: None,
+            is_counted: false,
+            requests: 0,
+            parked: None,
+            row: None,
+        };
+        self.findings.insert(id.clone(), finding);
         self.ask(&id, row, false, tick);
     }
 
@@ -165,7 +245,7 @@ impl Outbox {
         };
         tokio::select! {
             Some(landed) = self.flights.next() => self.land(landed),
-            () = pause => self.wake(),
+            () = pause => self.end_pauses(),
         }
         self.launch();
     }
@@ -185,6 +265,9 @@ impl Outbox {
         if tokio::time::timeout(within, all).await.is_ok() {
             return;
         }
+        if self.task.journal.outlives() {
+            return;
+        }
         let left: Vec<Id> = self.lanes.values().flatten().cloned().collect();
         tracing::warn!(
             action = self.task.name,
@@ -199,11 +282,14 @@ impl Outbox {
     fn ask(&mut self, id: &Id, row: Text, is_gone: bool, tick: Tick) {
         let finding = self.findings.get_mut(id).expect("raised before");
         let is_first = finding.job.is_none();
-        let claim = self.backlog.claim(JOB_BYTES + row.len());
+        finding.row = (!is_gone).then(|| row.clone());
+        let claim = Some(Arc::new(self.backlog.claim(JOB_BYTES + row.len())));
         let kind = finding.kind(is_gone);
-        finding.job = Some(Job { kind, row, previous: None, tick, attempts: 0, since: Instant::now(), _claim: claim });
+        let job =
+            Job { request: 0, is_approved: false, kind, row, previous: None, tick, attempts: 0, since: Instant::now(), _claim: claim };
+        finding.job = Some(job);
         // While an older request is on the way, it is not known whether there is anything to undo.
-        if !finding.is_flying {
+        if !finding.is_flying && !self.is_asleep {
             finding.aim();
             if let Some((state, reason)) = self.refusal(id) {
                 return self.settle(id, state, reason);
@@ -217,9 +303,9 @@ impl Outbox {
 
     fn enqueue(&mut self, id: &Id) {
         let lane = self.lanes.entry(self.findings[id].lane.clone()).or_default();
-        lane.push_back(Arc::clone(id));
+        lane.push_back(id.clone());
         if lane.len() == 1 {
-            self.ready.push_back(Arc::clone(id));
+            self.ready.push_back(id.clone());
         }
     }
 
@@ -228,18 +314,24 @@ impl Outbox {
         let (finding, options) = (&self.findings[id], &self.task.options);
         match finding.job().kind {
             _ if !options.armed => Some((ActionState::DryRun, "")),
+            _ if finding.parked.as_ref().is_some_and(|parked| parked.is_doubt) => {
+                Some((ActionState::InDoubt, "an earlier request may have been done: RESOLVE ACTION says what became of it"))
+            }
             ActionKind::Undo if finding.held.is_none() => Some((ActionState::Skipped, "withdrawn before it was done")),
             ActionKind::Undo if !self.task.responder.supports(ActionKind::Undo) => {
                 Some((ActionState::Skipped, "withdrawn, but has no undo_url: what was done stays"))
             }
-            ActionKind::Do | ActionKind::Update if options.manual => Some((ActionState::AwaitingApproval, "")),
+            ActionKind::Do | ActionKind::Update if options.manual && !finding.job().is_approved => {
+                Some((ActionState::AwaitingApproval, ""))
+            }
             _ => None,
         }
     }
 
     /// Sends what may be sent.
     pub fn launch(&mut self) {
-        while self.flights.len() < IN_FLIGHT_MAX
+        while !self.is_asleep
+            && self.flights.len() < IN_FLIGHT_MAX
             && let Some(id) = self.ready.pop_front()
         {
             // Those that were withdrawn while they waited are settled, and gone.
@@ -252,7 +344,7 @@ impl Outbox {
     /// Whether the finding's request may go; if not, it is settled.
     fn prepare(&mut self, id: &Id) -> bool {
         let finding = self.findings.get_mut(id).expect("looked up");
-        if 0 < finding.job().attempts {
+        if 0 < finding.job().attempts || finding.job().request != 0 {
             return true;
         }
         finding.aim();
@@ -274,48 +366,74 @@ impl Outbox {
     fn send(&mut self, id: Id) {
         let finding = self.findings.get_mut(&id).expect("prepared");
         finding.is_flying = true;
+        let is_new = finding.job().request == 0;
+        finding.requests += u32::from(is_new);
+        let number = finding.requests;
         let job = finding.job.as_mut().expect("prepared");
         if job.attempts == 0 {
             job.since = Instant::now();
         }
         job.attempts += 1;
+        job.request = number;
         let json = |row: &Text| serde_json::from_str(row).expect("written as JSON");
         let request = ActionRequest {
             id: id.to_string(),
+            key: format!("{id}-{number}"),
             action: self.task.name.clone(),
             kind: job.kind,
             tick: job.tick,
             finding: json(&job.row),
             previous: job.previous.as_ref().map(json),
         };
-        let (task, kind, row) = (Arc::clone(&self.task), job.kind, Arc::clone(&job.row));
+        let (kind, row, previous) = (job.kind, job.row.clone(), job.previous.as_ref().map(Text::to_string));
+        let asked = Asked { kind, row: row.clone(), previous: job.previous.clone() };
+        finding.intended = Some(asked.clone());
+        let (tick, at_ms) = (request.tick, self.task.clock.now_ms());
+        let intent = ActionEvent::Intent { request: number, kind, row: row.to_string(), previous, tick, at_ms };
+        let (task, record) = (Arc::clone(&self.task), self.note(&id, intent));
         self.flights.push(Box::pin(async move {
+            if is_new && !task.journal.told(record).await {
+                // The engine ends; the next start knows nothing of this request, and asks anew.
+                std::future::pending::<()>().await;
+            }
             let outcome = task.responder.send(&request).await;
-            Landed { id, kind, row, outcome }
+            Landed { id, request: number, asked, outcome }
         }));
     }
 
     fn land(&mut self, landed: Landed) {
-        let Landed { id, kind, row, outcome } = landed;
+        let Landed { id, request, asked, outcome } = landed;
+        let (kind, row) = (asked.kind, asked.row.clone());
         let finding = self.findings.get_mut(&id).expect("kept while its request is on the way");
-        finding.is_flying = false;
-        finding.learn(kind, row, &outcome);
+        (finding.is_flying, finding.intended) = (false, None);
+        finding.learn(kind, row.clone(), &outcome);
         let (attempts, since) = (finding.job().attempts, finding.job().since);
-        let is_superseded = attempts == 0;
+        let is_superseded = finding.job().request != request;
         let state = if kind == ActionKind::Undo { ActionState::Undone } else { ActionState::Done };
         match outcome {
             Ok(()) if is_superseded => {
                 self.count(kind, state);
+                self.tell(&id, request, kind, &row, state, "", false);
                 self.ready.push_front(id);
             }
             Ok(()) => self.settle(&id, state, ""),
+            Err(failure) if failure.may_be_done && self.task.options.at_most_once => {
+                finding.parked = Some(Parked { asked, is_doubt: true });
+                if is_superseded {
+                    self.tell(&id, request, kind, &row, ActionState::InDoubt, &failure.message, true);
+                }
+                self.settle(&id, ActionState::InDoubt, &failure.message);
+            }
             // The other side is not well, so what took the place waits too; a withdrawal of what
             // was surely not done has nothing to wait for.
-            Err(failure) if is_superseded => match self.refusal(&id) {
-                Some((state, reason)) => self.settle(&id, state, reason),
-                None => self.pause(id, retry_pause(1, Duration::ZERO, &failure).unwrap_or_default(), ""),
-            },
-            Err(failure) => match retry_pause(attempts, since.elapsed(), &failure) {
+            Err(failure) if is_superseded => {
+                self.tell(&id, request, kind, &row, ActionState::Failed, &failure.message, failure.may_be_done);
+                match self.refusal(&id) {
+                    Some((state, reason)) => self.settle(&id, state, reason),
+                    None => self.pause(id, self.retry_pause(1, Duration::ZERO, &failure).unwrap_or_default(), ""),
+                }
+            }
+            Err(failure) => match self.retry_pause(attempts, since.elapsed(), &failure) {
                 Some(pause) => self.pause(id, pause, &failure.message),
                 None => {
                     tracing::warn!(action = self.task.name, %id, attempts, reason = failure.message, "an action failed; it is in sys.actions");
@@ -330,7 +448,7 @@ impl Outbox {
         self.pauses.insert((Instant::now() + pause, id));
     }
 
-    fn wake(&mut self) {
+    fn end_pauses(&mut self) {
         let now = Instant::now();
         while self.pauses.first().is_some_and(|(at, _)| *at <= now) {
             self.ready.extend(self.pauses.pop_first().map(|(_, id)| id));
@@ -339,16 +457,28 @@ impl Outbox {
 
     /// The finding's request has its outcome; the next one of its entity may go.
     fn settle(&mut self, id: &Id, state: ActionState, error: &str) {
+        let job = self.findings[id].job();
+        let (request, kind, row) = (job.request, job.kind, job.row.clone());
+        self.tell(id, request, kind, &row, state, error, self.findings[id].held.is_some());
+        self.close(id, state, error);
+    }
+
+    fn close(&mut self, id: &Id, state: ActionState, error: &str) {
         self.record(id, state, error);
         self.count(self.findings[id].job().kind, state);
         let finding = self.findings.get_mut(id).expect("it has no outcome yet");
         let job = finding.job.take().expect("it has no outcome yet");
         finding.is_counted = false;
-        if state == ActionState::DryRun {
-            finding.held = Some(job.row);
+        match state {
+            ActionState::DryRun => finding.held = Some(job.row),
+            ActionState::AwaitingApproval => {
+                let asked = Asked { kind: job.kind, row: job.row, previous: job.previous };
+                finding.parked = Some(Parked { asked, is_doubt: false });
+            }
+            _ => {}
         }
         let lane = finding.lane.clone();
-        if job.kind == ActionKind::Undo {
+        if job.kind == ActionKind::Undo && state != ActionState::InDoubt {
             self.findings.remove(id);
         }
         self.leave(&lane, id);
@@ -361,56 +491,206 @@ impl Outbox {
         }
         waiting.pop_front();
         match waiting.front() {
-            Some(next) => self.ready.push_back(Arc::clone(next)),
+            Some(next) => self.ready.push_back(next.clone()),
             None => drop(self.lanes.remove(lane)),
         }
     }
 
     fn is_over_limit(&mut self) -> bool {
         let Some((count, per)) = self.task.options.limit else { return false };
-        let per = per.div_f64(self.task.clock.speed().max(f64::MIN_POSITIVE));
-        while self.sent.front().is_some_and(|sent| per < sent.elapsed()) {
-            self.sent.pop_front();
+        let now_ms = self.task.clock.now_ms();
+        let per_ms = per.as_millis() as u64;
+        while self.sent_ms.front().is_some_and(|sent_ms| sent_ms + per_ms < now_ms) {
+            self.sent_ms.pop_front();
         }
-        let over = count <= self.sent.len();
+        let over = count <= self.sent_ms.len();
         if !over {
-            self.sent.push_back(Instant::now());
+            self.sent_ms.push_back(now_ms);
         }
         over
     }
 
+    pub fn state(&self) -> OutboxState {
+        OutboxState {
+            findings: self.findings.iter().map(|(id, finding)| (id.clone(), finding.as_left())).collect(),
+            lanes: self.lanes.iter().map(|(lane, waiting)| (lane.clone(), waiting.clone())).collect(),
+            sent_ms: self.sent_ms.clone(),
+        }
+    }
+
+    /// Takes up what an earlier engine left.
+    pub fn restore(&mut self, state: OutboxState) {
+        self.lanes = state.lanes.into_iter().collect();
+        self.sent_ms = state.sent_ms;
+        self.findings = state.findings.into_iter().collect();
+        for job in self.findings.values_mut().filter_map(|finding| finding.job.as_mut()) {
+            job._claim = Some(Arc::new(self.backlog.claim(JOB_BYTES + job.row.len())));
+        }
+    }
+
+    /// What the log says of a finding's request, or a person.
+    pub fn repeat(&mut self, id: &str, event: &ActionEvent) {
+        let id = Id::from(id);
+        let Some(finding) = self.findings.get_mut(&id) else { return };
+        match event {
+            ActionEvent::Intent { request, kind, row, previous, tick, at_ms } => {
+                (finding.requests, finding.is_flying, finding.is_counted) = (*request, true, true);
+                let asked = Asked { kind: *kind, row: Text::from(&row[..]), previous: previous.as_deref().map(Text::from) };
+                finding.intended = Some(asked.clone());
+                // What was said about an older row says nothing of what took its place.
+                if let Some(job) = finding.job.as_mut().filter(|job| job.tick <= *tick) {
+                    (job.request, job.attempts, job.kind, job.row, job.previous) = (*request, 1, *kind, asked.row, asked.previous);
+                }
+                if self.task.options.limit.is_some() && *kind != ActionKind::Undo {
+                    self.sent_ms.push_back(*at_ms);
+                }
+            }
+            ActionEvent::Outcome { request, kind, row, state, error, may_be_done, .. } => {
+                self.learn_again(&id, *request, *kind, Text::from(&row[..]), *state, *may_be_done, error);
+            }
+            ActionEvent::Decision(decision) => self.decide(&id, *decision),
+        }
+    }
+
+    fn learn_again(&mut self, id: &Id, request: u32, kind: ActionKind, row: Text, state: ActionState, may_be_done: bool, error: &str) {
+        let finding = self.findings.get_mut(id).expect("looked up");
+        finding.is_flying &= request == 0;
+        let intended = if request == 0 { None } else { finding.intended.take() };
+        match state {
+            ActionState::Done => finding.held = Some(row.clone()),
+            ActionState::Undone => finding.held = None,
+            ActionState::InDoubt if request != 0 => {
+                let asked = intended.unwrap_or(Asked { kind, row: row.clone(), previous: None });
+                finding.parked = Some(Parked { asked, is_doubt: true });
+            }
+            ActionState::Failed if may_be_done && kind != ActionKind::Undo => drop(finding.held.get_or_insert(row.clone())),
+            _ => {}
+        }
+        // An outcome of what a newer row has taken the place of says nothing of that.
+        let is_its =
+            finding.job.as_ref().is_some_and(|job| job.request == request && (request != 0 || job.row == row || kind == ActionKind::Undo));
+        if is_its {
+            self.close(id, state, error);
+        }
+    }
+
+    /// From now on requests are sent, first those that the log knows no outcome of.
+    pub fn wake(&mut self) {
+        self.is_asleep = false;
+        let left: Vec<Id> = self.lanes.values().flatten().cloned().collect();
+        left.iter().for_each(|id| self.doubt(id));
+        self.ready = self.lanes.values().filter_map(|lane| lane.front().cloned()).collect();
+        self.launch();
+    }
+
+    /// A request that was said to go out, and has no outcome: it may have been done.
+    fn doubt(&mut self, id: &Id) {
+        let finding = self.findings.get_mut(id).expect("in a lane");
+        if !std::mem::take(&mut finding.is_flying) {
+            return;
+        }
+        let Some(asked) = finding.intended.take() else { return };
+        let (kind, row) = (asked.kind, asked.row.clone());
+        if self.task.options.at_most_once {
+            finding.parked = Some(Parked { asked, is_doubt: true });
+            if finding.job().request == 0 {
+                let request = finding.requests;
+                self.tell(id, request, kind, &row, ActionState::InDoubt, STOPPED_MIDWAY, true);
+            }
+            self.settle(id, ActionState::InDoubt, STOPPED_MIDWAY);
+        } else if finding.job().request == 0 && kind != ActionKind::Undo {
+            finding.held = Some(row);
+        }
+    }
+
+    fn decide(&mut self, id: &Id, decision: Decision) {
+        let finding = self.findings.get_mut(id).expect("looked up");
+        let Some(Parked { asked, is_doubt }) = finding.parked.clone() else { return };
+        let (kind, row) = (asked.kind, asked.row.clone());
+        let newest = finding.row.clone();
+        match (decision, is_doubt) {
+            (Decision::Approve, false) => {
+                finding.parked = None;
+                self.ask(id, row, false, 0);
+                self.findings.get_mut(id).expect("asked").job.as_mut().expect("asked").is_approved = true;
+            }
+            (Decision::Reject, false) => {
+                finding.parked = None;
+                self.show(id, kind, &row, ActionState::Rejected, 0, "a person refused it", 0);
+            }
+            (Decision::Done, true) => {
+                finding.parked = None;
+                finding.held = asked.after();
+                let state = if kind == ActionKind::Undo { ActionState::Undone } else { ActionState::Done };
+                self.show(id, kind, &row, state, 1, "as a person says", 0);
+                self.catch_up(id, newest, &row);
+            }
+            (Decision::NotDone, true) => {
+                finding.parked = None;
+                finding.held = asked.before();
+                self.show(id, kind, &row, ActionState::Failed, 1, "not done, as a person says", 0);
+                self.catch_up(id, newest, &row);
+            }
+            _ => {}
+        }
+    }
+
+    /// Asks for what is true now, where the other side holds something else.
+    fn catch_up(&mut self, id: &Id, newest: Option<Text>, row: &Text) {
+        match (newest, &self.findings[id].held) {
+            (None, Some(_)) => self.ask(id, row.clone(), true, 0),
+            (None, None) => drop(self.findings.remove(id)),
+            (Some(newest), Some(held)) if newest != *held => self.ask(id, newest, false, 0),
+            _ => {}
+        }
+    }
     fn count(&self, kind: ActionKind, state: ActionState) {
         self.task.metrics.actions.with_label_values(&[&self.task.name, kind.as_str(), state.as_str()]).inc();
     }
 
     fn record(&self, id: &Id, state: ActionState, error: &str) {
-        let job = self.findings[id].job();
-        self.task.log.set(Entry {
-            id: Arc::clone(id),
-            action: self.task.name.clone(),
-            finding: Arc::clone(&job.row),
-            state,
-            kind: job.kind,
-            attempts: job.attempts,
-            error: error.to_string(),
-            tick: job.tick,
-        });
+        let finding = &self.findings[id];
+        let (job, parked) = (finding.job(), finding.parked.as_ref().filter(|_| state == ActionState::InDoubt));
+        // A person is asked about what is in doubt, not about what waits behind it.
+        let (kind, row) = parked.map_or((job.kind, &job.row), |parked| (parked.asked.kind, &parked.asked.row));
+        self.show(id, kind, row, state, job.attempts, error, job.tick);
+    }
+
+    fn show(&self, id: &Id, kind: ActionKind, row: &Text, state: ActionState, attempts: i64, error: &str, tick: Tick) {
+        let (id, finding) = (id.clone(), row.clone());
+        let (action, error) = (self.task.name.clone(), error.to_string());
+        self.task.log.set(Entry { id, action, finding, state, kind, attempts, error, tick });
+    }
+
+    fn note(&self, id: &Id, event: ActionEvent) -> ActionRecord {
+        ActionRecord { action: self.task.name.clone(), id: id.to_string(), event }
+    }
+
+    fn tell(&self, id: &Id, request: u32, kind: ActionKind, row: &Text, state: ActionState, error: &str, may_be_done: bool) {
+        if !self.is_asleep {
+            let (row, error) = (row.to_string(), error.to_string());
+            self.task.journal.tell(self.note(id, ActionEvent::Outcome { request, kind, row, state, error, may_be_done }));
+        }
+    }
+
+    fn retry_pause(&self, attempts: i64, since_first: Duration, failure: &ActionFailure) -> Option<Duration> {
+        retry_pause(attempts, since_first, failure, self.task.random.unit())
     }
 }
 
 /// How long to wait before the next attempt, or `None` where there is none.
-fn retry_pause(attempts: i64, since_first: Duration, failure: &ActionFailure) -> Option<Duration> {
+fn retry_pause(attempts: i64, since_first: Duration, failure: &ActionFailure, chance: f64) -> Option<Duration> {
     if !failure.retryable || RETRY_FOR <= since_first {
         return None;
     }
     let asked = failure.retry_after_ms.map(|ms| Duration::from_millis(ms).min(RETRY_FOR));
-    Some(asked.unwrap_or_else(|| retry_delay(attempts)))
+    Some(asked.unwrap_or_else(|| retry_delay(attempts, chance)))
 }
 
 // Full jitter, so that many actions on one dead partner do not come back as one wave.
-fn retry_delay(attempts: i64) -> Duration {
+fn retry_delay(attempts: i64, chance: f64) -> Duration {
     let cap = RETRY_DELAY_MIN.saturating_mul(1 << attempts.min(16)).min(RETRY_DELAY_MAX);
-    cap.mul_f64(rand::rng().random_range(0.0..=1.0))
+    cap.mul_f64(chance)
 }
 
 #[cfg(test)]
@@ -422,12 +702,12 @@ mod tests {
         let failure = |retryable, retry_after_ms| ActionFailure { message: String::new(), retryable, retry_after_ms, may_be_done: true };
         let minutes = |count: u64| Duration::from_secs(60 * count);
         for attempts in 1..100 {
-            let pause = retry_pause(attempts, minutes(14), &failure(true, None)).unwrap();
+            let pause = retry_pause(attempts, minutes(14), &failure(true, None), 0.9).unwrap();
             assert!(pause <= RETRY_DELAY_MAX && (3 < attempts || pause <= RETRY_DELAY_MIN * 8), "{attempts}: {pause:?}");
         }
-        assert_eq!(retry_pause(1, minutes(15), &failure(true, None)), None);
-        assert_eq!(retry_pause(1, minutes(0), &failure(false, None)), None);
-        assert_eq!(retry_pause(9, minutes(0), &failure(true, Some(300_000))), Some(minutes(5)));
-        assert_eq!(retry_pause(9, minutes(0), &failure(true, Some(86_400_000))), Some(RETRY_FOR));
+        assert_eq!(retry_pause(1, minutes(15), &failure(true, None), 0.5), None);
+        assert_eq!(retry_pause(1, minutes(0), &failure(false, None), 0.5), None);
+        assert_eq!(retry_pause(9, minutes(0), &failure(true, Some(300_000)), 0.5), Some(minutes(5)));
+        assert_eq!(retry_pause(9, minutes(0), &failure(true, Some(86_400_000)), 0.5), Some(RETRY_FOR));
     }
 }

@@ -13,17 +13,20 @@ use tidegate_plan::explain::explain;
 use tidegate_plan::lower::lower;
 use tidegate_plan::node::Facts;
 use tidegate_plan::sql::Session;
-use tidegate_plan::statement::{Placed, Statement};
+use tidegate_plan::statement::{self, Placed, Statement};
 use tidegate_plan::{Catalog, Node, NodeRef, Op, Relation, RelationKind};
 use tidegate_types::Delta;
-use tidegate_types::connector::{Options, SinkSpec, SourceSpec};
+use tidegate_types::connector::{Decision, Options, SinkSpec, SourceSpec};
 use tidegate_types::error::{Error, Fault, Result, did_you_mean};
 use tidegate_types::expr::RowProgram;
 
-use super::{Coordinator, Follow, Kept, SourceState, SourceStatus, late_name, tables::Table};
-use crate::actions::{ActionOptions, ActionTask};
-use crate::followers;
-use crate::interface::{DetectionInfo, RelationInfo, Response};
+use super::arrivals::Counts;
+use super::replace::{kept_relation, view_relation};
+use super::{Coordinator, Definition, Follow, Kept, SourceState, SourceStatus, late_name, tables::Table};
+use crate::actions::{ActionEvent, ActionOptions, ActionRecord, ActionState, ActionTask, Journal};
+use crate::followers::Queue;
+use crate::interface::{DetectionInfo, Durability, RelationInfo, Response};
+use crate::log::record::Record;
 use crate::worker::{Command, DataflowSpec};
 
 /// Planning recurses with the query; this is room for the deepest one that is let through.
@@ -34,15 +37,60 @@ const DETECTION_OPTIONS: [&str; 4] = ["severity", "entity", "attack", "descripti
 const SEVERITIES: [&str; 5] = ["info", "low", "medium", "high", "critical"];
 
 impl Coordinator {
-    pub(super) fn execute(&mut self, placed: &Placed) -> Result<Response> {
-        self.statement(placed).map_err(|error| pointed(error, placed))
+    /// Carries a statement out, says it to the log, and keeps account of it.
+    pub(super) fn change(&mut self, mut placed: Placed, is_pack: bool) -> Result<Response> {
+        self.opened();
+        if is_pack && let Some((key, false)) = definition_key(&placed.statement) {
+            match self.definitions.get(&key) {
+                Some(definition) if definition.text == placed.text => return Ok(Response::Done { tag: "unchanged".into() }),
+                Some(_) => placed.statement.replace(),
+                None => {}
+            }
+        }
+        let response = self.statement(&placed).map_err(|error| pointed(error, &placed))?;
+        if let Some((key, is_drop)) = definition_key(&placed.statement) {
+            let Placed { file, text, .. } = &placed;
+            self.say(|| Record::Statement { file: file.clone(), text: text.clone(), is_pack });
+            self.generation += 1;
+            match is_drop {
+                true => drop(self.definitions.remove(&key)),
+                false => {
+                    let definition = Definition { file: file.clone(), text: text.clone(), is_pack, generation: self.generation };
+                    let name = shown_name(&key).to_string();
+                    self.definitions.insert(key, definition);
+                    // What reads it was made again behind it.
+                    for reader in self.dependents_in_order(&name) {
+                        self.generation += 1;
+                        self.definitions.entry(reader).and_modify(|definition| definition.generation = self.generation);
+                    }
+                }
+            }
+        }
+        Ok(response)
+    }
+
+    /// Drops what packs made and no longer mention, the youngest first.
+    pub(super) fn prune(&mut self, mentioned: &BTreeSet<String>) -> Result<()> {
+        let gone = self.definitions.iter().filter(|(key, definition)| definition.is_pack && !mentioned.contains(shown_name(key)));
+        let mut gone: Vec<(u64, String)> = gone.map(|(key, definition)| (definition.generation, shown_name(key).to_string())).collect();
+        gone.sort_unstable();
+        for (_, name) in gone.into_iter().rev() {
+            let kind = self.kind_of(&name).unwrap_or("relation");
+            tracing::warn!("the pack no longer has {kind} \"{name}\": it is dropped");
+            let quoted = name.replace('"', "\"\"");
+            for placed in statement::parse(&format!("DROP {} \"{quoted}\"", kind.to_uppercase()), "pack")? {
+                self.change(placed, true)?;
+            }
+        }
+        Ok(())
     }
 
     fn statement(&mut self, placed: &Placed) -> Result<Response> {
         let tag = match &placed.statement {
             Statement::CreateSource { name, replace, schema, watermark, options } => {
+                let spec = self.source_spec(name, schema, options)?;
                 self.make_room(name, *replace, "source")?;
-                self.create_source(name, schema, watermark.as_ref(), options)?;
+                self.create_source(spec, watermark.as_ref())?;
                 "CREATE SOURCE"
             }
             Statement::CreateTable { name, replace, schema, key } => {
@@ -52,29 +100,37 @@ impl Coordinator {
             }
             Statement::CreateView { name, replace, query } => {
                 // A view that cannot run is refused here, not where it is used.
-                let planned = self.on_deep_stack(|catalog| plan_query(query, catalog))?;
-                self.make_room(name, *replace, "view")?;
-                let schema = Arc::new(planned.query.schema().as_arrow().clone());
-                let kind = RelationKind::View { query: Arc::new(planned.query), reads: planned.reads };
-                self.catalog.insert(Relation { name: name.clone(), kind, schema });
+                let planned = self.on_deep_stack(&self.catalog, |catalog| plan_query(query, catalog))?;
+                let relation = view_relation(name, &planned);
+                if *replace && self.is_read(name, "view") {
+                    self.take_over(relation, None)?;
+                } else {
+                    self.make_room(name, *replace, "view")?;
+                    self.catalog.insert(relation);
+                }
                 "CREATE VIEW"
             }
             Statement::CreateKept { name, replace, detection, options, query } => {
                 let kind = if *detection { "detection" } else { "materialized view" };
-                let planned = self.on_deep_stack(|catalog| plan_query(query, catalog))?;
+                let planned = self.on_deep_stack(&self.catalog, |catalog| plan_query(query, catalog))?;
                 check_detection(options, &planned.node)?;
-                self.make_room(name, *replace, kind)?;
-                self.create_kept(name, *detection, options, planned, &placed.text)?;
+                let relation = kept_relation(name, *detection, &planned);
+                if *replace && self.is_read(name, kind) {
+                    self.take_over(relation, Some(planned))?;
+                    let kept = self.kept.get_mut(name).expect("it was replaced");
+                    (kept.options, kept.query) = (options.clone(), placed.text.clone());
+                } else {
+                    self.make_room(name, *replace, kind)?;
+                    self.create_kept(relation, options, planned, &placed.text)?;
+                }
                 if *detection { "CREATE DETECTION" } else { "CREATE MATERIALIZED VIEW" }
             }
             Statement::CreateSink { name, replace, from, options } => {
-                self.make_room(name, *replace, "sink")?;
-                self.create_sink(name, from, options)?;
+                self.create_sink(name, *replace, from, options)?;
                 "CREATE SINK"
             }
             Statement::CreateAction { name, replace, from, options } => {
-                self.make_room(name, *replace, "action")?;
-                self.create_action(name, from, options)?;
+                self.create_action(name, *replace, from, options)?;
                 "CREATE ACTION"
             }
             Statement::Drop { kind, name, if_exists } => {
@@ -83,19 +139,26 @@ impl Coordinator {
             }
             Statement::Show { what } => return self.show(what),
             Statement::Explain { query } => {
-                let planned = self.on_deep_stack(|catalog| plan_query(query, catalog))?;
+                let planned = self.on_deep_stack(&self.catalog, |catalog| plan_query(query, catalog))?;
                 return Ok(lines("plan", explain(&planned.node, &self.catalog).lines()));
             }
             Statement::ExplainNamed { name } => return Ok(lines("plan", self.explain(name)?.lines())),
-            Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) | Statement::Query(_) => {
+            Statement::Decide { id, decision } => {
+                self.decide(id, *decision)?;
+                match decision {
+                    Decision::Approve => "APPROVE ACTION",
+                    Decision::Reject => "REJECT ACTION",
+                    Decision::Done | Decision::NotDone => "RESOLVE ACTION",
+                }
+            }
+            Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) | Statement::Query(_) | Statement::Checkpoint => {
                 return Err(Error::engine("a statement that is read came to be executed"));
             }
         };
         Ok(Response::Done { tag: tag.to_string() })
     }
 
-    fn on_deep_stack<T: Send>(&self, plan: impl FnOnce(&Catalog) -> Result<T> + Send) -> Result<T> {
-        let catalog = &self.catalog;
+    pub(super) fn on_deep_stack<T: Send>(&self, catalog: &Catalog, plan: impl FnOnce(&Catalog) -> Result<T> + Send) -> Result<T> {
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("planner".into()).stack_size(PLANNING_STACK_BYTES);
             let planned =
@@ -104,7 +167,7 @@ impl Coordinator {
         })
     }
 
-    fn create_source(&mut self, name: &str, schema: &SchemaRef, watermark: Option<&(String, i64)>, options: &Options) -> Result<()> {
+    fn source_spec(&self, name: &str, schema: &SchemaRef, options: &Options) -> Result<SourceSpec> {
         let spec = SourceSpec {
             name: name.to_string(),
             schema: Arc::clone(schema),
@@ -113,8 +176,14 @@ impl Coordinator {
             folder: self.config.folder.clone(),
             once: self.config.once,
             clock: Arc::clone(&self.config.clock),
+            resume: None,
         };
         drop(self.connectors.source(&spec)?);
+        Ok(spec)
+    }
+
+    fn create_source(&mut self, spec: SourceSpec, watermark: Option<&(String, i64)>) -> Result<()> {
+        let (name, schema) = (&spec.name.clone(), &Arc::clone(&spec.schema));
         let rule = watermark.map(|(column, lateness_ms)| {
             let column = schema.index_of(column).expect("checked when parsed");
             WatermarkRule { column, lateness_ms: *lateness_ms }
@@ -130,10 +199,8 @@ impl Coordinator {
             status: SourceStatus::Created,
             acknowledge: None,
             task: None,
-            received: 0,
-            committed: 0,
-            late: 0,
-            dead: 0,
+            counts: Counts::default(),
+            generation: self.generation,
         };
         self.sources.insert(name.to_string(), state);
         if rule.is_some() {
@@ -162,16 +229,18 @@ impl Coordinator {
             imports: Vec::new(),
             export: true,
             capture: false,
+            restored: None,
             born: 0,
         };
         self.workers.broadcast(&Command::Create(Arc::new(spec)));
     }
 
-    fn create_kept(&mut self, name: &str, detection: bool, options: &Options, planned: Planned, query: &str) -> Result<()> {
+    fn create_kept(&mut self, relation: Relation, options: &Options, planned: Planned, query: &str) -> Result<()> {
         let Planned { node, reads, .. } = planned;
+        let name = &relation.name.clone();
+        let detection = matches!(relation.kind, RelationKind::Kept { detection: true, .. });
         self.start_dataflow(name, &node, true, detection)?;
-        let kind = RelationKind::Kept { facts: node.facts.clone(), detection };
-        self.catalog.insert(Relation { name: name.to_string(), kind, schema: Arc::clone(&node.schema) });
+        self.catalog.insert(relation);
         let kept = Kept { node, reads, options: options.clone(), query: query.to_string(), created: self.last_used };
         self.kept.insert(name.to_string(), kept);
         if detection {
@@ -181,39 +250,65 @@ impl Coordinator {
     }
 
     /// Builds a dataflow on all workers, and gives it what its sources brought before it was there.
-    fn start_dataflow(&mut self, name: &str, node: &NodeRef, export: bool, capture: bool) -> Result<()> {
+    pub(super) fn start_dataflow(&mut self, name: &str, node: &NodeRef, export: bool, capture: bool) -> Result<()> {
         let relations = node.relations();
         let (sources, imports): (Vec<String>, Vec<String>) =
             relations.into_iter().partition(|relation| self.sources.contains_key(relation));
-        if self.config.once
-            && let Some(source) = sources.iter().find(|source| self.sources[*source].received != 0)
-        {
-            return Err(Error::user(format!("source \"{source}\" was already read, and a bounded run keeps no history"))
-                .hint("create all views before the run, or run without --once"));
+        let read = sources.iter().find(|source| self.sources[*source].counts.received() != 0);
+        if let Some(source) = read.filter(|_| !self.replaying && !self.keeps_history()) {
+            return Err(Error::user(format!("source \"{source}\" was already read, and this run keeps no history"))
+                .hint("create all views before the run, or run without --once and with --data-dir"));
         }
         let inputs = sources.iter().map(|source| (source.clone(), Arc::clone(&self.sources[source].spec.schema))).collect();
         let born = self.opened();
-        let spec = DataflowSpec { name: name.to_string(), node: Arc::clone(node), inputs, imports, export, capture, born };
+        let restored = (self.is_restoring && export && self.has_source(node)).then_some(born);
+        let spec = DataflowSpec { name: name.to_string(), node: Arc::clone(node), inputs, imports, export, capture, restored, born };
         self.workers.broadcast(&Command::Create(Arc::new(spec)));
-        let Some(mut history) = self.history.take() else { return Ok(()) };
-        let replayed = sources
-            .iter()
-            .try_for_each(|source| history.replay(source, |rows| self.distribute(source, Some(name), Delta::insertions(rows))));
-        self.history = Some(history);
-        replayed
+        if self.is_restoring {
+            return Ok(());
+        }
+        sources.iter().try_for_each(|source| self.backfill(source, name))
     }
 
-    fn create_sink(&mut self, name: &str, from: &str, options: &Options) -> Result<()> {
-        let node = self.followed(from)?;
-        let spec = self.sink_spec(name, &node, self.expanded(options)?);
-        let sink = self.connectors.sink(&spec)?;
+    /// Whether a view that is created later gets what its sources brought before.
+    pub(super) fn keeps_history(&self) -> bool {
+        match &self.config.durability {
+            Durability::Off => false,
+            Durability::Temporary => !self.config.once,
+            Durability::Folder { .. } => true,
+        }
+    }
+
+    /// Gives a dataflow what `source` brought before it was there.
+    fn backfill(&mut self, source: &str, reader: &str) -> Result<()> {
+        let state = &self.sources[source];
+        if state.counts.received() == 0 {
+            return Ok(());
+        }
+        let Some(log) = self.log.take() else { return Ok(()) };
+        let upto = if self.replaying { self.replayed } else { log.flushed()? };
+        let generation = state.generation;
+        let done = log.history(&[source], upto, |arrived| {
+            if arrived.source == source && arrived.generation == generation && arrived.on_time.num_rows() != 0 {
+                self.distribute(source, Some(reader), Delta::insertions(arrived.on_time));
+                self.workers.wait_for_room();
+            }
+        });
+        self.log = Some(log);
+        done
+    }
+
+    fn create_sink(&mut self, name: &str, replace: bool, from: &str, options: &Options) -> Result<()> {
+        let node = self.followed(from, &self.catalog)?;
+        let sink = self.connectors.sink(&self.sink_spec(name, &node, self.expanded(options)?))?;
+        self.make_room(name, replace, "sink")?;
         self.start_dataflow(&follower_name(name), &node, false, true)?;
-        let queue = followers::sink(name.to_string(), Arc::clone(&node.schema), node.facts.append_only, sink, self.metrics.clone());
-        self.followers.insert(follower_name(name), Follow { kind: "sink", from: from.to_string(), node, queue });
+        let queue = Queue::sink(name.to_string(), Arc::clone(&node.schema), node.facts.append_only, sink, self.metrics.clone());
+        self.follow(name, Follow { kind: "sink", from: from.to_string(), node, queue, takeover: None });
         Ok(())
     }
 
-    fn create_action(&mut self, name: &str, from: &str, options: &Options) -> Result<()> {
+    fn create_action(&mut self, name: &str, replace: bool, from: &str, options: &Options) -> Result<()> {
         if !matches!(self.catalog.get(from).map(|relation| &relation.kind), Some(RelationKind::Kept { detection: true, .. })) {
             let detections = self.kept.iter().filter(|(name, _)| self.is_detection(name)).map(|(name, _)| name.as_str());
             let error = Error::user(format!("\"{from}\" is not a detection"));
@@ -222,10 +317,11 @@ impl Coordinator {
                 None => error.hint("an action follows a detection: CREATE DETECTION first"),
             });
         }
-        let node = self.followed(from)?;
+        let node = self.followed(from, &self.catalog)?;
         let mut options = self.expanded(options)?;
         let own = ActionOptions::take(&mut options)?;
         let responder = self.connectors.responder(&self.sink_spec(name, &node, options))?;
+        self.make_room(name, replace, "action")?;
         let entity = self.kept[from].options.get("entity").map(|entity| node.schema.index_of(entity).expect("checked when created"));
         self.start_dataflow(&follower_name(name), &node, false, true)?;
         let task = ActionTask {
@@ -236,25 +332,60 @@ impl Coordinator {
             options: own,
             responder,
             log: self.action_log.clone(),
+            journal: Journal::new(self.log.is_some().then(|| self.notes.clone())),
             metrics: self.metrics.clone(),
             clock: Arc::clone(&self.config.clock),
+            random: Arc::clone(&self.config.random),
         };
-        let queue = followers::action(task);
-        self.followers.insert(follower_name(name), Follow { kind: "action", from: from.to_string(), node, queue });
+        self.follow(name, Follow { kind: "action", from: from.to_string(), node, queue: Queue::action(task), takeover: None });
         Ok(())
     }
 
+    /// Logs a person's word, and passes it on once it is durable.
+    fn decide(&mut self, id: &str, decision: Decision) -> Result<()> {
+        let Some((action, state)) = self.action_log.find(id) else {
+            return Err(Error::user(format!("no action has the id '{id}'")).hint("SELECT id, state FROM sys.actions"));
+        };
+        let wanted = match decision {
+            Decision::Approve | Decision::Reject => ActionState::AwaitingApproval,
+            Decision::Done | Decision::NotDone => ActionState::InDoubt,
+        };
+        if state != wanted {
+            return Err(Error::user(format!("action '{id}' is {}, not {}", state.as_str(), wanted.as_str()))
+                .hint("APPROVE and REJECT answer what is awaiting_approval, RESOLVE what is in_doubt"));
+        }
+        let follow = self.followers.get(&follower_name(&action));
+        let follow = follow.ok_or_else(|| Error::user(format!("action \"{action}\" was dropped")).hint("create it again"))?;
+        let tell = follow.queue.decide(id.to_string(), decision);
+        self.say(|| Record::Action(ActionRecord { action, id: id.to_string(), event: ActionEvent::Decision(decision) }));
+        self.when_closed(Box::new(move |_| tell()));
+        Ok(())
+    }
+
+    fn follow(&mut self, name: &str, mut follow: Follow) {
+        if !self.replaying && !self.config.dry {
+            follow.queue.start(&self.writer, self.last_closed);
+        }
+        self.followers.insert(follower_name(name), follow);
+    }
+
     fn sink_spec(&self, name: &str, node: &NodeRef, options: Options) -> SinkSpec {
-        SinkSpec { name: name.to_string(), schema: Arc::clone(&node.schema), options, folder: self.config.folder.clone() }
+        SinkSpec {
+            name: name.to_string(),
+            schema: Arc::clone(&node.schema),
+            options,
+            folder: self.config.folder.clone(),
+            disk: Arc::clone(&self.config.disk),
+        }
     }
 
     /// The node a sink or an action follows: the relation itself, or a plain view's query.
-    fn followed(&self, from: &str) -> Result<NodeRef> {
-        let relation = self.catalog.get(from).ok_or_else(|| self.no_relation(from))?;
+    pub(super) fn followed(&self, from: &str, catalog: &Catalog) -> Result<NodeRef> {
+        let relation = catalog.get(from).ok_or_else(|| self.no_relation(from))?;
         match &relation.kind {
             RelationKind::View { query, .. } => {
                 let query = Arc::clone(query);
-                self.on_deep_stack(move |catalog| {
+                self.on_deep_stack(catalog, move |catalog| {
                     let session = Session::new(catalog)?;
                     lower(&session.optimize(&query)?, catalog)
                 })
@@ -304,9 +435,10 @@ impl Coordinator {
         }
         let dependents = self.dependents(name);
         if !dependents.is_empty() {
+            let dependents: Vec<String> = dependents.iter().map(|dependent| self.described(dependent)).collect();
             return Err(Error::user(format!("{kind} \"{name}\" is used by {}", dependents.join(", "))).hint("drop those first"));
         }
-        if let Some(follow) = self.followers.remove(&follower_name(name)) {
+        if let Some(mut follow) = self.followers.remove(&follower_name(name)) {
             tokio::spawn(follow.queue.finish());
             self.workers.broadcast(&Command::Drop { name: follower_name(name) });
             return Ok(());
@@ -314,9 +446,6 @@ impl Coordinator {
         if let Some(mut state) = self.sources.remove(name) {
             if let Some(task) = state.task.take() {
                 task.abort();
-            }
-            if let Some(history) = &mut self.history {
-                history.forget(name);
             }
             self.catalog.relations.remove(&late_name(name));
             self.workers.broadcast(&Command::Drop { name: late_name(name) });
@@ -329,8 +458,20 @@ impl Coordinator {
         Ok(())
     }
 
+    /// It is there, of that kind, and something reads it.
+    fn is_read(&self, name: &str, kind: &str) -> bool {
+        self.kind_of(name) == Some(kind) && !self.dependents(name).is_empty()
+    }
+
+    fn described(&self, dependent: &str) -> String {
+        match self.followers.get(dependent) {
+            Some(follow) => format!("{} {}", follow.kind, shown_name(dependent)),
+            None => dependent.to_string(),
+        }
+    }
+
     /// What reads the relation or its late rows, by itself or through others.
-    fn dependents(&self, name: &str) -> Vec<String> {
+    pub(super) fn dependents(&self, name: &str) -> Vec<String> {
         let mut used = vec![name.to_string(), late_name(name)];
         let mut next = 0;
         while next < used.len() {
@@ -339,7 +480,7 @@ impl Coordinator {
             next += 1;
         }
         let followers = self.followers.iter().filter(|(_, follow)| used.contains(&follow.from));
-        let followers = followers.map(|(other, follow)| format!("{} {}", follow.kind, shown_name(other))).collect::<Vec<_>>();
+        let followers = followers.map(|(other, _)| other.clone()).collect::<Vec<_>>();
         used.drain(2..).chain(followers).collect()
     }
 
@@ -366,7 +507,7 @@ impl Coordinator {
         let node = match (self.kept.get(name), self.followers.get(&follower_name(name))) {
             (Some(kept), _) => Arc::clone(&kept.node),
             (None, Some(follow)) => Arc::clone(&follow.node),
-            (None, None) => self.followed(name)?,
+            (None, None) => self.followed(name, &self.catalog)?,
         };
         let text = explain(&node, &self.catalog);
         let growing = tidegate_plan::explain::unbounded(&node);
@@ -406,7 +547,7 @@ impl Coordinator {
         Ok(Response::Rows { tick: None, batches: vec![rows], schema })
     }
 
-    fn is_detection(&self, name: &str) -> bool {
+    pub(super) fn is_detection(&self, name: &str) -> bool {
         matches!(self.catalog.get(name).map(|relation| &relation.kind), Some(RelationKind::Kept { detection: true, .. }))
     }
 
@@ -458,23 +599,34 @@ impl Coordinator {
     }
 }
 
+/// Under which name a definition is kept, and whether it is dropped.
+fn definition_key(statement: &Statement) -> Option<(String, bool)> {
+    let (name, is_drop) = statement.object()?;
+    let is_follower = match statement {
+        Statement::CreateSink { .. } | Statement::CreateAction { .. } => true,
+        Statement::Drop { kind, .. } => matches!(kind.as_str(), "SINK" | "ACTION"),
+        _ => false,
+    };
+    Some((if is_follower { follower_name(name) } else { name.to_string() }, is_drop))
+}
+
 // A sink or an action may have the name of a view; their dataflows must not.
-fn follower_name(name: &str) -> String {
+pub(super) fn follower_name(name: &str) -> String {
     format!("-> {name}")
 }
 
-fn shown_name(name: &str) -> &str {
+pub(super) fn shown_name(name: &str) -> &str {
     name.strip_prefix("-> ").unwrap_or(name)
 }
 
 /// A query, what computes it, and the relations it names.
-struct Planned {
-    query: LogicalPlan,
-    node: NodeRef,
-    reads: BTreeSet<String>,
+pub(super) struct Planned {
+    pub query: LogicalPlan,
+    pub node: NodeRef,
+    pub reads: BTreeSet<String>,
 }
 
-fn plan_query(query: &Query, catalog: &Catalog) -> Result<Planned> {
+pub(super) fn plan_query(query: &Query, catalog: &Catalog) -> Result<Planned> {
     let session = Session::new(catalog)?;
     let reads = session.names(query)?;
     let query = session.plan(query)?;
@@ -503,7 +655,7 @@ fn mark_wanted(node: &Node, source: &str, wanted: &mut [bool]) {
     }
 }
 
-fn check_detection(options: &Options, node: &NodeRef) -> Result<()> {
+pub(super) fn check_detection(options: &Options, node: &NodeRef) -> Result<()> {
     if let Some(unknown) = options.keys().find(|key| !DETECTION_OPTIONS.contains(&key.as_str())) {
         let error = Error::user(format!("a detection has no option \"{unknown}\""));
         return Err(match did_you_mean(unknown, DETECTION_OPTIONS) {

@@ -1,36 +1,41 @@
 //! An engine without the outside world.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use tidegate_runtime::{Config, Engine, Response};
-use tidegate_types::WallClock;
+use tempfile::TempDir;
+use tidegate_runtime::{Config, Durability, Engine, RETAIN, Response};
+use tidegate_types::ScratchDisk;
 use tidegate_types::connector::*;
 use tidegate_types::error::{Error, Result};
 
 use super::canonical;
 
-pub struct Bench(Engine);
+pub struct Bench {
+    engine: Engine,
+    folder: TempDir,
+}
 
 impl Bench {
     pub fn start(workers: usize) -> Self {
-        let config = Config {
-            workers,
-            tick: Duration::from_millis(1),
-            once: false,
-            clock: Arc::new(WallClock),
-            folder: PathBuf::from("."),
-            variables: BTreeMap::new(),
-        };
-        Self(Engine::start(config, Arc::new(Nowhere)).unwrap())
+        let folder = tempfile::tempdir().unwrap();
+        Self { engine: start(workers, &folder, RETAIN), folder }
+    }
+
+    /// Another engine on the same folder. `is_forgetful`: what no view needs is trimmed.
+    pub async fn restart(self, workers: usize, from_snapshot: bool, is_forgetful: bool) -> Self {
+        if from_snapshot {
+            self.engine.checkpoint().await.unwrap();
+        }
+        self.engine.shutdown().await.unwrap();
+        let retain = if is_forgetful { Duration::ZERO } else { RETAIN };
+        Self { engine: start(workers, &self.folder, retain), folder: self.folder }
     }
 
     pub async fn try_run(&self, sql: &str) -> Result<Vec<Response>> {
-        self.0.execute(sql, "oracle").await
+        self.engine.execute(sql, "oracle").await
     }
 
     pub async fn run(&self, sql: &str) {
@@ -40,17 +45,25 @@ impl Bench {
     }
 
     pub async fn push(&self, source: &str, rows: RecordBatch) {
-        self.0.push(source, rows).await.unwrap();
+        self.engine.push(source, rows).await.unwrap();
     }
 
     pub async fn rows(&self, name: &str) -> Vec<String> {
-        let snapshot = self.0.snapshot(&[name.to_string()]).await.unwrap();
+        let snapshot = self.engine.snapshot(&[name.to_string()]).await.unwrap();
         canonical(&[snapshot.relations[name].clone()])
     }
 
     pub async fn stop(self) {
-        self.0.shutdown().await.unwrap();
+        self.engine.shutdown().await.unwrap();
     }
+}
+
+fn start(workers: usize, folder: &TempDir, retain: Duration) -> Engine {
+    let durability = Durability::Folder { path: folder.path().to_path_buf(), accept_loss: false };
+    // What a test asks is durability's order, not its time.
+    let disk = Arc::new(ScratchDisk);
+    let config = Config { workers, tick: Duration::from_millis(1), durability, retain, disk, ..Config::default() };
+    Engine::start(config, Arc::new(Nowhere)).unwrap()
 }
 
 /// Sources that bring nothing; the tests push.

@@ -34,7 +34,7 @@ async fn views_over_changing_tables_equal_recomputation() {
     for seed in seeds(SEEDS) {
         let workers = [1, 2, 4][seed as usize % 3];
         let mut rng = StdRng::seed_from_u64(seed);
-        let bench = Bench::start(workers);
+        let mut bench = Bench::start(workers);
         bench.run(changes::TABLES).await;
         let mut tables = changes::Tables::default();
         // Half of the views see their tables grow, the other half are born late.
@@ -43,6 +43,10 @@ async fn views_over_changing_tables_equal_recomputation() {
         create(&bench, early, seed).await;
         let mut done = Vec::new();
         for tick in 0..TICKS {
+            if rng.random_bool(0.15) {
+                bench = bench.restart([1, 2, 4][rng.random_range(0..3)], rng.random_bool(0.6), true).await;
+                done.push("-- the engine is started again".to_string());
+            }
             if tick == TICKS / 2 {
                 create(&bench, late, seed).await;
                 done.push("-- the late views are created".to_string());
@@ -73,6 +77,12 @@ async fn create(bench: &Bench, views: &[(String, String)], seed: u64) {
     }
 }
 
+async fn create_over_source(bench: &Bench, views: &[(usize, (&str, &str))]) {
+    for (_, (name, query)) in views {
+        bench.run(&format!("CREATE MATERIALIZED VIEW {name} AS {query}")).await;
+    }
+}
+
 /// Rows of a source with late ones among them: the verdict, and windows whose state is freed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn windows_over_a_source_with_late_rows_equal_recomputation() {
@@ -80,21 +90,21 @@ async fn windows_over_a_source_with_late_rows_equal_recomputation() {
         let mut outcomes = Vec::new();
         for (workers, splits) in [(1, 1), (2, 3), (4, 2)] {
             let mut rng = StdRng::seed_from_u64(seed);
-            let bench = Bench::start(workers);
+            // Where it is started again is another chance, so that all splits see the same rows.
+            let mut fate = StdRng::seed_from_u64(seed ^ workers as u64);
+            let mut bench = Bench::start(workers);
             bench.run(changes::SOURCE).await;
-            let create = async |(name, query): (&str, &str)| bench.run(&format!("CREATE MATERIALIZED VIEW {name} AS {query}")).await;
             // Every other view is born late, when windows are past already.
             let (early, late): (Vec<_>, Vec<_>) =
                 queries::OVER_SOURCE.into_iter().enumerate().partition(|(i, _)| (*i as u64 + seed).is_multiple_of(2));
-            for (_, view) in &early {
-                create(*view).await;
-            }
+            create_over_source(&bench, &early).await;
             let mut source = changes::Source::default();
             for tick in 0..TICKS {
                 if tick == TICKS / 2 {
-                    for (_, view) in &late {
-                        create(*view).await;
-                    }
+                    create_over_source(&bench, &late).await;
+                }
+                if fate.random_bool(0.2) {
+                    bench = bench.restart(workers, fate.random_bool(0.7), TICKS / 2 <= tick).await;
                 }
                 let living = early.iter().chain(late.iter().filter(|_| TICKS / 2 <= tick));
                 let rows = source.next(&mut rng);

@@ -1,0 +1,348 @@
+//! Snapshots: taken between two ticks, written beside the work, and what a restart begins with.
+//!
+//! Taken     when the log has grown by much, or at CHECKPOINT, while no tick is open
+//! Rows      of tables, late rows and of views that read sources. Source rows stay in the log's
+//!           segments, as long as some view needs them (its lookback) or they are retained
+//! Restored  at the snapshot's tick: statements, then the rows that are needed. What a view makes of
+//!           these in that tick gives way to the rows it had; later ticks are as they would have been
+//! Counts    once all sinks have what they were told up to the tick
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, RecordBatch, StringArray, UInt64Array};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{TimestampMillisecondType, UInt64Type};
+use crossbeam_channel::Receiver;
+use tidegate_operators::stream::ErrorRow;
+use tidegate_operators::temporal::ClockColumn;
+use tidegate_plan::catalog::WatermarkRule;
+use tidegate_plan::{Lookback, Node, RelationKind, lookback};
+use tidegate_types::connector::DeadLetter;
+use tidegate_types::error::{Error, Result};
+use tidegate_types::{Delta, Tick};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+
+use super::statements::follower_name;
+use super::{Coordinator, Definition, Write};
+use crate::actions::ActionSnapshot;
+use crate::changes::copies;
+use crate::log::record::Record;
+use crate::log::segment::{Holdings, Segment};
+use crate::log::snapshot::{Defined, ErrorHead, Head, Part, Parts, SourceHead};
+use crate::worker::{Command, RESTORED, Report};
+
+/// A snapshot is taken once the log has grown by so much, and by as much as the last one is long.
+const GROWTH_BYTES_MIN: u64 = 256 << 20;
+const GROWTH_FRAMES: u64 = 100_000;
+
+const DEAD_LETTERS: &str = "sys.dead_letter";
+
+/// A snapshot that is on its way.
+pub struct Drafted {
+    segment: Segment,
+    tick: Tick,
+    lost: Vec<String>,
+    needs: Vec<SourceHead>,
+    bytes: u64,
+}
+
+impl Coordinator {
+    /// Whether it is time for another snapshot.
+    pub(super) fn is_snapshot_due(&self) -> bool {
+        let Some(log) = self.log.as_ref().filter(|_| !self.is_snapshotting) else { return false };
+        let (frames, bytes) = log.growth();
+        self.is_checkpoint_asked || GROWTH_FRAMES <= frames || GROWTH_BYTES_MIN.max(self.snapshot_bytes) <= bytes
+    }
+
+    /// Takes a snapshot at the last closed tick. No tick may be open or closing.
+    pub(super) fn take_snapshot(&mut self) -> Result<()> {
+        let Some(log) = &self.log else { return Ok(()) };
+        let tick = self.last_closed;
+        let segment = log.roll()?;
+        let head = self.head(&segment);
+        let shelf = log.shelf();
+        let actions: Vec<_> = self.followers.values().filter_map(|follow| follow.queue.state()).collect();
+        let letters = self.dead_letters_rows();
+        let relations: Vec<(String, Receiver<Vec<Delta>>)> =
+            self.snapshot_relations().into_iter().map(|name| self.read_all(name)).collect();
+        let (workers, drafts) = (self.workers.count(), self.drafts.clone());
+        (self.is_snapshotting, self.is_checkpoint_asked) = (true, false);
+        let schemas: BTreeMap<String, _> =
+            relations.iter().map(|(name, _)| (name.clone(), Arc::clone(&self.catalog.relations[name].schema))).collect();
+        spawn_blocking(move || {
+            let (lost, needs) = (head.lost.clone(), head.sources.clone());
+            let rows = relations.into_iter().map(|(relation, shares)| {
+                let parts: Vec<Delta> = shares.iter().take(workers).flatten().collect();
+                let rows = copies(&relation, &schemas[&relation], &parts)?;
+                Ok(Record::Rows { relation, rows })
+            });
+            let states = actions.into_iter().filter_map(|state| Some(Ok(Record::ActionState(Box::new(state.blocking_recv().ok()?)))));
+            let letters = Record::Rows { relation: DEAD_LETTERS.into(), rows: letters };
+            let parts = [Ok(Record::Snapshot(Box::new(head))), Ok(letters)].into_iter().chain(rows).chain(states);
+            let drafted = shelf.draft(&segment, tick, parts).map(|bytes| Drafted { segment, tick, lost, needs, bytes });
+            let _ = drafts.send(drafted);
+        });
+        Ok(())
+    }
+
+    fn head(&self, segment: &Segment) -> Head {
+        let mut definitions: Vec<&Definition> = self.definitions.values().collect();
+        definitions.sort_by_key(|definition| definition.generation);
+        let defined = |definition: &Definition| {
+            let Definition { file, text, is_pack, generation } = definition.clone();
+            Defined { file, text, is_pack, generation }
+        };
+        let sources = self.sources.iter().map(|(name, state)| SourceHead {
+            name: name.clone(),
+            generation: state.generation,
+            resume: state.spec.resume.clone(),
+            counts: state.counts,
+            watermark: self.watermarks[state.index],
+            horizon: self.horizon(name),
+        });
+        let errors = self.errors.iter().flat_map(|(view, rows)| {
+            rows.iter().map(|(row, count)| ErrorHead {
+                view: view.clone(),
+                operator: row.operator.to_string(),
+                reason: row.reason.clone(),
+                count: *count,
+            })
+        });
+        let lost = self.followers.iter().filter(|(_, follow)| follow.queue.is_over());
+        Head {
+            tick: self.last_closed,
+            writer: self.writer.clone(),
+            generation: self.generation,
+            definitions: definitions.into_iter().map(defined).collect(),
+            ran: self.ran.iter().cloned().collect(),
+            sources: sources.collect(),
+            lost: lost.map(|(name, _)| name.clone()).collect(),
+            errors: errors.collect(),
+            segments: self.log.as_ref().map_or_else(Vec::new, |log| log.holdings_before(segment)),
+        }
+    }
+
+    /// The event time from which on the views need what a source brought.
+    fn horizon(&self, source: &str) -> Option<i64> {
+        let nodes = self.kept.values().map(|kept| &kept.node).chain(self.followers.values().map(|follow| &follow.node));
+        let need = nodes.map(|node| lookback(node, source, &self.catalog)).fold(Lookback::Nothing, Lookback::and);
+        need.horizon(|clock| match clock {
+            ClockColumn::Now => Some(self.last_closed as i64),
+            ClockColumn::Watermark(index) => self.watermarks[index],
+        })
+    }
+
+    /// Tables, late rows, and the views that need not be what their retained input makes of them.
+    fn snapshot_relations(&self) -> Vec<String> {
+        let kept = self.catalog.relations.iter().filter(|(name, relation)| match &relation.kind {
+            RelationKind::Table { .. } | RelationKind::Late => true,
+            RelationKind::Kept { .. } => self.reads_sources(name),
+            _ => false,
+        });
+        kept.map(|(name, _)| name.clone()).collect()
+    }
+
+    fn reads_sources(&self, view: &str) -> bool {
+        self.catalog.get(view).and_then(|view| self.kept.get(&view.name)).is_some_and(|kept| self.has_source(&kept.node))
+    }
+
+    pub(super) fn has_source(&self, node: &Node) -> bool {
+        node.relations().iter().any(|relation| self.sources.contains_key(relation))
+    }
+
+    /// Asks all workers for a relation's rows as of the last closed tick.
+    fn read_all(&self, name: String) -> (String, Receiver<Vec<Delta>>) {
+        let (reply, shares) = crossbeam_channel::bounded(self.workers.count());
+        let names = vec![self.catalog.relations[&name].name.clone()];
+        self.workers.broadcast(&Command::Read { names, prefix: Vec::new(), tick: self.last_closed, reply });
+        (name, shares)
+    }
+
+    /// A draft is there.
+    pub(super) fn drafted(&mut self, drafted: Result<Drafted>) {
+        match drafted {
+            Ok(drafted) => self.drafted = Some(drafted),
+            Err(error) => {
+                tracing::error!(%error, "no snapshot was taken; the log goes on");
+                self.is_snapshotting = false;
+                self.checkpoints.drain(..).for_each(|reply| drop(reply.send(Err(error.clone()))));
+            }
+        }
+    }
+
+    /// Makes a draft count once all sinks have what it leaves out.
+    pub(super) fn publish_snapshot(&mut self) {
+        let Some(drafted) = self.drafted.take() else { return };
+        let mut sinks = self.followers.iter().filter(|(name, _)| !drafted.lost.contains(name));
+        if sinks.clone().any(|(_, follow)| follow.queue.is_over()) {
+            // A sink failed meanwhile: the next snapshot will say so.
+            (self.is_snapshotting, self.is_checkpoint_asked) = (false, true);
+            return;
+        }
+        if !sinks.all(|(_, follow)| follow.queue.is_past(drafted.tick)) {
+            self.drafted = Some(drafted);
+            return;
+        }
+        let Some(shelf) = self.log.as_ref().map(|log| log.shelf()) else { return };
+        let retained_from = self.last_closed.saturating_sub(self.config.retain.as_millis() as u64);
+        let (replies, published) = (std::mem::take(&mut self.checkpoints), self.published.clone());
+        spawn_blocking(move || {
+            let Drafted { segment, tick, needs, bytes, .. } = drafted;
+            let done = shelf.publish(&segment, |holdings| retained_from <= holdings.last_tick || is_needed(holdings, &needs));
+            match &done {
+                Ok(()) => tracing::info!(tick, bytes, "a snapshot was taken"),
+                Err(error) => tracing::error!(%error, "the snapshot is not there"),
+            }
+            replies.into_iter().for_each(|reply| drop(reply.send(done.clone())));
+            let _ = published.send(bytes);
+        });
+    }
+
+    pub(super) fn snapshot_published(&mut self, bytes: u64) {
+        (self.is_snapshotting, self.snapshot_bytes) = (false, bytes);
+    }
+
+    /// Brings everything to where a snapshot was taken. `upto`: frames before it.
+    pub(super) async fn restore(&mut self, mut parts: Parts, upto: u64, reports: &mut mpsc::UnboundedReceiver<Report>) -> Result<()> {
+        let Some(Part::Head(head)) = parts.next()? else { return Err(Error::engine("a snapshot without a head")) };
+        let head = *head;
+        self.is_restoring = true;
+        self.open_at(head.tick);
+        self.redefine(&head)?;
+        self.feed_history(&head, upto)?;
+        let mut states = Vec::new();
+        while let Some(part) = parts.next()? {
+            match part {
+                Part::Head(_) => return Err(Error::engine("a snapshot with two heads")),
+                Part::Rows { relation, rows } => self.restore_rows(&relation, rows)?,
+                Part::Action(state) => states.push(*state),
+            }
+        }
+        self.close();
+        self.wait_closed(reports).await?;
+        self.is_restoring = false;
+        self.settle_restored(head, states);
+        Ok(())
+    }
+
+    fn redefine(&mut self, head: &Head) -> Result<()> {
+        for Defined { file, text, is_pack, generation } in &head.definitions {
+            self.generation = generation - 1;
+            self.repeat_statement(file, text, *is_pack)?;
+        }
+        self.generation = head.generation;
+        self.ran = head.ran.iter().cloned().collect();
+        for SourceHead { name, resume, counts, watermark, .. } in &head.sources {
+            let state = self.sources.get_mut(name).ok_or_else(|| Error::engine(format!("the snapshot has no source \"{name}\"")))?;
+            (state.spec.resume, state.counts) = (resume.clone(), *counts);
+            self.watermarks[state.index] = *watermark;
+            self.count(name, counts);
+        }
+        Ok(())
+    }
+
+    /// What the sources brought, as far as it is needed, to all who read them.
+    fn feed_history(&mut self, head: &Head, upto: u64) -> Result<()> {
+        let needs: BTreeMap<&str, &SourceHead> = head.sources.iter().map(|source| (source.name.as_str(), source)).collect();
+        let wanted: Vec<&str> =
+            head.sources.iter().filter(|source| source.horizon != Some(i64::MAX)).map(|source| source.name.as_str()).collect();
+        let Some(log) = self.log.take() else { return Ok(()) };
+        let fed = log.history(&wanted, upto, |arrived| {
+            let need = needs[arrived.source.as_str()];
+            if arrived.generation == need.generation
+                && arrived.latest.is_some_and(|latest| need.horizon.is_none_or(|horizon| horizon <= latest))
+            {
+                let rows = since(arrived.on_time, self.sources[&arrived.source].rule, need.horizon);
+                self.distribute(&arrived.source, None, Delta::insertions(rows));
+                self.workers.wait_for_room();
+            }
+        });
+        self.log = Some(log);
+        fed
+    }
+
+    fn restore_rows(&mut self, relation: &str, rows: RecordBatch) -> Result<()> {
+        if relation == DEAD_LETTERS {
+            self.dead_letters.extend(letters(&rows));
+            return Ok(());
+        }
+        match self.catalog.get(relation).map(|found| (&found.kind, found.name.clone())) {
+            Some((RelationKind::Table { .. }, table)) => {
+                let delete = RecordBatch::new_empty(rows.schema());
+                self.write(&Write { table, delete, insert: rows })
+            }
+            Some((RelationKind::Late, late)) => {
+                self.distribute(&late, None, Delta::insertions(rows));
+                Ok(())
+            }
+            Some((_, view)) => {
+                self.distribute(RESTORED, Some(&view), Delta::insertions(rows));
+                Ok(())
+            }
+            None => Err(Error::engine(format!("the snapshot has rows of \"{relation}\", which is not there"))),
+        }
+    }
+
+    fn settle_restored(&mut self, head: Head, states: Vec<ActionSnapshot>) {
+        self.errors.clear();
+        for ErrorHead { view, operator, reason, count } in head.errors {
+            // There are as many names as operators.
+            let operator: &'static str = operator.leak();
+            *self.errors.entry(view).or_default().entry(ErrorRow { operator, reason }).or_default() += count;
+        }
+        for (name, follow) in &mut self.followers {
+            match head.lost.contains(name) {
+                true => follow.queue.begin_at(head.tick),
+                false => follow.queue.delivered_before(head.tick),
+            }
+        }
+        for state in states {
+            if let Some(follow) = self.followers.get_mut(&follower_name(&state.action)) {
+                follow.queue.restore(state);
+            }
+        }
+    }
+
+    fn dead_letters_rows(&self) -> RecordBatch {
+        let text = |of: fn(&(Tick, String, DeadLetter)) -> &str| {
+            Arc::new(StringArray::from_iter_values(self.dead_letters.iter().map(of))) as ArrayRef
+        };
+        let ticks = UInt64Array::from_iter_values(self.dead_letters.iter().map(|(tick, _, _)| *tick));
+        let raw = BinaryArray::from_iter_values(self.dead_letters.iter().map(|(_, _, letter)| &letter.raw));
+        let columns: [(&str, ArrayRef); 5] = [
+            ("tick", Arc::new(ticks)),
+            ("source", text(|(_, source, _)| source)),
+            ("raw", Arc::new(raw)),
+            ("reason", text(|(_, _, letter)| &letter.reason)),
+            ("position", text(|(_, _, letter)| &letter.position)),
+        ];
+        RecordBatch::try_from_iter(columns).expect("columns of one length")
+    }
+}
+
+fn letters(rows: &RecordBatch) -> impl Iterator<Item = (Tick, String, DeadLetter)> {
+    let ticks = rows.column(0).as_primitive::<UInt64Type>();
+    let [source, reason, position] = [1, 3, 4].map(|column| rows.column(column).as_string::<i32>());
+    let raw = rows.column(2).as_binary::<i32>();
+    let letter =
+        |i: usize| (ticks.value(i), source.value(i).to_string(), DeadLetter::new(raw.value(i), reason.value(i), position.value(i)));
+    (0..rows.num_rows()).map(letter).collect::<Vec<_>>().into_iter()
+}
+
+/// Rows not before `horizon`, and those without a time.
+fn since(rows: RecordBatch, rule: Option<WatermarkRule>, horizon: Option<i64>) -> RecordBatch {
+    let Some((rule, horizon)) = rule.zip(horizon) else { return rows };
+    let times = rows.column(rule.column).as_primitive::<TimestampMillisecondType>();
+    let keep: BooleanArray = (0..times.len()).map(|i| Some(times.is_null(i) || horizon <= times.value(i))).collect();
+    filter_record_batch(&rows, &keep).expect("one flag per row")
+}
+
+/// Whether a segment holds rows that a view needs.
+fn is_needed(holdings: &Holdings, needs: &[SourceHead]) -> bool {
+    needs.iter().any(|need| {
+        let latest = holdings.latest.get(&need.name).and_then(|latest| latest.get(&need.generation));
+        need.horizon != Some(i64::MAX) && latest.is_some_and(|latest| need.horizon.is_none_or(|horizon| horizon <= *latest))
+    })
+}

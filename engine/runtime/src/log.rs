@@ -1,0 +1,279 @@
+//! The durable log: what the engine's results do not follow from, in the order in which it happened.
+//!
+//! A tick is durable when its commit and the commit's copy are on the disk; nothing of it is seen
+//! outside before. A restart scans the log: behind the last commit nothing was acknowledged, and it
+//! is cut off; damage before it is refused by name. There is no other ledger: all state comes from
+//! reading.
+//!
+//! In reading order: a frame ([`frame`]), what frames say ([`record`]), the files ([`segment`]), who
+//! writes ([`writer`]), what a restart reads ([`scan`]), and what spares it the beginning ([`snapshot`]).
+
+pub mod frame;
+pub mod record;
+mod scan;
+pub mod segment;
+pub mod snapshot;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Sender, bounded, unbounded};
+use parking_lot::Mutex;
+use tempfile::TempDir;
+use tidegate_types::connector::Writer;
+use tidegate_types::disk::Disk;
+use tidegate_types::error::{Error, Result};
+use tidegate_types::time::next_tick;
+use tidegate_types::{Random, Tick};
+use tokio::sync::mpsc;
+
+use self::frame::Chain;
+use self::record::{Arrived, Record};
+pub use self::scan::{Replay, Replayed};
+use self::scan::{broken_at, history, read_frames};
+use self::segment::{Holdings, Segment};
+use self::snapshot::Parts;
+use self::writer::LogWriter;
+
+/// Where a frame ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub segment: Segment,
+    /// In the segment.
+    pub position: u64,
+    /// The next frame's.
+    pub number: u64,
+    pub chain: Chain,
+    /// The last commit's.
+    pub tick: Tick,
+}
+
+impl Place {
+    const START: Self = Self { segment: Segment::FIRST, position: 0, number: 0, chain: [0; 16], tick: 0 };
+}
+
+/// From the thread that writes.
+#[derive(Debug)]
+pub enum Event {
+    Durable(Tick),
+    /// The disk is full, and why; None: it no longer is.
+    Full(Option<String>),
+    /// Nothing more will be durable.
+    Failed(Error),
+}
+
+enum Order {
+    Append(Tick, Record),
+    Commit(Tick, BTreeMap<String, Tick>),
+    /// Hands out the number of the next frame, once all before it can be read.
+    Flush(Sender<u64>),
+    /// Begins another segment, and hands it out.
+    Roll(Sender<Segment>),
+    Stop,
+}
+
+/// How much was written since the last snapshot.
+#[derive(Default)]
+pub struct Growth {
+    pub frames: AtomicU64,
+    pub bytes: AtomicU64,
+}
+
+/// What the writing thread and the log's owner both see.
+#[derive(Clone)]
+struct Shared {
+    holdings: Arc<Mutex<BTreeMap<Segment, Holdings>>>,
+    growth: Arc<Growth>,
+    /// Nobody waits for room any more.
+    stopping: Arc<AtomicBool>,
+}
+
+/// The log of a running engine.
+pub struct Log {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    orders: Sender<Order>,
+    shared: Shared,
+    thread: Option<JoinHandle<()>>,
+    /// Held while the engine runs: one engine per folder.
+    _lock: Box<dyn Send + Sync>,
+    _temporary: Option<TempDir>,
+}
+
+/// A log that was opened, and what it held.
+pub struct Opened {
+    pub log: Log,
+    pub events: mpsc::UnboundedReceiver<Event>,
+    /// Who writes from now on: the log's id, and how often an engine was started on it.
+    pub writer: Writer,
+    /// What to begin with, and how many frames are before it.
+    pub snapshot: Option<(Parts, u64)>,
+    /// All that was committed since, this engine's own beginning included.
+    pub replay: Replay,
+}
+
+/// How a log is opened.
+pub struct Opening {
+    pub disk: Arc<dyn Disk>,
+    pub folder: PathBuf,
+    pub random: Arc<dyn Random>,
+    pub now_ms: u64,
+    /// Cut a damaged log off where the damage begins, and go on without what came after.
+    pub accept_loss: bool,
+    /// The folder, where it goes with the log.
+    pub temporary: Option<TempDir>,
+}
+
+impl Log {
+    /// Scans the folder, which is made where there is none, and begins another epoch in it.
+    pub fn open(opening: Opening) -> Result<Opened> {
+        let Opening { disk, folder, random, now_ms, accept_loss, temporary } = opening;
+        make_folder(&*disk, &folder).map_err(|error| unusable(&folder, &error))?;
+        let lock = disk.lock(&folder.join("lock")).map_err(|error| locked(&folder, &error))?;
+        let found = scan::scan(&*disk, &folder, accept_loss)?;
+        let (orders, taken) = unbounded();
+        let (sender, events) = mpsc::unbounded_channel();
+        let shared = Shared { holdings: Arc::new(Mutex::new(found.holdings)), growth: Arc::default(), stopping: Arc::default() };
+        let writing = LogWriter::open(Arc::clone(&disk), folder.clone(), found.end, found.is_new, &shared);
+        let mut writing = writing.map_err(|error| unusable(&folder, &error))?;
+        let tick = next_tick(found.end.tick, now_ms);
+        let before =
+            found.writer.unwrap_or_else(|| Writer { log: format!("{:016x}{:016x}", random.next_u64(), random.next_u64()), epoch: 0 });
+        let writer = Writer { epoch: before.epoch + 1, ..before };
+        let begin = Record::Begin {
+            log: writer.log.clone(),
+            epoch: writer.epoch,
+            version: env!("CARGO_PKG_VERSION").into(),
+            lost_after: found.lost_after,
+        };
+        let refuse_full = |event| {
+            if let Event::Full(Some(reason)) = event {
+                tracing::error!("{reason}; waiting for room")
+            }
+        };
+        writing.append(tick, &begin, &refuse_full)?;
+        writing.commit(tick, &Record::Commit { delivered: BTreeMap::new() }, &refuse_full)?;
+        let from = found.snapshot.as_ref().map_or(Segment::FIRST, |(segment, _)| *segment);
+        let replay = Replay::new(Arc::clone(&disk), folder.clone(), &from)?;
+        let snapshot = found.snapshot.map(|(segment, _)| Parts::open(&*disk, &folder, &segment).map(|parts| (parts, segment.number)));
+        let snapshot = snapshot.transpose()?;
+        let thread = std::thread::Builder::new().name("log".into()).spawn(move || writing.run(&taken, &|event| drop(sender.send(event))));
+        let thread = Some(thread.map_err(|error| Error::engine(format!("the log's thread cannot be started: {error}")))?);
+        let log = Self { disk, folder, orders, shared, thread, _lock: lock, _temporary: temporary };
+        Ok(Opened { log, events, writer, snapshot, replay })
+    }
+
+    /// Says it at `tick`, which is not durable before its commit is.
+    pub fn append(&self, tick: Tick, record: Record) {
+        // A thread that is gone has said why.
+        let _ = self.orders.send(Order::Append(tick, record));
+    }
+
+    /// All of `tick` was said. An [`Event::Durable`] follows.
+    pub fn commit(&self, tick: Tick, delivered: BTreeMap<String, Tick>) {
+        let _ = self.orders.send(Order::Commit(tick, delivered));
+    }
+
+    /// How many frames there are, once they can be read.
+    pub fn flushed(&self) -> Result<u64> {
+        let (reply, place) = bounded(1);
+        let _ = self.orders.send(Order::Flush(reply));
+        place.recv().map_err(|_| Error::engine("the log has failed"))
+    }
+
+    /// Hands what these sources brought in the first `upto` frames to `visit`, oldest first.
+    pub fn history(&self, sources: &[&str], upto: u64, visit: impl FnMut(Arrived)) -> Result<()> {
+        history(&*self.disk, &self.folder, sources, upto, visit)
+    }
+
+    /// Frames and bytes since the last snapshot.
+    pub fn growth(&self) -> (u64, u64) {
+        let Growth { frames, bytes } = &*self.shared.growth;
+        (frames.load(Ordering::Relaxed), bytes.load(Ordering::Relaxed))
+    }
+
+    /// Begins another segment behind the last commit, for a snapshot to be followed by.
+    pub fn roll(&self) -> Result<Segment> {
+        let (reply, segment) = bounded(1);
+        let _ = self.orders.send(Order::Roll(reply));
+        let segment = segment.recv().map_err(|_| Error::engine("the log has failed"))?;
+        let Growth { frames, bytes } = &*self.shared.growth;
+        frames.store(0, Ordering::Relaxed);
+        bytes.store(0, Ordering::Relaxed);
+        Ok(segment)
+    }
+
+    /// What the segments before `segment` hold.
+    pub fn holdings_before(&self, segment: &Segment) -> Vec<(Segment, Holdings)> {
+        self.shared.holdings.lock().range(..segment).map(|(segment, holdings)| (*segment, holdings.clone())).collect()
+    }
+
+    /// Where snapshots are written.
+    pub fn shelf(&self) -> Shelf {
+        Shelf { disk: Arc::clone(&self.disk), folder: self.folder.clone(), holdings: Arc::clone(&self.shared.holdings) }
+    }
+
+    /// Writes what was said, and ends.
+    pub fn stop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        let _ = self.orders.send(Order::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The log's folder, for snapshots.
+#[derive(Clone)]
+pub struct Shelf {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    holdings: Arc<Mutex<BTreeMap<Segment, Holdings>>>,
+}
+
+impl Shelf {
+    /// Writes the snapshot before `segment`; it does not count yet. Returns its bytes.
+    pub fn draft(&self, segment: &Segment, tick: Tick, parts: impl Iterator<Item = Result<Record>>) -> Result<u64> {
+        snapshot::remove_drafts(&*self.disk, &self.folder)?;
+        snapshot::draft(&*self.disk, &self.folder, segment, tick, parts)
+    }
+
+    /// From now on a restart begins with it; what nobody needs any more is removed.
+    pub fn publish(&self, segment: &Segment, is_needed: impl Fn(&Holdings) -> bool) -> Result<()> {
+        snapshot::publish(&*self.disk, &self.folder, segment)?;
+        snapshot::remove_others(&*self.disk, &self.folder, Some(segment))?;
+        let before: Vec<(Segment, Holdings)> =
+            self.holdings.lock().range(..segment).map(|(segment, holdings)| (*segment, holdings.clone())).collect();
+        let gone = snapshot::trim(&*self.disk, &self.folder, &before, is_needed)?;
+        self.holdings.lock().retain(|segment, _| !gone.contains(segment));
+        Ok(())
+    }
+}
+
+/// Makes the folder, with its parents, and their names last.
+fn make_folder(disk: &dyn Disk, folder: &Path) -> std::io::Result<()> {
+    let missing: Vec<&Path> =
+        folder.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && disk.list(folder).is_err()).collect();
+    disk.create_folder(folder)?;
+    let parents = missing.iter().filter_map(|folder| folder.parent());
+    let named = |parent: &Path| if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_path_buf() };
+    parents.map(named).try_for_each(|parent| disk.sync_folder(&parent))
+}
+
+fn locked(folder: &Path, error: &std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::WouldBlock => {
+            Error::user(format!("{} is in use by another engine", folder.display())).hint("stop that one, or give another --data-dir")
+        }
+        _ => unusable(folder, error),
+    }
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> Error {
+    Error::user(format!("the data folder cannot be used: {}: {error}", path.display()))
+        .hint("check its disk and its rights, or give another --data-dir")
+}

@@ -1,0 +1,305 @@
+//! What the log says: every choice that the engine's results do not follow from.
+//!
+//! A record is a head of JSON and up to three Arrow batches, each an IPC stream. Batches are read
+//! back only from frames whose hash was right.
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, BinaryArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use serde::{Deserialize, Serialize};
+use tidegate_types::Tick;
+use tidegate_types::connector::{DeadLetter, Offset};
+use tidegate_types::error::{Error, Result};
+
+use super::snapshot::Head;
+use crate::actions::{ActionRecord, ActionSnapshot};
+
+/// One entry of the log.
+#[derive(Debug, Clone)]
+pub enum Record {
+    /// An engine started on the log. `lost_after`: what came after that tick was given up.
+    Begin { log: String, epoch: u64, version: String, lost_after: Option<Tick> },
+    /// A statement that changed what there is, as it was written; variables are not expanded in it.
+    Statement { file: String, text: String, is_pack: bool },
+    /// A pack's INSERT, UPDATE or DELETE ran; its rows are a `Write`.
+    Ran(Ran),
+    /// A source's batch after the verdict.
+    Arrived(Box<Arrived>),
+    /// Rows taken from a table and rows put into it.
+    Write { table: String, delete: RecordBatch, insert: RecordBatch },
+    /// What was asked of the outside world, and what became of it.
+    Action(ActionRecord),
+    /// In a snapshot: all but rows.
+    Snapshot(Box<Head>),
+    /// In a snapshot: rows of a relation.
+    Rows { relation: String, rows: RecordBatch },
+    /// In a snapshot: where an action stands.
+    ActionState(Box<ActionSnapshot>),
+    /// The tick is durable with all before it. `delivered`: followers that got further, and how far.
+    Commit { delivered: BTreeMap<String, Tick> },
+}
+
+/// A pack's statement that writes rows, and is run only once.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Ran {
+    pub text: String,
+    /// Equal ones before it in the pack.
+    pub nth: u32,
+}
+
+/// What one batch of a source brought.
+#[derive(Debug, Clone)]
+pub struct Arrived {
+    pub source: String,
+    /// Of the source's creation.
+    pub generation: u64,
+    pub on_time: RecordBatch,
+    pub late: Option<RecordBatch>,
+    pub dead: Vec<DeadLetter>,
+    pub repeated: u64,
+    pub rejected: u64,
+    pub offset: Offset,
+    pub ids: Vec<String>,
+    /// The largest event time, as far as it is believed.
+    pub seen: Option<i64>,
+    /// The largest event time of the rows on time, believed or not; the last there is where some
+    /// row has none. None: there is no such row.
+    pub latest: Option<i64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Said {
+    Snapshot(Box<Head>),
+    Rows {
+        relation: String,
+    },
+    ActionState(Box<ActionSnapshot>),
+    Begin {
+        log: String,
+        epoch: u64,
+        version: String,
+        lost_after: Option<Tick>,
+    },
+    Statement {
+        file: String,
+        text: String,
+        is_pack: bool,
+    },
+    Ran(Ran),
+    Arrived {
+        source: String,
+        generation: u64,
+        repeated: u64,
+        rejected: u64,
+        offset: String,
+        ids: Vec<String>,
+        seen: Option<i64>,
+        latest: Option<i64>,
+        is_late: bool,
+        is_dead: bool,
+    },
+    Write {
+        table: String,
+    },
+    Action(ActionRecord),
+    Commit {
+        delivered: BTreeMap<String, Tick>,
+    },
+}
+
+/// Tags of frames that are about no relation.
+pub const COMMIT: u32 = 0;
+pub const BEGIN: u32 = 1;
+const OTHER: u32 = 2;
+
+/// The tag of frames that are about a relation.
+pub fn tag_of(relation: &str) -> u32 {
+    crc32fast::hash(relation.as_bytes()).max(3)
+}
+
+impl Record {
+    pub fn tag(&self) -> u32 {
+        match self {
+            Self::Commit { .. } => COMMIT,
+            Self::Arrived(arrived) => tag_of(&arrived.source),
+            Self::Write { table, .. } => tag_of(table),
+            Self::Begin { .. } => BEGIN,
+            _ => OTHER,
+        }
+    }
+
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let (head, batches) = match self {
+            Self::Begin { log, epoch, version, lost_after } => {
+                (Said::Begin { log: log.clone(), epoch: *epoch, version: version.clone(), lost_after: *lost_after }, Vec::new())
+            }
+            Self::Statement { file, text, is_pack } => {
+                (Said::Statement { file: file.clone(), text: text.clone(), is_pack: *is_pack }, Vec::new())
+            }
+            Self::Ran(ran) => (Said::Ran(ran.clone()), Vec::new()),
+            Self::Arrived(arrived) => arrived.parts(),
+            Self::Write { table, delete, insert } => (Said::Write { table: table.clone() }, vec![delete.clone(), insert.clone()]),
+            Self::Snapshot(head) => (Said::Snapshot(head.clone()), Vec::new()),
+            Self::Rows { relation, rows } => (Said::Rows { relation: relation.clone() }, vec![rows.clone()]),
+            Self::ActionState(state) => (Said::ActionState(state.clone()), Vec::new()),
+            Self::Action(record) => (Said::Action(record.clone()), Vec::new()),
+            Self::Commit { delivered } => (Said::Commit { delivered: delivered.clone() }, Vec::new()),
+        };
+        let head = serde_json::to_vec(&head).map_err(|error| unwritable(&error))?;
+        let mut body = Vec::with_capacity(head.len() + 4 + batches.iter().map(RecordBatch::get_array_memory_size).sum::<usize>());
+        put(&mut body, &head);
+        for batch in &batches {
+            let at = body.len();
+            body.extend_from_slice(&[0; 4]);
+            let mut writer = StreamWriter::try_new(&mut body, &batch.schema()).map_err(|error| unwritable(&error))?;
+            writer.write(batch).and_then(|()| writer.finish()).map_err(|error| unwritable(&error))?;
+            drop(writer);
+            let length = (body.len() - at - 4) as u32;
+            body[at..at + 4].copy_from_slice(&length.to_le_bytes());
+        }
+        Ok(body)
+    }
+
+    /// The batch of a source in `body`, without its rows.
+    pub fn arrived_head(body: &[u8]) -> Result<Option<Arrived>> {
+        let said: Said = serde_json::from_slice(take(&mut &*body)?).map_err(|error| unreadable(&error))?;
+        let Said::Arrived { source, generation, repeated, rejected, offset, ids, seen, latest, .. } = said else { return Ok(None) };
+        let on_time = RecordBatch::new_empty(Arc::new(Schema::empty()));
+        let offset = Offset(offset);
+        Ok(Some(Arrived { source, generation, on_time, late: None, dead: Vec::new(), repeated, rejected, offset, ids, seen, latest }))
+    }
+
+    /// Errors: a body of another engine's making, since damage was noticed before.
+    pub fn decode(body: &[u8]) -> Result<Self> {
+        let mut rest = body;
+        let head: Said = serde_json::from_slice(take(&mut rest)?).map_err(|error| unreadable(&error))?;
+        let mut batch = || read_batch(take(&mut rest)?);
+        Ok(match head {
+            Said::Begin { log, epoch, version, lost_after } => Self::Begin { log, epoch, version, lost_after },
+            Said::Statement { file, text, is_pack } => Self::Statement { file, text, is_pack },
+            Said::Ran(ran) => Self::Ran(ran),
+            Said::Arrived { source, generation, repeated, rejected, offset, ids, seen, latest, is_late, is_dead } => {
+                let on_time = batch()?;
+                let late = is_late.then(&mut batch).transpose()?;
+                let dead = is_dead.then(&mut batch).transpose()?.map_or_else(Vec::new, |rows| letters(&rows));
+                let offset = Offset(offset);
+                Self::Arrived(Box::new(Arrived { source, generation, on_time, late, dead, repeated, rejected, offset, ids, seen, latest }))
+            }
+            Said::Write { table } => Self::Write { table, delete: batch()?, insert: batch()? },
+            Said::Snapshot(head) => Self::Snapshot(head),
+            Said::Rows { relation } => Self::Rows { relation, rows: batch()? },
+            Said::ActionState(state) => Self::ActionState(state),
+            Said::Action(record) => Self::Action(record),
+            Said::Commit { delivered } => Self::Commit { delivered },
+        })
+    }
+}
+
+impl Arrived {
+    fn parts(&self) -> (Said, Vec<RecordBatch>) {
+        let head = Said::Arrived {
+            source: self.source.clone(),
+            generation: self.generation,
+            repeated: self.repeated,
+            rejected: self.rejected,
+            offset: self.offset.0.clone(),
+            ids: self.ids.clone(),
+            seen: self.seen,
+            latest: self.latest,
+            is_late: self.late.is_some(),
+            is_dead: !self.dead.is_empty(),
+        };
+        let mut batches = vec![self.on_time.clone()];
+        batches.extend(self.late.clone());
+        if !self.dead.is_empty() {
+            batches.push(letter_rows(&self.dead));
+        }
+        (head, batches)
+    }
+}
+
+/// Dead letters as rows: raw, reason, position.
+pub fn letter_rows(letters: &[DeadLetter]) -> RecordBatch {
+    let text = |of: fn(&DeadLetter) -> &str| Arc::new(StringArray::from_iter_values(letters.iter().map(of))) as _;
+    let raw = BinaryArray::from_iter_values(letters.iter().map(|letter| &letter.raw));
+    let field = |name: &str, kind| Field::new(name, kind, false);
+    let schema: SchemaRef =
+        Arc::new(Schema::new(vec![field("raw", DataType::Binary), field("reason", DataType::Utf8), field("position", DataType::Utf8)]));
+    RecordBatch::try_new(schema, vec![Arc::new(raw), text(|letter| &letter.reason), text(|letter| &letter.position)])
+        .expect("the schema above")
+}
+
+fn letters(rows: &RecordBatch) -> Vec<DeadLetter> {
+    let (raw, reason, position) = (rows.column(0).as_binary::<i32>(), rows.column(1).as_string::<i32>(), rows.column(2).as_string::<i32>());
+    let letter = |i: usize| DeadLetter::new(raw.value(i), reason.value(i), position.value(i));
+    (0..raw.len()).map(letter).collect()
+}
+
+fn put(body: &mut Vec<u8>, part: &[u8]) {
+    body.extend_from_slice(&(part.len() as u32).to_le_bytes());
+    body.extend_from_slice(part);
+}
+
+fn take<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8]> {
+    let short = || unreadable(&"it is too short");
+    let (length, behind) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+    let (part, behind) = behind.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(short)?;
+    *rest = behind;
+    Ok(part)
+}
+
+fn read_batch(part: &[u8]) -> Result<RecordBatch> {
+    let mut reader = StreamReader::try_new(Cursor::new(part), None).map_err(|error| unreadable(&error))?;
+    match reader.next() {
+        Some(batch) => batch.map_err(|error| unreadable(&error)),
+        None => Ok(RecordBatch::new_empty(reader.schema())),
+    }
+}
+
+fn unwritable(error: &dyn std::fmt::Display) -> Error {
+    Error::engine(format!("a record of the log cannot be encoded: {error}"))
+}
+
+fn unreadable(error: &dyn std::fmt::Display) -> Error {
+    Error::engine(format!("a record of the log cannot be decoded: {error}")).hint("was the data folder written by another version?")
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Int64Array;
+
+    use super::*;
+
+    #[test]
+    fn records_come_back_as_they_were() {
+        let rows = |values: Vec<i64>| RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(values)) as _)]).unwrap();
+        let arrived = Arrived {
+            source: "s".into(),
+            generation: 1,
+            on_time: rows(vec![1, 2]).slice(1, 1),
+            late: Some(rows(vec![3])),
+            dead: vec![DeadLetter::new(b"\xff\x00", "not UTF-8", "a.log:1")],
+            repeated: 4,
+            rejected: 5,
+            offset: Offset("a:7".into()),
+            ids: vec!["x".into()],
+            seen: Some(-1),
+            latest: Some(2),
+        };
+        let body = Record::Arrived(Box::new(arrived.clone())).encode().unwrap();
+        let Record::Arrived(back) = Record::decode(&body).unwrap() else { panic!() };
+        assert_eq!(format!("{back:?}"), format!("{arrived:?}"));
+        let body = Record::Write { table: "t".into(), delete: rows(vec![]), insert: rows(vec![5]) }.encode().unwrap();
+        let Record::Write { delete, insert, .. } = Record::decode(&body).unwrap() else { panic!() };
+        assert_eq!((delete, insert), (rows(vec![]), rows(vec![5])));
+        for cut in 0..body.len() {
+            assert!(Record::decode(&body[..cut]).is_err(), "{cut}");
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! What a restart reads: where the log ends, then all of it, tick by tick.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tidegate_types::Tick;
+use tidegate_types::connector::Writer;
+use tidegate_types::disk::Disk;
+use tidegate_types::error::{Error, Result};
+
+use super::Place;
+use super::frame::{Broken, Chain, Frames, Header};
+use super::record::{Arrived, BEGIN, COMMIT, Record, tag_of};
+use super::segment::{Holdings, Segment, copies, rewrite_copies, segments, unreadable};
+use super::snapshot::{self, Head, Part, Parts};
+
+/// Where a log ends.
+pub struct Found {
+    /// Behind the last commit; what was there is cut off.
+    pub end: Place,
+    /// In the last segment: what a copied commit says is there for good. Of what is behind it a sync
+    /// may have failed, and only the operating system's memory may still have it.
+    synced: u64,
+    pub is_new: bool,
+    /// The log's id and its last epoch; none where it is new.
+    pub writer: Option<Writer>,
+    pub lost_after: Option<Tick>,
+    /// What to begin with: the segment that follows it, and all but its rows.
+    pub snapshot: Option<(Segment, Head)>,
+    /// What each segment holds, that of earlier ones included.
+    pub holdings: BTreeMap<Segment, Holdings>,
+}
+
+/// Verifies the log, and cuts off what was not committed.
+///
+/// Errors: damage before the last commit, unless its loss is accepted.
+pub fn scan(disk: &dyn Disk, folder: &Path, accept_loss: bool) -> Result<Found> {
+    let mut all = segments(disk, folder)?;
+    let mut found = begin(disk, folder)?;
+    // What is before the snapshot is verified when it is read.
+    all.retain(|segment| found.end.segment <= *segment);
+    if let (Some((segment, _)), true) = (&found.snapshot, all.is_empty()) {
+        return Err(Error::user(format!("{} is missing", segment.path(folder).display())).hint("restore the data folder"));
+    }
+    found.is_new = all.is_empty();
+    for (i, segment) in all.iter().enumerate() {
+        let Some(what) = follow(disk, folder, segment, &mut found)? else { continue };
+        let path = segment.path(folder);
+        if !accept_loss {
+            let error = Error::user(format!("the log is damaged before its last commit: {}: {what}", path.display()));
+            let kept = found.end.tick;
+            return Err(error.hint(format!("restore the data folder, or give up what came after tick {kept} with --accept-loss")));
+        }
+        tracing::error!(path = %path.display(), after = found.end.tick, "{what}; what came later is given up, as asked");
+        found.lost_after = Some(found.end.tick);
+        let is_reached = found.end.segment == *segment;
+        set_aside(disk, folder, &all[i + usize::from(is_reached)..])?;
+        found.is_new = i == 0 && !is_reached;
+        break;
+    }
+    if !found.is_new {
+        cut(disk, folder, &found)?;
+    }
+    Ok(found)
+}
+
+/// Where the newest snapshot leaves off, or the beginning.
+fn begin(disk: &dyn Disk, folder: &Path) -> Result<Found> {
+    let mut found =
+        Found { end: Place::START, synced: 0, is_new: true, writer: None, lost_after: None, snapshot: None, holdings: BTreeMap::new() };
+    let newest = snapshot::newest(disk, folder)?;
+    snapshot::remove_others(disk, folder, newest.as_ref())?;
+    let Some(segment) = newest else { return Ok(found) };
+    let mut parts = Parts::open(disk, folder, &segment)?;
+    while let Some(part) = parts.next()? {
+        if let Part::Head(head) = part {
+            found.end = Place { segment, position: 0, number: segment.number, chain: segment.chain, tick: head.tick };
+            found.writer = Some(head.writer.clone());
+            found.holdings = head.segments.iter().cloned().collect();
+            found.snapshot = Some((segment, *head));
+        }
+    }
+    Ok(found)
+}
+
+/// Moves `found` behind the segment's last commit. Returns what is missing or damaged before that.
+fn follow(disk: &dyn Disk, folder: &Path, segment: &Segment, found: &mut Found) -> Result<Option<String>> {
+    if (segment.number, segment.chain) != (found.end.number, found.end.chain) {
+        return Ok(Some(format!("the frames from {} to {} are missing", found.end.number, segment.number)));
+    }
+    found.end = Place { segment: *segment, position: 0, ..found.end };
+    found.synced = 0;
+    let copies = copies(disk, &segment.copies_path(folder))?;
+    let damage = verify(disk, folder, segment, copies.last.map(|copy| copy.number), found)?;
+    if 1 < copies.damaged {
+        tracing::warn!(path = %segment.copies_path(folder).display(), copies = copies.damaged, "copies of commits are damaged");
+    }
+    match copies.last.filter(|copy| found.end.number <= copy.number) {
+        Some(copy) => Ok(Some(damage.unwrap_or_else(|| format!("it ends before tick {}, which was committed", copy.tick)))),
+        // What a crash tore was never committed.
+        None => Ok(None),
+    }
+}
+
+/// Reads a segment as far as it is whole. `copied`: the last commit that has a copy. Returns what ends it early.
+fn verify(disk: &dyn Disk, folder: &Path, segment: &Segment, copied: Option<u64>, found: &mut Found) -> Result<Option<String>> {
+    let path = segment.path(folder);
+    let mut frames = frames(disk, folder, segment)?;
+    loop {
+        match frames.next(|_| true) {
+            Ok(None) => return Ok(None),
+            Ok(Some((header, body))) => match header.tag {
+                COMMIT => {
+                    found.holdings.entry(*segment).or_default().last_tick = header.tick;
+                    let Frames { position, number, chain, .. } = frames;
+                    found.end = Place { segment: *segment, position, number, chain, tick: header.tick };
+                    if Some(header.number) <= copied {
+                        found.synced = position;
+                    }
+                }
+                BEGIN => {
+                    if let Record::Begin { log, epoch, .. } = Record::decode(&body)? {
+                        found.writer = Some(Writer { log, epoch });
+                    }
+                }
+                _ => {
+                    if let Some(arrived) = Record::arrived_head(&body)? {
+                        found.holdings.entry(*segment).or_default().note(&arrived);
+                    }
+                }
+            },
+            Err(Broken::Damage(what)) => return Ok(Some(format!("at byte {}: {what}", frames.position))),
+            Err(Broken::Disk(error)) => return Err(unreadable(&path, &error)),
+        }
+    }
+}
+
+/// Keeps given-up segments under another name, for who wants to look.
+fn set_aside(disk: &dyn Disk, folder: &Path, given_up: &[Segment]) -> Result<()> {
+    for segment in given_up {
+        for path in [segment.path(folder), segment.copies_path(folder)] {
+            let aside = path.with_extension("lost");
+            match disk.rename(&path, &aside) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unreadable(&path, &error)),
+                _ => {}
+            }
+        }
+    }
+    disk.sync_folder(folder).map_err(|error| unreadable(folder, &error))
+}
+
+/// The segment ends at the found end, all of it for good, and its copies at a whole copy.
+fn cut(disk: &dyn Disk, folder: &Path, found: &Found) -> Result<()> {
+    let (end, path) = (&found.end, found.end.segment.path(folder));
+    let unsynced = |error: std::io::Error| unreadable(&path, &error);
+    if disk.len(&path).map_err(unsynced)? == end.position && found.synced == end.position {
+        return rewrite_copies(disk, folder, end);
+    }
+    let mut tail = Vec::new();
+    let mut reader = disk.read(&path).map_err(unsynced)?;
+    std::io::copy(&mut reader.by_ref().take(found.synced), &mut std::io::sink()).map_err(unsynced)?;
+    reader.take(end.position - found.synced).read_to_end(&mut tail).map_err(unsynced)?;
+    disk.truncate(&path, found.synced).map_err(unsynced)?;
+    let mut file = disk.append(&path).map_err(unsynced)?;
+    file.write_all(&tail).and_then(|()| file.sync()).map_err(unsynced)?;
+    rewrite_copies(disk, folder, end)
+}
+
+/// A record, read again.
+pub struct Replayed {
+    pub tick: Tick,
+    /// Its frame's.
+    pub number: u64,
+    pub record: Record,
+}
+
+/// Committed records behind the snapshot, in order.
+pub struct Replay {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    left: std::vec::IntoIter<Segment>,
+    frames: Option<Frames<Box<dyn Read + Send>>>,
+    path: PathBuf,
+}
+
+impl Replay {
+    /// From the segment `from` on.
+    pub fn new(disk: Arc<dyn Disk>, folder: PathBuf, from: &Segment) -> Result<Self> {
+        let mut left = segments(&*disk, &folder)?;
+        left.retain(|segment| from <= segment);
+        let left = left.into_iter();
+        Ok(Self { disk, folder, left, frames: None, path: PathBuf::new() })
+    }
+
+    /// Errors: damage that came after the scan.
+    pub fn next(&mut self) -> Result<Option<Replayed>> {
+        loop {
+            if let Some(frames) = &mut self.frames {
+                match frames.next(|_| true) {
+                    Ok(Some((Header { tick, number, .. }, body))) => {
+                        return Record::decode(&body).map(|record| Some(Replayed { tick, number, record }));
+                    }
+                    Ok(None) => self.frames = None,
+                    Err(broken) => return Err(broken_at(&self.path, &broken)),
+                }
+            }
+            let Some(segment) = self.left.next() else { return Ok(None) };
+            self.path = segment.path(&self.folder);
+            self.frames = Some(frames(&*self.disk, &self.folder, &segment)?);
+        }
+    }
+}
+
+/// Hands what these sources brought in the first `upto` frames to `visit`, oldest first.
+pub fn history(disk: &dyn Disk, folder: &Path, sources: &[&str], upto: u64, mut visit: impl FnMut(Arrived)) -> Result<()> {
+    let tags: Vec<u32> = sources.iter().map(|source| tag_of(source)).collect();
+    for segment in segments(disk, folder)? {
+        let mut frames = frames(disk, folder, &segment)?;
+        while frames.number < upto {
+            let next = frames.next(|header: &Header| tags.contains(&header.tag));
+            let Some((header, body)) = next.map_err(|broken| broken_at(&segment.path(folder), &broken))? else { break };
+            if tags.contains(&header.tag)
+                && let Record::Arrived(arrived) = Record::decode(&body)?
+            {
+                visit(*arrived);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn frames(disk: &dyn Disk, folder: &Path, segment: &Segment) -> Result<Frames<Box<dyn Read + Send>>> {
+    read_frames(disk, &segment.path(folder), segment.number, segment.chain)
+}
+
+/// The frames of a file: the first one's number, and the chain before it.
+pub fn read_frames(disk: &dyn Disk, path: &Path, number: u64, chain: Chain) -> Result<Frames<Box<dyn Read + Send>>> {
+    let reader = disk.read(path).map_err(|error| unreadable(path, &error))?;
+    let reader: Box<dyn Read + Send> = Box::new(std::io::BufReader::with_capacity(1 << 20, reader));
+    Ok(Frames::new(reader, number, chain))
+}
+
+pub fn broken_at(path: &Path, broken: &Broken) -> Error {
+    match broken {
+        Broken::Damage(what) => Error::engine(format!("the log is damaged: {}: {what}", path.display())),
+        Broken::Disk(error) => unreadable(path, error),
+    }
+}

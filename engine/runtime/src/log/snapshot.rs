@@ -1,0 +1,198 @@
+//! Snapshots: what a restart needs of the time before, so that it need not read the log from its
+//! beginning. What sources brought is not in them; it stays in the segments until nothing needs it.
+//!
+//! File      frames, as in a segment, closed by a commit; named like the segment that follows it
+//! Draft     written beside it under another name; the name is what makes it count
+//! Trim      what a snapshot makes needless goes only once its name is there for good
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use arrow::record_batch::RecordBatch;
+use serde::{Deserialize, Serialize};
+use tidegate_types::Tick;
+use tidegate_types::connector::{Resume, Writer};
+use tidegate_types::disk::Disk;
+use tidegate_types::error::{Error, Result};
+
+use super::frame::{self, Frames};
+use super::record::{Ran, Record};
+use super::segment::{Holdings, Segment, unreadable};
+use super::{broken_at, read_frames};
+use crate::actions::ActionSnapshot;
+
+const ENDING: &str = ".snapshot";
+const DRAFT_ENDING: &str = ".snapshot-draft";
+
+/// Bytes that are written at once.
+const BUFFER_BYTES_MAX: usize = 1 << 20;
+
+/// All but rows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Head {
+    pub tick: Tick,
+    pub writer: Writer,
+    /// Statements that changed what there is, so far.
+    pub generation: u64,
+    /// In the order in which they were made.
+    pub definitions: Vec<Defined>,
+    pub ran: Vec<Ran>,
+    pub sources: Vec<SourceHead>,
+    /// Sinks that had failed; the others had all up to the tick.
+    pub lost: Vec<String>,
+    pub errors: Vec<ErrorHead>,
+    /// What earlier segments hold.
+    pub segments: Vec<(Segment, Holdings)>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Defined {
+    pub file: String,
+    pub text: String,
+    pub is_pack: bool,
+    pub generation: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SourceHead {
+    pub name: String,
+    pub generation: u64,
+    pub resume: Option<Resume>,
+    pub counts: crate::coordinator::Counts,
+    pub watermark: Option<i64>,
+    /// The event time from which on rows are needed; None: all are.
+    pub horizon: Option<i64>,
+}
+
+/// Rows that a view could not compute.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ErrorHead {
+    pub view: String,
+    pub operator: String,
+    pub reason: String,
+    pub count: i64,
+}
+
+/// What a snapshot holds, as it is read back.
+#[derive(Debug, Clone)]
+pub enum Part {
+    Head(Box<Head>),
+    /// Of a table, of late rows, or of a view.
+    Rows {
+        relation: String,
+        rows: RecordBatch,
+    },
+    Action(Box<ActionSnapshot>),
+}
+
+/// Writes the draft of the snapshot before `segment`.
+pub fn draft(disk: &dyn Disk, folder: &Path, segment: &Segment, tick: Tick, parts: impl Iterator<Item = Result<Record>>) -> Result<u64> {
+    let path = segment.named(folder, DRAFT_ENDING);
+    let failed = |error: io::Error| Error::engine(format!("the snapshot cannot be written: {}: {error}", path.display()));
+    let mut file = disk.create(&path).map_err(failed)?;
+    let (mut buffer, mut number, mut chain, mut written) = (Vec::new(), 0, segment.chain, 0);
+    let end = Record::Commit { delivered: BTreeMap::new() };
+    for record in parts.chain([Ok(end)]) {
+        let record = record?;
+        chain = frame::write(&mut buffer, tick, number, record.tag(), &chain, &record.encode()?);
+        number += 1;
+        if BUFFER_BYTES_MAX <= buffer.len() {
+            file.write_all(&buffer).map_err(failed)?;
+            written += buffer.len() as u64;
+            buffer.clear();
+        }
+    }
+    file.write_all(&buffer).and_then(|()| file.sync()).map_err(failed)?;
+    Ok(written + buffer.len() as u64)
+}
+
+/// The draft becomes the snapshot.
+pub fn publish(disk: &dyn Disk, folder: &Path, segment: &Segment) -> Result<()> {
+    let (from, to) = (segment.named(folder, DRAFT_ENDING), segment.named(folder, ENDING));
+    let failed = |error: io::Error| Error::engine(format!("the snapshot cannot be named: {}: {error}", to.display()));
+    disk.rename(&from, &to).and_then(|()| disk.sync_folder(folder)).map_err(failed)
+}
+
+/// The newest snapshot: the segment that follows it.
+pub fn newest(disk: &dyn Disk, folder: &Path) -> Result<Option<Segment>> {
+    Ok(named(disk, folder, ENDING)?.into_iter().max())
+}
+
+/// Removes what a crash or a failure left half written.
+pub fn remove_drafts(disk: &dyn Disk, folder: &Path) -> Result<()> {
+    remove(disk, named(disk, folder, DRAFT_ENDING)?.iter().map(|segment| segment.named(folder, DRAFT_ENDING)))
+}
+
+/// Removes drafts, and all snapshots but the one before `keep`.
+pub fn remove_others(disk: &dyn Disk, folder: &Path, keep: Option<&Segment>) -> Result<()> {
+    remove_drafts(disk, folder)?;
+    let others = named(disk, folder, ENDING)?.into_iter().filter(|segment| Some(segment) != keep);
+    remove(disk, others.map(|segment| segment.named(folder, ENDING)))
+}
+
+fn remove(disk: &dyn Disk, mut paths: impl Iterator<Item = PathBuf>) -> Result<()> {
+    paths.try_for_each(|path| disk.remove(&path).map_err(|error| unreadable(&path, &error)))
+}
+
+fn named(disk: &dyn Disk, folder: &Path, ending: &str) -> Result<Vec<Segment>> {
+    let names = disk.list(folder).map_err(|error| unreadable(folder, &error))?;
+    Ok(names.iter().filter_map(|name| Segment::parse(name, ending)).collect())
+}
+
+/// A snapshot's parts, in order.
+pub struct Parts {
+    path: PathBuf,
+    frames: Frames<Box<dyn Read + Send>>,
+    ended: bool,
+}
+
+impl Parts {
+    pub fn open(disk: &dyn Disk, folder: &Path, segment: &Segment) -> Result<Self> {
+        let path = segment.named(folder, ENDING);
+        let frames = read_frames(disk, &path, 0, segment.chain)?;
+        Ok(Self { path, frames, ended: false })
+    }
+
+    /// Errors: damage, also of a part that is no longer there.
+    pub fn next(&mut self) -> Result<Option<Part>> {
+        let damaged =
+            |what: &str| Error::user(format!("the snapshot is damaged: {}: {what}", self.path.display())).hint("restore the data folder");
+        let frame = self.frames.next(|_| true).map_err(|broken| match broken {
+            frame::Broken::Damage(what) => damaged(&what),
+            broken @ frame::Broken::Disk(_) => broken_at(&self.path, &broken),
+        })?;
+        match frame.map(|(_, body)| Record::decode(&body)).transpose()? {
+            Some(_) if self.ended => Err(damaged("it goes on behind its end")),
+            Some(Record::Snapshot(head)) => Ok(Some(Part::Head(head))),
+            Some(Record::Rows { relation, rows }) => Ok(Some(Part::Rows { relation, rows })),
+            Some(Record::ActionState(state)) => Ok(Some(Part::Action(state))),
+            Some(Record::Commit { .. }) => {
+                self.ended = true;
+                self.next()
+            }
+            Some(_) => Err(damaged("a frame does not belong there")),
+            None if self.ended => Ok(None),
+            None => Err(damaged("its end is missing")),
+        }
+    }
+}
+
+/// Removes segments from the oldest on, up to the first that is needed.
+pub fn trim(
+    disk: &dyn Disk,
+    folder: &Path,
+    segments: &[(Segment, Holdings)],
+    is_needed: impl Fn(&Holdings) -> bool,
+) -> Result<Vec<Segment>> {
+    let gone: Vec<Segment> = segments.iter().take_while(|(_, holdings)| !is_needed(holdings)).map(|(segment, _)| *segment).collect();
+    for segment in &gone {
+        for path in [segment.path(folder), segment.copies_path(folder)] {
+            match disk.remove(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unreadable(&path, &error)),
+                _ => {}
+            }
+        }
+    }
+    Ok(gone)
+}

@@ -1,0 +1,199 @@
+//! The thread that writes: encodes records, groups what belongs to a tick, and makes it last.
+//!
+//! Order     frames of a tick, its commit, sync of the segment; then the commit's copy, sync of the
+//!           copies; only then is the tick durable
+//! Roll      between two commits: the new segment's names are made last before it is written
+//! Full      a write that finds the disk full takes back what it wrote and tries again each second;
+//!           nothing is lost meanwhile, and nothing becomes visible
+//! Errors    any other is final: what a failed sync leaves on the disk is unknown
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use parking_lot::Mutex;
+use tidegate_types::Tick;
+use tidegate_types::disk::{Disk, DiskFile};
+use tidegate_types::error::{Error, Result};
+
+use super::frame;
+use super::record::Record;
+use super::segment::{Copy, Holdings, Segment};
+use super::{Event, Growth, Order, Place, Shared};
+
+/// A segment this long is followed by another at its next commit.
+const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes that wait to be written while their tick is open.
+const BUFFER_BYTES_MAX: usize = 1 << 20;
+
+/// Between two tries on a full disk.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+pub struct LogWriter {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    place: Place,
+    file: Box<dyn DiskFile>,
+    copies: Box<dyn DiskFile>,
+    buffer: Vec<u8>,
+    /// Of the segment, what is written; the buffer comes behind it.
+    written: u64,
+    copies_written: u64,
+    is_full: bool,
+    /// What each segment holds, for whoever asks.
+    holdings: Arc<Mutex<BTreeMap<Segment, Holdings>>>,
+    /// Frames and bytes since the last snapshot.
+    growth: Arc<Growth>,
+    /// Nobody waits for room any more.
+    stopping: Arc<AtomicBool>,
+}
+
+impl LogWriter {
+    /// Goes on behind `place`. `is_new`: its segment is not there yet.
+    pub fn open(disk: Arc<dyn Disk>, folder: PathBuf, place: Place, is_new: bool, shared: &Shared) -> io::Result<Self> {
+        let (file, copies) = if is_new { create(&*disk, &folder, &place.segment)? } else { append(&*disk, &folder, &place.segment)? };
+        let copies_written = disk.len(&place.segment.copies_path(&folder))?;
+        let (buffer, written) = (Vec::new(), place.position);
+        let Shared { holdings, growth, stopping } = shared.clone();
+        Ok(Self { disk, folder, place, file, copies, buffer, written, copies_written, is_full: false, holdings, growth, stopping })
+    }
+
+    /// Carries out orders until told to stop, or until the disk fails.
+    pub fn run(mut self, orders: &Receiver<Order>, tell: &dyn Fn(Event)) {
+        while let Ok(order) = orders.recv() {
+            let done = match order {
+                Order::Append(tick, record) => self.append(tick, &record, tell),
+                Order::Commit(tick, delivered) => self.commit(tick, &Record::Commit { delivered }, tell),
+                Order::Flush(reply) => self.flush(tell).map(|()| reply.send(self.place.number).unwrap_or_default()),
+                Order::Roll(reply) => self.roll(tell).map(|()| reply.send(self.place.segment).unwrap_or_default()),
+                Order::Stop => return,
+            };
+            if let Err(error) = done {
+                return tell(Event::Failed(error));
+            }
+        }
+    }
+
+    pub fn append(&mut self, tick: Tick, record: &Record, tell: &dyn Fn(Event)) -> Result<()> {
+        let body = record.encode()?;
+        if frame::BODY_BYTES_MAX < body.len() {
+            return Err(Error::engine(format!("a record of {} bytes does not fit into the log", body.len())));
+        }
+        let before = self.buffer.len();
+        self.place.chain = frame::write(&mut self.buffer, tick, self.place.number, record.tag(), &self.place.chain, &body);
+        self.place.number += 1;
+        if let Record::Arrived(arrived) = record {
+            self.holdings.lock().entry(self.place.segment).or_default().note(arrived);
+        }
+        self.growth.frames.fetch_add(1, Ordering::Relaxed);
+        self.growth.bytes.fetch_add((self.buffer.len() - before) as u64, Ordering::Relaxed);
+        self.place.position += (self.buffer.len() - before) as u64;
+        if BUFFER_BYTES_MAX <= self.buffer.len() { self.flush(tell) } else { Ok(()) }
+    }
+
+    pub fn commit(&mut self, tick: Tick, record: &Record, tell: &dyn Fn(Event)) -> Result<()> {
+        let number = self.place.number;
+        self.append(tick, record, tell)?;
+        self.flush(tell)?;
+        let failed = |path: PathBuf| move |error: io::Error| fatal(&path, &error);
+        self.file.sync().map_err(failed(self.place.segment.path(&self.folder)))?;
+        let copy = Copy { tick, number, chain: self.place.chain };
+        let copies_path = self.place.segment.copies_path(&self.folder);
+        while let Err(error) = self.copies.write_all(&copy.bytes()) {
+            self.wait_for_room(&copies_path, self.copies_written, &error, tell)?;
+            self.copies = self.disk.append(&copies_path).map_err(failed(copies_path.clone()))?;
+        }
+        self.copies_written += copy.bytes().len() as u64;
+        self.copies.sync().map_err(failed(copies_path))?;
+        self.place.tick = tick;
+        self.holdings.lock().entry(self.place.segment).or_default().last_tick = tick;
+        tell(Event::Durable(tick));
+        if SEGMENT_BYTES_MAX <= self.place.position { self.roll(tell) } else { Ok(()) }
+    }
+
+    /// What was appended is with the operating system.
+    fn flush(&mut self, tell: &dyn Fn(Event)) -> Result<()> {
+        while !self.buffer.is_empty() {
+            match self.file.write_all(&self.buffer) {
+                Ok(()) => {
+                    self.written += self.buffer.len() as u64;
+                    self.buffer.clear();
+                }
+                Err(error) => {
+                    let path = self.place.segment.path(&self.folder);
+                    self.wait_for_room(&path, self.written, &error, tell)?;
+                    self.file = self.disk.append(&path).map_err(|error| fatal(&path, &error))?;
+                }
+            }
+        }
+        if std::mem::take(&mut self.is_full) {
+            tell(Event::Full(None));
+        }
+        Ok(())
+    }
+
+    /// Begins another segment, behind a commit.
+    fn roll(&mut self, tell: &dyn Fn(Event)) -> Result<()> {
+        let segment = Segment { number: self.place.number, chain: self.place.chain };
+        let path = segment.path(&self.folder);
+        loop {
+            match create(&*self.disk, &self.folder, &segment) {
+                Ok((file, copies)) => {
+                    (self.file, self.copies) = (file, copies);
+                    self.place = Place { segment, position: 0, ..self.place };
+                    (self.written, self.copies_written) = (0, 0);
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.wait_for_room(&path, 0, &error, tell)?;
+                }
+            }
+        }
+    }
+
+    /// Takes back what a failed write left behind `length`, and waits. Errors: anything but a full
+    /// disk, and being told to stop.
+    fn wait_for_room(&mut self, path: &Path, length: u64, error: &io::Error, tell: &dyn Fn(Event)) -> Result<()> {
+        let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        if !is_full || self.stopping.load(Ordering::Relaxed) {
+            return Err(fatal(path, error));
+        }
+        match self.disk.truncate(path, length) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fatal(path, &error)),
+            _ => {}
+        }
+        if !std::mem::replace(&mut self.is_full, true) {
+            tell(Event::Full(Some(format!("no room to write {}", path.display()))));
+        }
+        std::thread::sleep(FULL_PAUSE);
+        Ok(())
+    }
+}
+
+/// A segment that nothing was written to yet. What an attempt that failed left of it goes first.
+fn create(disk: &dyn Disk, folder: &Path, segment: &Segment) -> io::Result<(Box<dyn DiskFile>, Box<dyn DiskFile>)> {
+    for half in [segment.path(folder), segment.copies_path(folder)] {
+        match disk.remove(&half) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    let copies = disk.create(&segment.copies_path(folder))?;
+    let file = disk.create(&segment.path(folder))?;
+    disk.sync_folder(folder)?;
+    Ok((file, copies))
+}
+
+fn append(disk: &dyn Disk, folder: &Path, segment: &Segment) -> io::Result<(Box<dyn DiskFile>, Box<dyn DiskFile>)> {
+    Ok((disk.append(&segment.path(folder))?, disk.append(&segment.copies_path(folder))?))
+}
+
+fn fatal(path: &Path, error: &io::Error) -> Error {
+    Error::engine(format!("the log cannot be written: {}: {error}", path.display()))
+        .hint("nothing after the last commit was acknowledged; mend the disk and start again")
+}
