@@ -17,7 +17,6 @@
 mod graph;
 mod probe;
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +25,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tidegate::Engine;
+use tidegate::{Config, Engine};
 use tidegate_types::error::{Error, Result};
 
 use self::graph::{Change, Graph, Shape};
@@ -174,7 +173,7 @@ pub async fn one(options: &OneCascade) -> Result<Measured> {
     let mut graph = Graph::new(&options.shape)?;
     let (probes, mut seen) = Probes::new(engine::connectors());
     let tick = Duration::from_millis(options.tick_ms);
-    let engine = engine::start(options.workers, tick, false, BTreeMap::new(), Arc::new(probes))?;
+    let engine = Engine::start(Config { workers: options.workers, tick, ..Config::default() }, Arc::new(probes))?;
 
     let started = Instant::now();
     load(&engine, &graph).await?;

@@ -1,15 +1,10 @@
 //! The engine that is measured, started as `tidegate run --once` starts it.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tidegate::generator::ServerConnectors;
 use tidegate::output::{self, Format};
-use tidegate::{Config, Engine, Inbox, Registry, Response};
-use tidegate_types::connector::Connectors;
+use tidegate::{Engine, Inbox, Registry, Response};
 use tidegate_types::error::{Error, Result};
 
 use crate::stats::histogram_quantile;
@@ -25,19 +20,6 @@ pub struct Ticks {
 
 pub fn connectors() -> ServerConnectors {
     ServerConnectors::new(Registry::new(Inbox::default()))
-}
-
-/// Must be called inside a tokio runtime. `once`: bounded inputs, and nothing
-/// is created after the sources have started.
-pub fn start(
-    workers: usize,
-    tick: Duration,
-    once: bool,
-    variables: BTreeMap<String, String>,
-    connectors: Arc<dyn Connectors>,
-) -> Result<Engine> {
-    let config = Config { workers, tick, once, variables, ..Config::default() };
-    Engine::start(config, connectors)
 }
 
 /// A query's column names and types, and its rows.

@@ -15,9 +15,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tidegate::{Config, Durability, Engine};
 use tidegate_types::error::{Error, Result};
 
 use self::data::Data;
@@ -52,6 +53,9 @@ pub struct NexmarkOptions {
     /// Runs of each query; the median counts
     #[arg(long, default_value_t = 1)]
     runs: usize,
+    /// What the engine writes to its log: nothing, all without a sync, or all and each commit synced
+    #[arg(long, value_enum, default_value = "temporary")]
+    log: LogWanted,
     /// Keep each result and compare it with DuckDB's; the times are then those of keeping
     #[arg(long)]
     check: bool,
@@ -61,6 +65,16 @@ pub struct NexmarkOptions {
     /// A run that takes longer has failed
     #[arg(long, default_value_t = 600)]
     limit_s: u64,
+}
+
+/// Where the engine's log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogWanted {
+    Off,
+    /// As `tidegate run --once` has it.
+    Temporary,
+    /// As with `--data-dir`, beside the events.
+    Synced,
 }
 
 /// What one process runs.
@@ -74,6 +88,8 @@ pub struct OneQuery {
     data: PathBuf,
     #[arg(long)]
     tick_ms: u64,
+    #[arg(long, value_enum)]
+    log: LogWanted,
     #[arg(long)]
     check: bool,
 }
@@ -156,6 +172,8 @@ pub fn run(options: &NexmarkOptions) -> Result<bool> {
 fn repeat(options: &NexmarkOptions, query: &Query, workers: usize, data: &Data, limit: Duration) -> Result<Measured> {
     let (threads, tick_ms, folder) = (workers.to_string(), options.tick_ms.to_string(), data.folder.display().to_string());
     let mut args = vec!["one-query", "--query", query.name, "--workers", &threads, "--tick-ms", &tick_ms, "--data", &folder];
+    let log = options.log.to_possible_value().expect("no value is hidden");
+    args.extend(["--log", log.get_name()]);
     args.extend(options.check.then_some("--check"));
     let mut all = Vec::new();
     for _ in 0..options.runs.max(1) {
@@ -190,8 +208,16 @@ pub async fn one(options: &OneQuery) -> Result<Measured> {
     let variables = BTreeMap::from([("DATA".to_string(), options.data.display().to_string())]);
     let tick = Duration::from_millis(options.tick_ms);
 
+    let folder = tempfile::tempdir_in(&options.data).map_err(|error| Error::engine(format!("no folder for the log: {error}")))?;
+    let durability = match options.log {
+        LogWanted::Off => Durability::Off,
+        LogWanted::Temporary => Durability::Temporary,
+        LogWanted::Synced => Durability::Folder { path: folder.path().join("log"), accept_loss: false },
+    };
+
     let started = Instant::now();
-    let engine = engine::start(options.workers, tick, true, variables, Arc::new(engine::connectors()))?;
+    let config = Config { workers: options.workers, tick, once: true, durability, variables, ..Config::default() };
+    let engine = Engine::start(config, Arc::new(engine::connectors()))?;
     for source in query.sources {
         engine.execute(source.create(), &format!("benches/nexmark/{}.sql", source.name())).await?;
     }

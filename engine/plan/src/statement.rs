@@ -31,6 +31,13 @@ pub struct Placed {
     pub text: String,
 }
 
+impl Placed {
+    /// What it says, however it is laid out.
+    pub fn words(&self) -> String {
+        self.tokens.iter().map(|token| token.token.to_string()).collect::<Vec<_>>().join(" ")
+    }
+}
+
 pub enum Statement {
     CreateSource {
         name: String,
@@ -93,6 +100,11 @@ pub enum Statement {
     },
     ExplainNamed {
         name: String,
+    },
+    /// What a new definition of a kept view would add to its rows and take from them.
+    ExplainReplace {
+        name: String,
+        query: Box<Query>,
     },
     Query(Box<Query>),
 }
@@ -489,6 +501,13 @@ impl One<'_> {
         self.parser.next_token();
         if matches!(self.word(0).as_str(), "SELECT" | "WITH" | "VALUES" | "(") {
             return Ok(Statement::Explain { query: self.parser.parse_query()? });
+        }
+        if self.word(0) == "CREATE" {
+            let refused = self.error("EXPLAIN of this CREATE is not supported");
+            return match self.create()? {
+                Statement::CreateKept { name, replace: true, query, .. } => Ok(Statement::ExplainReplace { name, query }),
+                _ => Err(refused.hint("EXPLAIN CREATE OR REPLACE MATERIALIZED VIEW | DETECTION … tells what it would change").into()),
+            };
         }
         for words in [&["MATERIALIZED", "VIEW"][..], &["VIEW"], &["DETECTION"]] {
             if words.iter().enumerate().all(|(i, word)| self.word(i) == *word) {

@@ -155,8 +155,11 @@ impl Follower {
                 }
                 ActionKind::Undo => self.withdraw(row, text, changes.tick),
                 ActionKind::Update => {
-                    let old = step.replaces.expect("an update replaces a row");
-                    self.update(rows.row(old), row, text, changes.tick);
+                    let old = rows.row(step.replaces.expect("an update replaces a row"));
+                    match is_takeover {
+                        true => self.adopt(old, row, text),
+                        false => self.update(old, row, text, changes.tick),
+                    }
                 }
             }
         }
@@ -236,6 +239,13 @@ impl Follower {
     fn withdraw(&mut self, row: &[u8], text: &Text, tick: Tick) {
         if let Some(id) = self.open.remove(row) {
             self.outbox.withdraw(&id, text.clone(), tick);
+        }
+    }
+
+    fn adopt(&mut self, old: &[u8], row: &[u8], text: &Text) {
+        if let Some(id) = self.open.remove(old) {
+            self.outbox.adopt(&id, text.clone());
+            self.open.insert(row.to_vec(), id);
         }
     }
 

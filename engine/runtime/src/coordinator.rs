@@ -23,7 +23,7 @@ use futures::future::join_all;
 use parking_lot::Mutex;
 use tidegate_operators::stream::{ErrorRow, Timed};
 use tidegate_plan::catalog::{Catalog, WatermarkRule};
-use tidegate_plan::statement::Placed;
+use tidegate_plan::statement::{Placed, Statement};
 use tidegate_plan::{NodeRef, RelationKind};
 use tidegate_types::connector::{Connectors, DeadLetter, Offset, Options, SourceBatch, SourceSpec, Writer};
 use tidegate_types::error::{Error, Result};
@@ -206,6 +206,8 @@ pub struct Coordinator {
     settled: Vec<oneshot::Sender<Result<()>>>,
     /// A request that is served once no tick is closing.
     waiting: Option<Request>,
+    /// Views whose new definition is being computed beside them, and who asks.
+    previews: Vec<(String, oneshot::Sender<Result<Response>>)>,
 }
 
 struct SourceState {
@@ -254,6 +256,7 @@ struct Follow {
     from: String,
     node: NodeRef,
     queue: Queue,
+    created: Tick,
     /// Its view has a new definition since the last closed tick.
     takeover: Option<replace::Takeover>,
 }
@@ -353,6 +356,7 @@ impl Coordinator {
             snapshot_bytes: 0,
             settled: Vec::new(),
             waiting: None,
+            previews: Vec::new(),
         };
         coordinator.declare_system();
         coordinator.publish();
@@ -432,6 +436,13 @@ impl Coordinator {
 
     fn serve(&mut self, request: Request) {
         match request {
+            Request::Execute { placed, reply, .. } if matches!(placed.statement, Statement::ExplainReplace { .. }) => {
+                self.opened();
+                match self.preview(&placed) {
+                    Ok(name) => self.previews.push((name, reply)),
+                    Err(error) => drop(reply.send(Err(error))),
+                }
+            }
             Request::Execute { placed, is_pack, reply } => {
                 let response = self.change(*placed, is_pack);
                 self.publish();
@@ -659,12 +670,18 @@ impl Coordinator {
     fn visible(&mut self, mut closed: ClosingTick) {
         self.last_closed = closed.tick;
         self.tell_takeovers(closed.tick, &mut closed.changes);
+        self.answer_previews();
         for (name, ticks) in closed.changes {
             for (tick, deltas) in ticks {
                 match self.followers.get_mut(&name) {
                     Some(follow) => follow.queue.push(tick, deltas, false),
                     None => self.count_findings(&name, &deltas),
                 }
+            }
+        }
+        if !self.replaying && !self.config.dry {
+            for follow in self.followers.values_mut().filter(|follow| follow.queue.is_new()) {
+                follow.queue.start(&self.writer, follow.created, closed.tick);
             }
         }
         for (source, offset) in closed.held.offsets {

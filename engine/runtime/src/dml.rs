@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, new_null_array};
 use arrow::compute::{CastOptions, cast, cast_with_options, concat_batches};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
 use arrow::util::display::FormatOptions;
 use datafusion::sql::sqlparser::ast::{self, FromTable, Query, TableFactor, TableObject, TableWithJoins};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
@@ -234,7 +234,14 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// As Postgres assigns: a number with a point is rounded to an integer, not cut off.
 fn fit(column: &ArrayRef, data_type: &DataType, name: &str) -> Result<ArrayRef> {
+    let column = &match column.data_type() {
+        DataType::Float64 if data_type.is_integer() => {
+            Arc::new(column.as_primitive::<Float64Type>().unary::<_, Float64Type>(f64::round_ties_even)) as ArrayRef
+        }
+        _ => Arc::clone(column),
+    };
     let options = CastOptions { safe: false, format_options: FormatOptions::default() };
     cast_with_options(column, data_type, &options)
         .map_err(|error| Error::user(format!("column \"{name}\" is {data_type}: {}", error.to_string().to_lowercase())))

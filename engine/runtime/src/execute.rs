@@ -34,8 +34,9 @@ impl Engine {
             for placed in statement::parse(sql, file)? {
                 let (line, column) = (placed.line, placed.column);
                 mentioned.extend(placed.statement.object().map(|(name, _)| name.to_string()));
-                let nth = written.entry(placed.text.clone()).or_insert(0);
-                let ran = Ran { text: placed.text.clone(), nth: *nth };
+                let text = placed.words();
+                let nth = written.entry(text.clone()).or_insert(0);
+                let ran = Ran { text, nth: *nth };
                 *nth += 1;
                 self.run(placed, Some(ran)).await.map_err(|error| error.at(file, line, column))?;
             }

@@ -5,11 +5,13 @@
 //! delivered, an action's findings and requests are brought to where they were.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
+use futures::FutureExt;
 use tidegate_types::connector::{Changes, Decision, Progress, Sink, Writer};
 use tidegate_types::error::{Error, Result};
 use tidegate_types::{Delta, Tick};
@@ -98,15 +100,17 @@ impl Queue {
         }
     }
 
-    /// From now on the outside world is told. `upto`: the last tick there is.
-    pub fn start(&mut self, writer: &Writer, upto: Tick) {
+    /// From now on the outside world is told. `upto`: the last tick there is. A sink of the same name
+    /// that was dropped before is another one: the tick of its creation is part of who writes.
+    pub fn start(&mut self, writer: &Writer, created: Tick, upto: Tick) {
+        let writer = Writer { log: format!("{}-{created}", writer.log), epoch: writer.epoch };
         let (sender, receiver) = mpsc::unbounded_channel();
         let task = match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Sink(task, queued) => {
                 queued.into_iter().for_each(|queued| drop(sender.send(Told::Changes(queued))));
-                tokio::spawn(task.run(receiver, writer.clone(), self.floor, upto))
+                tokio::spawn(to_the_end(task.run(receiver, writer, self.floor, upto)))
             }
-            Stage::Action(follower) => tokio::spawn(act(*follower, receiver)),
+            Stage::Action(follower) => tokio::spawn(to_the_end(act(*follower, receiver))),
             other @ (Stage::Running(..) | Stage::Over) => return self.stage = other,
         };
         self.stage = Stage::Running(sender, task);
@@ -144,6 +148,11 @@ impl Queue {
         if let Stage::Action(follower) = &mut self.stage {
             follower.repeat(record);
         }
+    }
+
+    /// Nobody outside was told anything yet.
+    pub fn is_new(&self) -> bool {
+        matches!(self.stage, Stage::Sink(..) | Stage::Action(_))
     }
 
     /// Passes on a person's word, once it is called.
@@ -277,6 +286,14 @@ impl SinkTask {
             self.account.delivered.fetch_max(last.tick, Ordering::Relaxed);
         }
         Ok(())
+    }
+}
+
+/// A follower that panics has lost what it knows: only a restart, from the log, has it again.
+async fn to_the_end(task: impl Future<Output = ()>) {
+    if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+        tracing::error!("a sink or an action failed; the process ends so that a supervisor can restart it");
+        std::process::exit(2);
     }
 }
 

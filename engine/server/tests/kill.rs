@@ -21,6 +21,9 @@ const CYCLES: u64 = 20;
 /// Until all is settled after the last start.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
 
+/// In which the rows are read at last.
+const SLICES: i64 = 16;
+
 const PACK: &str = "
     CREATE SOURCE lines (id BIGINT, key BIGINT) WITH (connector = 'file', path = 'in.jsonl', format = 'json');
     CREATE SOURCE posts (id BIGINT, key BIGINT) WITH (connector = 'http');
@@ -32,6 +35,8 @@ const PACK: &str = "
     CREATE SINK out FROM rows WITH (connector = 'file', path = 'out.jsonl');
     CREATE SINK sums FROM totals WITH (connector = 'file', path = 'sums.jsonl');
     CREATE ACTION hold FROM tens WITH (connector = 'webhook', url = '${PARTNER}/hold', undo_url = '${PARTNER}/release');
+    CREATE DETECTION sevens WITH (severity = 'low', entity = 'id') AS SELECT id, kind FROM rows WHERE id % 1000 = 7;
+    CREATE ACTION ask FROM sevens WITH (connector = 'webhook', url = '${PARTNER}/ask', approval = 'manual');
 ";
 
 #[test]
@@ -59,10 +64,31 @@ fn kills_lose_nothing_and_double_nothing() {
     let mut engine = start(folder.path(), &partner, &world);
     let (lines, posts) = world.stop();
     let rows = settled(*world.door.lock().unwrap(), lines + posts.len() as u64, &posts);
+    approve_all(*world.door.lock().unwrap(), &rows);
     judge(&pack, &partner, &rows, lines, &posts);
     engine.kill().unwrap();
     engine.wait().unwrap();
-    println!("{cycles} kills: {} rows, {} of them acknowledged posts, {} requests at the partner", rows.len(), posts.len(), partner.count());
+    println!(
+        "{cycles} kills: {} rows, {} of them acknowledged posts, {} requests at the partner",
+        rows.len(),
+        posts.len(),
+        partner.count()
+    );
+}
+
+/// Approves what waits for a person: each finding of it, once all of them wait.
+fn approve_all(door: SocketAddr, rows: &[(i64, String)]) {
+    let expected = rows.iter().filter(|row| row.0 % 1000 == 7).count();
+    let waiting = "SELECT id FROM sys.actions WHERE action = 'ask' AND state = 'awaiting_approval'";
+    wait_for("all findings to wait for a person", || ask(door, waiting).is_some_and(|waiting| waiting.len() == expected));
+    for finding in ask(door, waiting).expect("it has answered before") {
+        let approve = format!("APPROVE ACTION '{}'", finding["id"].as_str().unwrap());
+        for status in [200, 400] {
+            let answered = exchange(door, "/v1/execute", "application/sql", "", approve.as_bytes());
+            assert_eq!(answered.as_ref().map(|(status, _)| *status), Some(status), "{answered:?}");
+            wait_for("the approval to be carried out", || ask(door, waiting).is_some_and(|left| left.iter().all(|left| left != &finding)));
+        }
+    }
 }
 
 /// Holds all that is left against what was brought.
@@ -82,12 +108,13 @@ fn judge(pack: &Path, partner: &Partner, rows: &[(i64, String)], lines: u64, pos
         written == wanted
     });
     wait_for("the other file sink to hold the totals", || {
-        let total: i64 = folded(&pack.join("sums.jsonl")).iter().filter(|(_, count)| **count == 1).map(|(row, _)| row["n"].as_i64().unwrap()).sum();
+        let total: i64 =
+            folded(&pack.join("sums.jsonl")).iter().filter(|(_, count)| **count == 1).map(|(row, _)| row["n"].as_i64().unwrap()).sum();
         total == rows.len() as i64
     });
     wait_for("the partner to hold each finding", || {
         let held = partner.held();
-        let findings: BTreeSet<(i64, String)> = wanted.iter().filter(|row| row.0 % 10 == 0).cloned().collect();
+        let findings: BTreeSet<(i64, String)> = wanted.iter().filter(|row| row.0 % 10 == 0 || row.0 % 1000 == 7).cloned().collect();
         assert!(held.values().all(|times| *times == 1), "a finding was acted on twice under different keys: {held:?}");
         held.keys().cloned().collect::<BTreeSet<_>>() == findings
     });
@@ -173,28 +200,40 @@ fn settled(door: SocketAddr, least: u64, posts: &BTreeSet<i64>) -> Vec<(i64, Str
     loop {
         assert!(begun.elapsed() < SETTLE_MAX, "not settled: {before:?} rows of {least}, {} posts", posts.len());
         std::thread::sleep(Duration::from_millis(300));
-        let question = json!({ "sql": "SELECT id, kind FROM rows" }).to_string();
-        let Some((200, answer)) = exchange(door, "/v1/query", "application/json", "", question.as_bytes()) else { continue };
-        let answer: Value = serde_json::from_str(&answer).unwrap();
-        let rows: Vec<(i64, String)> = answer["rows"].as_array().unwrap().iter().map(row).collect();
-        if least <= rows.len() as u64 && before == Some(rows.len()) {
-            return rows;
+        let Some(count) = ask(door, "SELECT count(*) AS n FROM rows").map(|rows| rows[0]["n"].as_u64().unwrap()) else { continue };
+        if least <= count && before == Some(count) {
+            break;
         }
-        before = Some(rows.len());
+        before = Some(count);
     }
+    // An answer has at most 100,000 rows.
+    let slice = |k: i64| ask(door, &format!("SELECT id, kind FROM rows WHERE id % {SLICES} = {k}")).expect("it has answered before");
+    let row = |row: &Value| (row["id"].as_i64().unwrap(), row["kind"].as_str().unwrap().to_string());
+    (0..SLICES).flat_map(|k| slice(k).iter().map(row).collect::<Vec<_>>()).collect()
 }
 
-fn row(row: &Value) -> (i64, String) {
-    let at = |i: usize, name: &str| if row.is_array() { row[i].clone() } else { row[name].clone() };
-    (at(0, "id").as_i64().unwrap(), at(1, "kind").as_str().unwrap().to_string())
+/// A query's rows as objects; None where there is no answer.
+fn ask(door: SocketAddr, sql: &str) -> Option<Vec<Value>> {
+    let question = json!({ "sql": sql }).to_string();
+    let (_, answer) = exchange(door, "/v1/query", "application/json", "", question.as_bytes()).filter(|(status, _)| *status == 200)?;
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let columns: Vec<String> =
+        answer["columns"].as_array()?.iter().map(|column| column["name"].as_str().or(column.as_str()).unwrap().to_string()).collect();
+    let object = |row: &Value| match row.as_array() {
+        Some(cells) => columns.iter().cloned().zip(cells.iter().cloned()).collect::<serde_json::Map<_, _>>().into(),
+        None => row.clone(),
+    };
+    Some(answer["rows"].as_array()?.iter().map(object).collect())
 }
 
 /// One request on a connection of its own: status and body.
 fn exchange(at: SocketAddr, path: &str, kind: &str, more: &str, body: &[u8]) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(1)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    let head =
-        format!("POST {path} HTTP/1.1\r\nHost: {at}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n{more}\r\n", body.len());
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {at}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n{more}\r\n",
+        body.len()
+    );
     stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).ok()?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok()?;
@@ -329,7 +368,8 @@ fn serve(mut stream: TcpStream, book: &Mutex<Book>) {
             }
             continue;
         };
-        let header = |name: &str| head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix(name).map(|value| value.trim().to_string()));
+        let header =
+            |name: &str| head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix(name).map(|value| value.trim().to_string()));
         let length: usize = header("content-length:").and_then(|length| length.parse().ok()).unwrap_or(0);
         if body.len() < length {
             match stream.read(&mut chunk) {

@@ -230,6 +230,13 @@ impl Outbox {
         self.ask(id, row, false, tick);
     }
 
+    /// What is true of the finding is said in another way; nothing is asked for that.
+    pub fn adopt(&mut self, id: &Id, row: Text) {
+        if let Some(finding) = self.findings.get_mut(id) {
+            finding.row = Some(row);
+        }
+    }
+
     pub fn withdraw(&mut self, id: &Id, row: Text, tick: Tick) {
         self.ask(id, row, true, tick);
     }
@@ -280,13 +287,16 @@ impl Outbox {
     }
 
     fn ask(&mut self, id: &Id, row: Text, is_gone: bool, tick: Tick) {
+        self.ask_for(id, row, is_gone, tick, false);
+    }
+
+    fn ask_for(&mut self, id: &Id, row: Text, is_gone: bool, tick: Tick, is_approved: bool) {
         let finding = self.findings.get_mut(id).expect("raised before");
         let is_first = finding.job.is_none();
         finding.row = (!is_gone).then(|| row.clone());
         let claim = Some(Arc::new(self.backlog.claim(JOB_BYTES + row.len())));
         let kind = finding.kind(is_gone);
-        let job =
-            Job { request: 0, is_approved: false, kind, row, previous: None, tick, attempts: 0, since: Instant::now(), _claim: claim };
+        let job = Job { request: 0, is_approved, kind, row, previous: None, tick, attempts: 0, since: Instant::now(), _claim: claim };
         finding.job = Some(job);
         // While an older request is on the way, it is not known whether there is anything to undo.
         if !finding.is_flying && !self.is_asleep {
@@ -611,8 +621,7 @@ impl Outbox {
         match (decision, is_doubt) {
             (Decision::Approve, false) => {
                 finding.parked = None;
-                self.ask(id, row, false, 0);
-                self.findings.get_mut(id).expect("asked").job.as_mut().expect("asked").is_approved = true;
+                self.ask_for(id, row, false, 0, true);
             }
             (Decision::Reject, false) => {
                 finding.parked = None;

@@ -43,7 +43,7 @@ impl Coordinator {
             }
         }
         self.replaying = false;
-        self.followers.values_mut().for_each(|follow| follow.queue.start(&self.writer, self.last_closed));
+        self.followers.values_mut().for_each(|follow| follow.queue.start(&self.writer, follow.created, self.last_closed));
         self.publish();
         Ok(())
     }

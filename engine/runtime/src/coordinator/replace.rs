@@ -1,6 +1,8 @@
 //! CREATE OR REPLACE of a view that others read: they are made again over the new definition, in the
 //! same tick, and everything else runs on.
 //!
+//! Looked at EXPLAIN CREATE OR REPLACE computes the new definition beside the old one, and tells at one
+//!           closed tick what it would add and take
 //! Refused   before anything changes: all that reads the view is planned anew first, and a sink or
 //!           an action cannot follow other columns than it did
 //! Told      sinks and actions keep their queues, and get the difference as one tick's changes; an
@@ -9,13 +11,21 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use tidegate_plan::statement::{self, Statement};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use crossbeam_channel::Receiver;
+use datafusion::sql::sqlparser::ast::Query;
+
+use tidegate_plan::statement::{self, Placed, Statement};
 use tidegate_plan::{Catalog, NodeRef, Relation, RelationKind};
 use tidegate_types::error::{Error, Result};
 use tidegate_types::{Delta, Tick};
+use tokio::task::spawn_blocking;
 
-use super::statements::{Planned, check_detection, plan_query, shown_name};
+use super::statements::{Planned, check_detection, plan_query, pointed, shown_name};
 use super::{Coordinator, Kept};
+use crate::changes::consolidate;
+use crate::interface::Response;
 use crate::worker::Command;
 
 /// What a follower had before its view's new definition.
@@ -61,6 +71,47 @@ impl Coordinator {
             }
         }
         Ok(())
+    }
+
+    /// Computes a new definition beside the view. Returns the view's name.
+    pub(super) fn preview(&mut self, placed: &Placed) -> Result<String> {
+        let Statement::ExplainReplace { name, query } = &placed.statement else { return Err(Error::engine("no new definition")) };
+        let begun = self.begin_preview(name, query);
+        begun.map(|()| name.clone()).map_err(|error| pointed(error, placed))
+    }
+
+    fn begin_preview(&mut self, name: &str, query: &Query) -> Result<()> {
+        let kept = self.kept.get(name).ok_or_else(|| match self.kind_of(name) {
+            None => self.no_relation(name),
+            Some(kind) => Error::user(format!("the rows of {kind} \"{name}\" are not kept: there is nothing to compare with")),
+        })?;
+        let planned = self.on_deep_stack(&self.catalog, |catalog| plan_query(query, catalog))?;
+        if planned.node.schema != kept.node.schema {
+            return Err(Error::user(format!("the columns of \"{name}\" change")).hint("compare by a view of another name"));
+        }
+        self.start_dataflow(&preview_name(name), &planned.node, true, false)
+    }
+
+    /// Tells who asked what new definitions would change, now that both sides are at one closed tick.
+    pub(super) fn answer_previews(&mut self) {
+        for (name, reply) in std::mem::take(&mut self.previews) {
+            let schema = Arc::clone(&self.kept[&name].node.schema);
+            let [old, new] = [name.clone(), preview_name(&name)].map(|name| self.read_now(name));
+            self.workers.broadcast(&Command::Drop { name: preview_name(&name) });
+            let (count, tick) = (self.workers.count(), self.last_closed);
+            spawn_blocking(move || {
+                let old = old.iter().take(count).flatten().map(|delta| delta.negate());
+                let parts: Vec<Delta> = old.chain(new.iter().take(count).flatten()).collect();
+                let _ = reply.send(difference(&consolidate(&schema, &parts), tick));
+            });
+        }
+    }
+
+    /// Asks all workers for the rows of a dataflow as of the last closed tick.
+    pub(super) fn read_now(&self, name: String) -> Receiver<Vec<Delta>> {
+        let (reply, shares) = crossbeam_channel::bounded(self.workers.count());
+        self.workers.broadcast(&Command::Read { names: vec![name], prefix: Vec::new(), tick: self.last_closed, reply });
+        shares
     }
 
     /// All that reads the view, the oldest first, as it is over `catalog`, which learns of it.
@@ -123,11 +174,8 @@ impl Coordinator {
         let relation = relation.ok_or_else(|| {
             Error::user(format!("the rows of \"{name}\", which a sink follows, are not kept")).hint("drop the sink first")
         })?;
-        let count = self.workers.count();
-        let (reply, shares) = crossbeam_channel::bounded(count);
-        let names = vec![relation.name.clone()];
-        self.workers.broadcast(&Command::Read { names, prefix: Vec::new(), tick: self.last_closed, reply });
-        Ok(shares.iter().take(count).flatten().collect())
+        let shares = self.read_now(relation.name.clone());
+        Ok(shares.iter().take(self.workers.count()).flatten().collect())
     }
 
     fn keep_anew(&mut self, name: &str, planned: Planned) -> Result<()> {
@@ -158,6 +206,25 @@ impl Coordinator {
             }
         }
     }
+}
+
+// No view can have such a name: it has no quotes around it.
+fn preview_name(name: &str) -> String {
+    format!("new {name}")
+}
+
+/// Each row that would come or go, with its sign and how often.
+fn difference(net: &Delta, tick: Tick) -> Result<Response> {
+    let signs = StringArray::from_iter_values(net.diffs.iter().map(|diff| if *diff < 0 { "-" } else { "+" }));
+    let counts = Int64Array::from_iter_values(net.diffs.iter().map(|diff| diff.abs()));
+    let own = [Field::new("change", DataType::Utf8, false), Field::new("copies", DataType::Int64, false)];
+    let theirs = net.rows.schema();
+    let fields = own.into_iter().map(Arc::new).chain(theirs.fields().iter().cloned());
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let columns: Vec<ArrayRef> =
+        [Arc::new(signs) as ArrayRef, Arc::new(counts)].into_iter().chain(net.rows.columns().iter().cloned()).collect();
+    let rows = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|error| Error::engine(error.to_string()))?;
+    Ok(Response::Rows { tick: Some(tick), batches: vec![rows], schema })
 }
 
 /// A plain view, as the catalog knows it.

@@ -31,7 +31,7 @@ use crate::changes::copies;
 use crate::log::record::Record;
 use crate::log::segment::{Holdings, Segment};
 use crate::log::snapshot::{Defined, ErrorHead, Head, Part, Parts, SourceHead};
-use crate::worker::{Command, RESTORED, Report};
+use crate::worker::{RESTORED, Report};
 
 /// A snapshot is taken once the log has grown by so much, and by as much as the last one is long.
 const GROWTH_BYTES_MIN: u64 = 256 << 20;
@@ -65,8 +65,11 @@ impl Coordinator {
         let shelf = log.shelf();
         let actions: Vec<_> = self.followers.values().filter_map(|follow| follow.queue.state()).collect();
         let letters = self.dead_letters_rows();
-        let relations: Vec<(String, Receiver<Vec<Delta>>)> =
-            self.snapshot_relations().into_iter().map(|name| self.read_all(name)).collect();
+        let relations: Vec<(String, Receiver<Vec<Delta>>)> = self
+            .snapshot_relations()
+            .into_iter()
+            .map(|name| (name.clone(), self.read_now(self.catalog.relations[&name].name.clone())))
+            .collect();
         let (workers, drafts) = (self.workers.count(), self.drafts.clone());
         (self.is_snapshotting, self.is_checkpoint_asked) = (true, false);
         let schemas: BTreeMap<String, _> =
@@ -118,6 +121,7 @@ impl Coordinator {
             definitions: definitions.into_iter().map(defined).collect(),
             ran: self.ran.iter().cloned().collect(),
             sources: sources.collect(),
+            created: self.followers.iter().map(|(name, follow)| (name.clone(), follow.created)).collect(),
             lost: lost.map(|(name, _)| name.clone()).collect(),
             errors: errors.collect(),
             segments: self.log.as_ref().map_or_else(Vec::new, |log| log.holdings_before(segment)),
@@ -150,14 +154,6 @@ impl Coordinator {
 
     pub(super) fn has_source(&self, node: &Node) -> bool {
         node.relations().iter().any(|relation| self.sources.contains_key(relation))
-    }
-
-    /// Asks all workers for a relation's rows as of the last closed tick.
-    fn read_all(&self, name: String) -> (String, Receiver<Vec<Delta>>) {
-        let (reply, shares) = crossbeam_channel::bounded(self.workers.count());
-        let names = vec![self.catalog.relations[&name].name.clone()];
-        self.workers.broadcast(&Command::Read { names, prefix: Vec::new(), tick: self.last_closed, reply });
-        (name, shares)
     }
 
     /// A draft is there.
@@ -293,6 +289,7 @@ impl Coordinator {
             *self.errors.entry(view).or_default().entry(ErrorRow { operator, reason }).or_default() += count;
         }
         for (name, follow) in &mut self.followers {
+            follow.created = head.created.get(name).copied().unwrap_or(follow.created);
             match head.lost.contains(name) {
                 true => follow.queue.begin_at(head.tick),
                 false => follow.queue.delivered_before(head.tick),

@@ -42,7 +42,7 @@ impl Coordinator {
         self.opened();
         if is_pack && let Some((key, false)) = definition_key(&placed.statement) {
             match self.definitions.get(&key) {
-                Some(definition) if definition.text == placed.text => return Ok(Response::Done { tag: "unchanged".into() }),
+                Some(definition) if definition.says(&placed) => return Ok(Response::Done { tag: "unchanged".into() }),
                 Some(_) => placed.statement.replace(),
                 None => {}
             }
@@ -151,7 +151,12 @@ impl Coordinator {
                     Decision::Done | Decision::NotDone => "RESOLVE ACTION",
                 }
             }
-            Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) | Statement::Query(_) | Statement::Checkpoint => {
+            Statement::Insert(_)
+            | Statement::Update(_)
+            | Statement::Delete(_)
+            | Statement::Query(_)
+            | Statement::Checkpoint
+            | Statement::ExplainReplace { .. } => {
                 return Err(Error::engine("a statement that is read came to be executed"));
             }
         };
@@ -304,7 +309,7 @@ impl Coordinator {
         self.make_room(name, replace, "sink")?;
         self.start_dataflow(&follower_name(name), &node, false, true)?;
         let queue = Queue::sink(name.to_string(), Arc::clone(&node.schema), node.facts.append_only, sink, self.metrics.clone());
-        self.follow(name, Follow { kind: "sink", from: from.to_string(), node, queue, takeover: None });
+        self.follow(name, Follow { kind: "sink", from: from.to_string(), node, queue, created: self.last_used, takeover: None });
         Ok(())
     }
 
@@ -337,7 +342,10 @@ impl Coordinator {
             clock: Arc::clone(&self.config.clock),
             random: Arc::clone(&self.config.random),
         };
-        self.follow(name, Follow { kind: "action", from: from.to_string(), node, queue: Queue::action(task), takeover: None });
+        self.follow(
+            name,
+            Follow { kind: "action", from: from.to_string(), node, queue: Queue::action(task), created: self.last_used, takeover: None },
+        );
         Ok(())
     }
 
@@ -362,10 +370,8 @@ impl Coordinator {
         Ok(())
     }
 
-    fn follow(&mut self, name: &str, mut follow: Follow) {
-        if !self.replaying && !self.config.dry {
-            follow.queue.start(&self.writer, self.last_closed);
-        }
+    /// It is told nothing before its creation is durable.
+    fn follow(&mut self, name: &str, follow: Follow) {
         self.followers.insert(follower_name(name), follow);
     }
 
@@ -418,7 +424,7 @@ impl Coordinator {
         }
     }
 
-    fn kind_of(&self, name: &str) -> Option<&'static str> {
+    pub(super) fn kind_of(&self, name: &str) -> Option<&'static str> {
         let follower = self.followers.get(&follower_name(name)).map(|follow| follow.kind);
         follower.or_else(|| self.catalog.get(name).map(|relation| relation.kind_name()))
     }
@@ -599,6 +605,14 @@ impl Coordinator {
     }
 }
 
+impl Definition {
+    /// Whether it is that statement, however both are laid out.
+    fn says(&self, placed: &Placed) -> bool {
+        self.text == placed.text
+            || statement::parse(&self.text, &self.file).is_ok_and(|said| said.iter().any(|said| said.words() == placed.words()))
+    }
+}
+
 /// Under which name a definition is kept, and whether it is dropped.
 fn definition_key(statement: &Statement) -> Option<(String, bool)> {
     let (name, is_drop) = statement.object()?;
@@ -698,7 +712,7 @@ fn expand_variables(text: &str, variables: &BTreeMap<String, String>) -> Result<
 }
 
 /// The place of the word an error quotes, or of the construct it names; else the statement's.
-fn pointed(error: Error, placed: &Placed) -> Error {
+pub(super) fn pointed(error: Error, placed: &Placed) -> Error {
     if error.fault == Fault::Engine {
         return error;
     }
