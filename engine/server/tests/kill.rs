@@ -154,7 +154,7 @@ impl std::ops::Deref for RowText {
 
 impl PartialEq for RowText {
     fn eq(&self, other: &Self) -> bool {
-        self.0.to_string() == other.0.to_string()
+        self.cmp(other).is_eq()
     }
 }
 
