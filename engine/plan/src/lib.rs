@@ -13,5 +13,5 @@ pub mod sql;
 pub mod statement;
 
 pub use catalog::{Catalog, Relation, RelationKind};
-pub use lookback::{Lookback, lookback};
+pub use lookback::{Lookback, intakes, lookback};
 pub use node::{Node, NodeRef, Op};

@@ -5,8 +5,11 @@
 //! Needs     what an operator's state is made of, until the state is freed
 //! Content   what the rows that are there are made of; for an operator that frees nothing, that is
 //!           what it needs
+//! Intake    where a source's rows come into a view. Behind it only which rows there are counts, not
+//!           when they came: who needs all of them is served as well with equal rows as one, and a count
 
 use std::fmt;
+use std::sync::Arc;
 
 use tidegate_operators::temporal::ClockColumn;
 
@@ -62,7 +65,7 @@ impl Lookback {
     pub fn shown(&self, catalog: &Catalog) -> String {
         match self {
             Self::Nothing => "nothing".into(),
-            Self::All(operator) => format!("everything, for its {operator}"),
+            Self::All(operator) => format!("everything, as counts of equal rows, for its {operator}"),
             Self::Since(clocks) => {
                 let clocks: Vec<String> = clocks.iter().map(|(clock, ms)| Since(*clock, *ms, catalog).to_string()).collect();
                 format!("what is not before {}", clocks.join(" and "))
@@ -90,6 +93,24 @@ pub fn lookback(node: &Node, relation: &str, catalog: &Catalog) -> Lookback {
         _ => return Lookback::Nothing,
     };
     Reach { relation, source }.needs(node)
+}
+
+/// Where the rows of `relation` come into `node`: behind these filters and projections, if nothing
+/// else reads it; else as they are, which is None.
+pub fn intakes(node: &NodeRef, relation: &str) -> Vec<Option<NodeRef>> {
+    let is_scan = |node: &NodeRef| matches!(&node.op, Op::Scan { relation: name } if name == relation);
+    let mut programs = Vec::new();
+    if is_scan(node) {
+        return vec![None];
+    }
+    for parent in [node].into_iter().chain(node.below()) {
+        match &parent.op {
+            Op::Program { input, .. } if is_scan(input) => programs.push(Some(Arc::clone(parent))),
+            _ if parent.inputs().into_iter().any(is_scan) => return vec![None],
+            _ => {}
+        }
+    }
+    programs
 }
 
 struct Reach<'a> {

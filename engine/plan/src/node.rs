@@ -165,13 +165,22 @@ impl Node {
 
     /// This node and all below it, each once, before its inputs.
     pub fn all(&self) -> Vec<&Self> {
-        let mut seen = HashSet::from([std::ptr::from_ref(self)]);
+        let mut all = vec![self];
+        all.extend(self.below().into_iter().map(Arc::as_ref));
+        all
+    }
+
+    /// All below this node, each once, before its inputs.
+    pub fn below(&self) -> Vec<&NodeRef> {
+        let mut seen = HashSet::new();
         let mut all = Vec::new();
-        let mut next = vec![self];
+        let mut next = self.inputs();
+        next.reverse();
         while let Some(node) = next.pop() {
-            all.push(node);
-            let new = node.inputs().into_iter().rev().map(Arc::as_ref).filter(|input| seen.insert(std::ptr::from_ref(*input)));
-            next.extend(new);
+            if seen.insert(Arc::as_ptr(node)) {
+                all.push(node);
+                next.extend(node.inputs().into_iter().rev());
+            }
         }
         all
     }

@@ -6,6 +6,7 @@
 //! workers are through with it and the log holds it.
 
 mod arrivals;
+mod counted;
 mod recovery;
 mod replace;
 mod snapshot;
@@ -176,6 +177,8 @@ pub struct Coordinator {
     action_log: ActionLog,
     dead_letters: VecDeque<(Tick, String, DeadLetter)>,
     errors: BTreeMap<String, BTreeMap<ErrorRow, i64>>,
+    /// When each dataflow was made.
+    born: BTreeMap<String, Tick>,
     watermarks: Vec<Option<i64>>,
     started: bool,
     last_closed: Tick,
@@ -334,6 +337,7 @@ impl Coordinator {
             action_log: ActionLog::default(),
             dead_letters: VecDeque::new(),
             errors: BTreeMap::new(),
+            born: BTreeMap::new(),
             watermarks: Vec::new(),
             started: false,
             last_closed: 0,

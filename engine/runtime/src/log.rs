@@ -16,6 +16,7 @@ pub mod snapshot;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -186,8 +187,8 @@ impl Log {
     }
 
     /// Hands what these sources brought in the first `upto` frames to `visit`, oldest first.
-    pub fn history(&self, sources: &[&str], upto: u64, visit: impl FnMut(Arrived)) -> Result<()> {
-        history(&*self.disk, &self.folder, sources, upto, visit)
+    pub fn history(&self, sources: &[&str], upto: u64, mut visit: impl FnMut(Arrived)) -> Result<()> {
+        history(&*self.disk, &self.folder, sources, 0..upto, |_, arrived| visit(arrived))
     }
 
     /// Frames and bytes since the last snapshot.
@@ -236,6 +237,17 @@ pub struct Shelf {
 }
 
 impl Shelf {
+    /// The snapshot that counts now, and how many frames are before it.
+    pub fn newest(&self) -> Result<Option<(Parts, u64)>> {
+        let Some(segment) = snapshot::newest(&*self.disk, &self.folder)? else { return Ok(None) };
+        Ok(Some((Parts::open(&*self.disk, &self.folder, &segment)?, segment.number)))
+    }
+
+    /// Hands what these sources brought in the frames `among` to `visit`, oldest first, each with its frame's number.
+    pub fn history(&self, sources: &[&str], among: Range<u64>, visit: impl FnMut(u64, Arrived)) -> Result<()> {
+        history(&*self.disk, &self.folder, sources, among, visit)
+    }
+
     /// Writes the snapshot before `segment`; it does not count yet. Returns its bytes.
     pub fn draft(&self, segment: &Segment, tick: Tick, parts: impl Iterator<Item = Result<Record>>) -> Result<u64> {
         snapshot::remove_drafts(&*self.disk, &self.folder)?;

@@ -24,13 +24,20 @@ pub struct Renderer<'scope> {
     pub watermarks: Watermarks,
     /// What the scans read.
     pub relations: HashMap<String, Rows<'scope, u64>>,
+    /// Output of programs that comes from elsewhere.
+    added: HashMap<*const Node, Rows<'scope, u64>>,
     rows: HashMap<*const Node, Rows<'scope, u64>>,
     arranged: HashMap<(*const Node, Vec<usize>, bool), Arrangement<'scope, u64>>,
 }
 
 impl<'scope> Renderer<'scope> {
     pub fn new(scope: Scope<'scope, u64>, errors: Errors, watermarks: Watermarks, relations: HashMap<String, Rows<'scope, u64>>) -> Self {
-        Self { scope, errors, watermarks, relations, rows: HashMap::new(), arranged: HashMap::new() }
+        Self { scope, errors, watermarks, relations, added: HashMap::new(), rows: HashMap::new(), arranged: HashMap::new() }
+    }
+
+    /// `rows` are beside what the program `node` gives.
+    pub fn add(&mut self, node: &NodeRef, rows: Rows<'scope, u64>) {
+        self.added.insert(Arc::as_ptr(node), rows);
     }
 
     pub fn render(&mut self, node: &NodeRef) -> Rows<'scope, u64> {
@@ -46,7 +53,13 @@ impl<'scope> Renderer<'scope> {
                 let delta = mine.then(|| Timed { time: 0, delta: Delta::insertions(rows.clone()) });
                 delta.into_iter().to_stream(self.scope)
             }
-            Op::Program { input, program } => program::program(self.render(input), program.clone(), errors),
+            Op::Program { input, program } => {
+                let rows = program::program(self.render(input), program.clone(), errors);
+                match self.added.remove(&Arc::as_ptr(node)) {
+                    Some(added) => self.scope.concatenate([rows, added]),
+                    None => rows,
+                }
+            }
             Op::Combine { input } => combine::combine(self.render(input), Arc::clone(&input.schema)),
             Op::Expand { input, plan } => expand::expand(self.render(input), plan.clone()),
             Op::Temporal { input, plan, .. } => temporal::temporal(self.render(input), plan.clone(), self.watermarks.clone(), errors),

@@ -35,6 +35,8 @@ pub struct DataflowSpec {
     pub inputs: Vec<(String, SchemaRef)>,
     /// What it gives up to this tick is pushed in by the name [`RESTORED`].
     pub restored: Option<Tick>,
+    /// Programs whose earlier output is pushed in, by these names.
+    pub counted: Vec<(String, NodeRef)>,
     /// Relations whose arrangements are imported.
     pub imports: Vec<String>,
     /// Keep the rows: readable, and importable by later dataflows.
@@ -224,7 +226,13 @@ impl State {
                     dataflows.get_mut(name).and_then(|running| running.export.as_mut()).expect("the catalog knows what is kept");
                 relations.insert(name.clone(), imported(trace, scope, Arc::clone(layout), name));
             }
-            let rows = Renderer::new(scope, errors.clone(), watermarks, relations).render(&spec.node);
+            let mut renderer = Renderer::new(scope, errors.clone(), watermarks, relations);
+            for (name, program) in &spec.counted {
+                let (handle, rows) = scope.new_input::<Vec<Timed<Tick>>>();
+                inputs.insert(name.clone(), handle);
+                renderer.add(program, rows);
+            }
+            let rows = renderer.render(&spec.node);
             let rows = match spec.restored {
                 Some(upto) => {
                     let (handle, restored) = scope.new_input::<Vec<Timed<Tick>>>();

@@ -76,7 +76,7 @@ impl Coordinator {
                     follow.queue.repeat(&record);
                 }
             }
-            Record::Snapshot(_) | Record::Rows { .. } | Record::ActionState(_) => {
+            Record::Snapshot(_) | Record::Rows { .. } | Record::Counted(_) | Record::ActionState(_) => {
                 return Err(Error::engine("the log holds a part of a snapshot"));
             }
             Record::Commit { delivered } => {

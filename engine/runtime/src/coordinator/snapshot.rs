@@ -1,8 +1,9 @@
 //! Snapshots: taken between two ticks, written beside the work, and what a restart begins with.
 //!
 //! Taken     when the log has grown by much, or at CHECKPOINT, while no tick is open
-//! Rows      of tables, late rows and of views that read sources. Source rows stay in the log's
-//!           segments, as long as some view needs them (its lookback) or they are retained
+//! Rows      of tables, late rows and of views that read sources; and for views that need all of a
+//!           source's past, the counts of equal rows they read ([`super::counted`]). Source rows stay in
+//!           the log's segments, as long as another view needs them (its lookback) or they are retained
 //! Restored  at the snapshot's tick: statements, then the rows that are needed. What a view makes of
 //!           these in that tick gives way to the rows it had; later ticks are as they would have been
 //! Counts    once all sinks have what they were told up to the tick
@@ -17,18 +18,19 @@ use crossbeam_channel::Receiver;
 use tidegate_operators::stream::ErrorRow;
 use tidegate_operators::temporal::ClockColumn;
 use tidegate_plan::catalog::WatermarkRule;
-use tidegate_plan::{Lookback, Node, RelationKind, lookback};
+use tidegate_plan::{Node, NodeRef, RelationKind, intakes, lookback};
 use tidegate_types::connector::DeadLetter;
 use tidegate_types::error::{Error, Result};
 use tidegate_types::{Delta, Tick};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use super::statements::follower_name;
+use super::counted::{Before, gather, merged};
+use super::statements::{counted_name, follower_name};
 use super::{Coordinator, Definition, Write};
 use crate::actions::ActionSnapshot;
 use crate::changes::copies;
-use crate::log::record::Record;
+use crate::log::record::{Counted, Intake, Record};
 use crate::log::segment::{Holdings, Segment};
 use crate::log::snapshot::{Defined, ErrorHead, Head, Part, Parts, SourceHead};
 use crate::worker::{RESTORED, Report};
@@ -39,12 +41,21 @@ const GROWTH_FRAMES: u64 = 100_000;
 
 const DEAD_LETTERS: &str = "sys.dead_letter";
 
+/// What a reader needs of a source: the rows from this event time on, or all.
+struct Need {
+    reader: String,
+    source: String,
+    horizon: Option<i64>,
+}
+
 /// A snapshot that is on its way.
 pub struct Drafted {
     segment: Segment,
     tick: Tick,
     lost: Vec<String>,
     needs: Vec<SourceHead>,
+    /// Statements before it.
+    generation: u64,
     bytes: u64,
 }
 
@@ -61,8 +72,8 @@ impl Coordinator {
         let Some(log) = &self.log else { return Ok(()) };
         let tick = self.last_closed;
         let segment = log.roll()?;
-        let head = self.head(&segment);
-        let shelf = log.shelf();
+        let mut head = self.head(&segment);
+        let (shelf, readings, needs) = (log.shelf(), self.readings(), self.needs());
         let actions: Vec<_> = self.followers.values().filter_map(|follow| follow.queue.state()).collect();
         let letters = self.dead_letters_rows();
         let relations: Vec<(String, Receiver<Vec<Delta>>)> = self
@@ -74,8 +85,14 @@ impl Coordinator {
         (self.is_snapshotting, self.is_checkpoint_asked) = (true, false);
         let schemas: BTreeMap<String, _> =
             relations.iter().map(|(name, _)| (name.clone(), Arc::clone(&self.catalog.relations[name].schema))).collect();
-        spawn_blocking(move || {
-            let (lost, needs) = (head.lost.clone(), head.sources.clone());
+        let draft = move || {
+            let before = Before::open(&shelf)?;
+            let countings = gather(&shelf, readings, before.as_ref(), segment.number)?;
+            head.counted = countings.iter().map(|counting| counting.intake().clone()).collect();
+            for source in &mut head.sources {
+                source.horizon = horizon(&needs, source, &head.counted);
+            }
+            let (lost, needs, generation) = (head.lost.clone(), head.sources.clone(), head.generation);
             let rows = relations.into_iter().map(|(relation, shares)| {
                 let parts: Vec<Delta> = shares.iter().take(workers).flatten().collect();
                 let rows = copies(&relation, &schemas[&relation], &parts)?;
@@ -84,9 +101,10 @@ impl Coordinator {
             let states = actions.into_iter().filter_map(|state| Some(Ok(Record::ActionState(Box::new(state.blocking_recv().ok()?)))));
             let letters = Record::Rows { relation: DEAD_LETTERS.into(), rows: letters };
             let parts = [Ok(Record::Snapshot(Box::new(head))), Ok(letters)].into_iter().chain(rows).chain(states);
-            let drafted = shelf.draft(&segment, tick, parts).map(|bytes| Drafted { segment, tick, lost, needs, bytes });
-            let _ = drafts.send(drafted);
-        });
+            let bytes = shelf.draft(&segment, tick, parts.chain(merged(before, countings)))?;
+            Ok(Drafted { segment, tick, lost, needs, generation, bytes })
+        };
+        spawn_blocking(move || drop(drafts.send(draft())));
         Ok(())
     }
 
@@ -103,7 +121,7 @@ impl Coordinator {
             resume: state.spec.resume.clone(),
             counts: state.counts,
             watermark: self.watermarks[state.index],
-            horizon: self.horizon(name),
+            horizon: None,
         });
         let errors = self.errors.iter().flat_map(|(view, rows)| {
             rows.iter().map(|(row, count)| ErrorHead {
@@ -124,18 +142,26 @@ impl Coordinator {
             created: self.followers.iter().map(|(name, follow)| (name.clone(), follow.created)).collect(),
             lost: lost.map(|(name, _)| name.clone()).collect(),
             errors: errors.collect(),
+            counted: Vec::new(),
             segments: self.log.as_ref().map_or_else(Vec::new, |log| log.holdings_before(segment)),
         }
     }
 
-    /// The event time from which on the views need what a source brought.
-    fn horizon(&self, source: &str) -> Option<i64> {
-        let nodes = self.kept.values().map(|kept| &kept.node).chain(self.followers.values().map(|follow| &follow.node));
-        let need = nodes.map(|node| lookback(node, source, &self.catalog)).fold(Lookback::Nothing, Lookback::and);
-        need.horizon(|clock| match clock {
+    /// What each reader needs of each source it reads.
+    fn needs(&self) -> Vec<Need> {
+        let clock = |clock| match clock {
             ClockColumn::Now => Some(self.last_closed as i64),
             ClockColumn::Watermark(index) => self.watermarks[index],
-        })
+        };
+        let of_reader = |(reader, node): (&String, &NodeRef)| {
+            let sources = node.relations().into_iter().filter(|relation| self.sources.contains_key(relation));
+            let need = |source: String| {
+                let horizon = lookback(node, &source, &self.catalog).horizon(clock);
+                Need { reader: reader.clone(), source, horizon }
+            };
+            sources.map(need).collect::<Vec<_>>()
+        };
+        self.reader_nodes().flat_map(of_reader).collect()
     }
 
     /// Tables, late rows, and the views that need not be what their retained input makes of them.
@@ -184,9 +210,12 @@ impl Coordinator {
         let Some(shelf) = self.log.as_ref().map(|log| log.shelf()) else { return };
         let retained_from = self.last_closed.saturating_sub(self.config.retain.as_millis() as u64);
         let (replies, published) = (std::mem::take(&mut self.checkpoints), self.published.clone());
+        // What was created meanwhile has read segments, and reads them again when its statement is replayed.
+        let is_overtaken = drafted.generation != self.generation;
         spawn_blocking(move || {
             let Drafted { segment, tick, needs, bytes, .. } = drafted;
-            let done = shelf.publish(&segment, |holdings| retained_from <= holdings.last_tick || is_needed(holdings, &needs));
+            let is_kept = |holdings: &Holdings| is_overtaken || retained_from <= holdings.last_tick || is_needed(holdings, &needs);
+            let done = shelf.publish(&segment, is_kept);
             match &done {
                 Ok(()) => tracing::info!(tick, bytes, "a snapshot was taken"),
                 Err(error) => tracing::error!(%error, "the snapshot is not there"),
@@ -213,6 +242,7 @@ impl Coordinator {
             match part {
                 Part::Head(_) => return Err(Error::engine("a snapshot with two heads")),
                 Part::Rows { relation, rows } => self.restore_rows(&relation, rows)?,
+                Part::Counted(counted) => self.restore_counted(counted)?,
                 Part::Action(state) => states.push(*state),
             }
         }
@@ -245,18 +275,45 @@ impl Coordinator {
         let wanted: Vec<&str> =
             head.sources.iter().filter(|source| source.horizon != Some(i64::MAX)).map(|source| source.name.as_str()).collect();
         let Some(log) = self.log.take() else { return Ok(()) };
+        let readers = self.uncounted_readers(&head.counted);
         let fed = log.history(&wanted, upto, |arrived| {
             let need = needs[arrived.source.as_str()];
             if arrived.generation == need.generation
                 && arrived.latest.is_some_and(|latest| need.horizon.is_none_or(|horizon| horizon <= latest))
             {
                 let rows = since(arrived.on_time, self.sources[&arrived.source].rule, need.horizon);
-                self.distribute(&arrived.source, None, Delta::insertions(rows));
+                for reader in readers.get(&arrived.source).into_iter().flatten() {
+                    self.distribute(&arrived.source, Some(reader), Delta::insertions(rows.clone()));
+                }
                 self.workers.wait_for_room();
             }
         });
         self.log = Some(log);
         fed
+    }
+
+    /// Who reads each source, but for those whose rows were counted.
+    fn uncounted_readers(&self, counted: &[Intake]) -> BTreeMap<String, Vec<String>> {
+        let mut readers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (reader, node) in self.reader_nodes() {
+            for relation in node.relations() {
+                if !counted.iter().any(|intake| intake.reader == *reader && intake.source == relation) {
+                    readers.entry(relation).or_default().push(reader.clone());
+                }
+            }
+        }
+        readers
+    }
+
+    fn restore_counted(&mut self, Counted { intake, rows }: Counted) -> Result<()> {
+        let Intake { reader, source, nth } = &intake;
+        let node = self.reader_nodes().find(|(name, _)| *name == reader).map(|(_, node)| Arc::clone(node));
+        let program = node.and_then(|node| intakes(&node, source).into_iter().nth(*nth));
+        let program = program.ok_or_else(|| Error::engine(format!("the snapshot has rows that \"{reader}\" read, which is not there")))?;
+        let input = if program.is_some() { counted_name(source, *nth) } else { source.clone() };
+        self.distribute(&input, Some(reader), rows);
+        self.workers.wait_for_room();
+        Ok(())
     }
 
     fn restore_rows(&mut self, relation: &str, rows: RecordBatch) -> Result<()> {
@@ -334,6 +391,13 @@ fn since(rows: RecordBatch, rule: Option<WatermarkRule>, horizon: Option<i64>) -
     let times = rows.column(rule.column).as_primitive::<TimestampMillisecondType>();
     let keep: BooleanArray = (0..times.len()).map(|i| Some(times.is_null(i) || horizon <= times.value(i))).collect();
     filter_record_batch(&rows, &keep).expect("one flag per row")
+}
+
+/// The event time from which on the readers need what a source brought, but for those that have it counted.
+fn horizon(needs: &[Need], source: &SourceHead, counted: &[Intake]) -> Option<i64> {
+    let is_counted = |need: &Need| counted.iter().any(|intake| intake.reader == need.reader && intake.source == need.source);
+    let needs = needs.iter().filter(|need| need.source == source.name && !is_counted(need));
+    needs.map(|need| need.horizon).try_fold(i64::MAX, |least, horizon| Some(least.min(horizon?)))
 }
 
 /// Whether a segment holds rows that a view needs.

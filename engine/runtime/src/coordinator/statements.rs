@@ -14,7 +14,7 @@ use tidegate_plan::lower::lower;
 use tidegate_plan::node::Facts;
 use tidegate_plan::sql::Session;
 use tidegate_plan::statement::{self, Placed, Statement};
-use tidegate_plan::{Catalog, Node, NodeRef, Op, Relation, RelationKind};
+use tidegate_plan::{Catalog, Node, NodeRef, Op, Relation, RelationKind, intakes};
 use tidegate_types::Delta;
 use tidegate_types::connector::{Decision, Options, SinkSpec, SourceSpec};
 use tidegate_types::error::{Error, Fault, Result, did_you_mean};
@@ -235,6 +235,7 @@ impl Coordinator {
             export: true,
             capture: false,
             restored: None,
+            counted: Vec::new(),
             born: 0,
         };
         self.workers.broadcast(&Command::Create(Arc::new(spec)));
@@ -266,8 +267,11 @@ impl Coordinator {
         }
         let inputs = sources.iter().map(|source| (source.clone(), Arc::clone(&self.sources[source].spec.schema))).collect();
         let born = self.opened();
+        self.born.insert(name.to_string(), born);
         let restored = (self.is_restoring && export && self.has_source(node)).then_some(born);
-        let spec = DataflowSpec { name: name.to_string(), node: Arc::clone(node), inputs, imports, export, capture, restored, born };
+        let counted = if self.is_restoring { counted_inputs(node, &sources) } else { Vec::new() };
+        let spec =
+            DataflowSpec { name: name.to_string(), node: Arc::clone(node), inputs, imports, export, capture, restored, counted, born };
         self.workers.broadcast(&Command::Create(Arc::new(spec)));
         if self.is_restoring {
             return Ok(());
@@ -459,6 +463,7 @@ impl Coordinator {
         self.tables.remove(name);
         self.kept.remove(name);
         self.errors.remove(name);
+        self.born.remove(name);
         self.catalog.relations.remove(name);
         self.workers.broadcast(&Command::Drop { name: name.to_string() });
         Ok(())
@@ -611,6 +616,20 @@ impl Definition {
         self.text == placed.text
             || statement::parse(&self.text, &self.file).is_ok_and(|said| said.iter().any(|said| said.words() == placed.words()))
     }
+}
+
+/// The programs that a restart may give what they gave before, and the inputs it comes by.
+fn counted_inputs(node: &NodeRef, sources: &[String]) -> Vec<(String, NodeRef)> {
+    let of_source = |source: &String| {
+        let programs = intakes(node, source).into_iter().enumerate();
+        programs.filter_map(|(nth, program)| Some((counted_name(source, nth), program?))).collect::<Vec<_>>()
+    };
+    sources.iter().flat_map(of_source).collect()
+}
+
+/// The input for what a program over a source gave before.
+pub(super) fn counted_name(source: &str, nth: usize) -> String {
+    format!("-> counted {nth} {source}")
 }
 
 /// Under which name a definition is kept, and whether it is dropped.

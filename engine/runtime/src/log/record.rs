@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BinaryArray, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use serde::{Deserialize, Serialize};
-use tidegate_types::Tick;
 use tidegate_types::connector::{DeadLetter, Offset};
 use tidegate_types::error::{Error, Result};
+use tidegate_types::{Delta, Tick};
 
 use super::snapshot::Head;
 use crate::actions::{ActionRecord, ActionSnapshot};
@@ -38,6 +38,8 @@ pub enum Record {
     Snapshot(Box<Head>),
     /// In a snapshot: rows of a relation.
     Rows { relation: String, rows: RecordBatch },
+    /// In a snapshot: what a view read of a source.
+    Counted(Counted),
     /// In a snapshot: where an action stands.
     ActionState(Box<ActionSnapshot>),
     /// The tick is durable with all before it. `delivered`: followers that got further, and how far.
@@ -50,6 +52,21 @@ pub struct Ran {
     pub text: String,
     /// Equal ones before it in the pack.
     pub nth: u32,
+}
+
+/// All that a view ever read of a source: each row once, and how often it came.
+#[derive(Debug, Clone)]
+pub struct Counted {
+    pub intake: Intake,
+    pub rows: Delta,
+}
+
+/// Where rows of a source come into a view.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Intake {
+    pub reader: String,
+    pub source: String,
+    pub nth: usize,
 }
 
 /// What one batch of a source brought.
@@ -79,6 +96,7 @@ enum Said {
     Rows {
         relation: String,
     },
+    Counted(Intake),
     ActionState(Box<ActionSnapshot>),
     Begin {
         log: String,
@@ -147,6 +165,10 @@ impl Record {
             Self::Write { table, delete, insert } => (Said::Write { table: table.clone() }, vec![delete.clone(), insert.clone()]),
             Self::Snapshot(head) => (Said::Snapshot(head.clone()), Vec::new()),
             Self::Rows { relation, rows } => (Said::Rows { relation: relation.clone() }, vec![rows.clone()]),
+            Self::Counted(Counted { intake, rows: Delta { rows, diffs } }) => {
+                let counts: ArrayRef = Arc::new(Int64Array::from(diffs.to_vec()));
+                (Said::Counted(intake.clone()), vec![rows.clone(), RecordBatch::try_from_iter([("count", counts)]).expect("one column")])
+            }
             Self::ActionState(state) => (Said::ActionState(state.clone()), Vec::new()),
             Self::Action(record) => (Said::Action(record.clone()), Vec::new()),
             Self::Commit { delivered } => (Said::Commit { delivered: delivered.clone() }, Vec::new()),
@@ -194,6 +216,12 @@ impl Record {
             Said::Write { table } => Self::Write { table, delete: batch()?, insert: batch()? },
             Said::Snapshot(head) => Self::Snapshot(head),
             Said::Rows { relation } => Self::Rows { relation, rows: batch()? },
+            Said::Counted(intake) => {
+                let (rows, counts) = (batch()?, batch()?);
+                let counts = counts.columns().first().and_then(|counts| counts.as_primitive_opt::<Int64Type>());
+                let counts = counts.filter(|counts| counts.len() == rows.num_rows()).ok_or_else(|| unreadable(&"rows without counts"))?;
+                Self::Counted(Counted { intake, rows: Delta::new(rows, counts.values().to_vec()) })
+            }
             Said::ActionState(state) => Self::ActionState(state),
             Said::Action(record) => Self::Action(record),
             Said::Commit { delivered } => Self::Commit { delivered },
@@ -272,8 +300,6 @@ fn unreadable(error: &dyn std::fmt::Display) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::Int64Array;
-
     use super::*;
 
     #[test]
@@ -301,5 +327,9 @@ mod tests {
         for cut in 0..body.len() {
             assert!(Record::decode(&body[..cut]).is_err(), "{cut}");
         }
+        let intake = Intake { reader: "v".into(), source: "s".into(), nth: 1 };
+        let counted = Counted { intake: intake.clone(), rows: Delta::new(rows(vec![1, 2]), [3, 4]) };
+        let Record::Counted(back) = Record::decode(&Record::Counted(counted).encode().unwrap()).unwrap() else { panic!() };
+        assert_eq!((back.intake, back.rows.rows, &back.rows.diffs[..]), (intake, rows(vec![1, 2]), &[3, 4][..]));
     }
 }

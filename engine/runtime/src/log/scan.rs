@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -213,18 +214,23 @@ impl Replay {
     }
 }
 
-/// Hands what these sources brought in the first `upto` frames to `visit`, oldest first.
-pub fn history(disk: &dyn Disk, folder: &Path, sources: &[&str], upto: u64, mut visit: impl FnMut(Arrived)) -> Result<()> {
+/// Hands what these sources brought in the frames `among` to `visit`, oldest first, each with its frame's number.
+pub fn history(disk: &dyn Disk, folder: &Path, sources: &[&str], among: Range<u64>, mut visit: impl FnMut(u64, Arrived)) -> Result<()> {
     let tags: Vec<u32> = sources.iter().map(|source| tag_of(source)).collect();
-    for segment in segments(disk, folder)? {
-        let mut frames = frames(disk, folder, &segment)?;
-        while frames.number < upto {
+    let all = segments(disk, folder)?;
+    for (i, segment) in all.iter().enumerate() {
+        if all.get(i + 1).is_some_and(|next| next.number <= among.start) || among.end <= segment.number {
+            continue;
+        }
+        let mut frames = frames(disk, folder, segment)?;
+        while frames.number < among.end {
             let next = frames.next(|header: &Header| tags.contains(&header.tag));
             let Some((header, body)) = next.map_err(|broken| broken_at(&segment.path(folder), &broken))? else { break };
             if tags.contains(&header.tag)
+                && among.contains(&header.number)
                 && let Record::Arrived(arrived) = Record::decode(&body)?
             {
-                visit(*arrived);
+                visit(header.number, *arrived);
             }
         }
     }

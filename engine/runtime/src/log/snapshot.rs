@@ -1,5 +1,6 @@
 //! Snapshots: what a restart needs of the time before, so that it need not read the log from its
-//! beginning. What sources brought is not in them; it stays in the segments until nothing needs it.
+//! beginning. What sources brought stays in the segments until nothing needs it; of what is needed for
+//! ever, equal rows are in the snapshot as one, with their count.
 //!
 //! File      frames, as in a segment, closed by a commit; named like the segment that follows it
 //! Draft     written beside it under another name; the name is what makes it count
@@ -17,7 +18,7 @@ use tidegate_types::disk::Disk;
 use tidegate_types::error::{Error, Result};
 
 use super::frame::{self, Frames};
-use super::record::{Ran, Record};
+use super::record::{Counted, Intake, Ran, Record};
 use super::segment::{Holdings, Segment, unreadable};
 use super::{broken_at, read_frames};
 use crate::actions::ActionSnapshot;
@@ -44,6 +45,8 @@ pub struct Head {
     /// Sinks that had failed; the others had all up to the tick.
     pub lost: Vec<String>,
     pub errors: Vec<ErrorHead>,
+    /// What views read of sources that is in the snapshot, and need not be in segments.
+    pub counted: Vec<Intake>,
     /// What earlier segments hold.
     pub segments: Vec<(Segment, Holdings)>,
 }
@@ -85,6 +88,7 @@ pub enum Part {
         relation: String,
         rows: RecordBatch,
     },
+    Counted(Counted),
     Action(Box<ActionSnapshot>),
 }
 
@@ -168,6 +172,7 @@ impl Parts {
             Some(_) if self.ended => Err(damaged("it goes on behind its end")),
             Some(Record::Snapshot(head)) => Ok(Some(Part::Head(head))),
             Some(Record::Rows { relation, rows }) => Ok(Some(Part::Rows { relation, rows })),
+            Some(Record::Counted(counted)) => Ok(Some(Part::Counted(counted))),
             Some(Record::ActionState(state)) => Ok(Some(Part::Action(state))),
             Some(Record::Commit { .. }) => {
                 self.ended = true;
