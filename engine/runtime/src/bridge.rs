@@ -1,6 +1,7 @@
 //! The one bridge between timely's threads and tokio's: commands go in by channel and a wake-up,
 //! reports come out by channel. Nothing else crosses.
 
+use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::thread::Thread;
@@ -10,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use tidegate_types::error::{Error, Result};
 use tokio::sync::mpsc;
 
-use crate::worker::{self, Command, Report};
+use crate::worker::{self, Command, Said, Witness};
 
 /// Commands of a backfill that wait for a worker.
 const COMMANDS_WAITING_MAX: usize = 64;
@@ -24,7 +25,7 @@ pub struct Workers {
 impl Workers {
     /// Starts `count` workers. Reports arrive on the returned channel; what a worker can owe is
     /// bounded by the one tick that may be closing.
-    pub fn start(count: usize) -> Result<(Self, mpsc::UnboundedReceiver<Report>)> {
+    pub fn start(count: usize, witness: Option<Witness>) -> Result<(Self, mpsc::UnboundedReceiver<Said>)> {
         let (senders, receivers): (Vec<Sender<Command>>, Vec<Receiver<Command>>) = (0..count).map(|_| unbounded()).unzip();
         let receivers = Arc::new(Mutex::new(receivers.into_iter().map(Some).collect::<Vec<_>>()));
         let (reports, reported) = mpsc::unbounded_channel();
@@ -35,11 +36,14 @@ impl Workers {
             let commands = receivers.lock().expect("no panic while held")[index].take().expect("one worker per index");
             let _ = ready.send((index, std::thread::current()));
             let reports = reports.clone();
-            let run = AssertUnwindSafe(|| worker::run(worker, &commands, |report| drop(reports.send(report))));
-            if std::panic::catch_unwind(run).is_err() {
-                // Peers wait for a worker that is gone; only a restart gives a true answer again.
-                tracing::error!(worker = index, "a worker failed; the process ends so that a supervisor can restart it");
-                std::process::exit(2);
+            let run = AssertUnwindSafe(|| {
+                worker::run(worker, &commands, witness.as_ref(), |report| drop(reports.send(Said::Closed(report))));
+            });
+            if let Err(panic) = std::panic::catch_unwind(run) {
+                let _ = reports.send(Said::Failed(format!("worker {index}: {}", message(&*panic))));
+                // What its operators hold is in no state to go on with.
+                let dataflows = worker.installed_dataflows();
+                dataflows.into_iter().for_each(|dataflow| worker.drop_dataflow(dataflow));
             }
         });
         let guards = guards.map_err(|error| Error::engine(format!("the workers did not start: {error}")))?;
@@ -75,4 +79,9 @@ impl Workers {
         let _ = self.senders[worker].send(command);
         self.threads[worker].unpark();
     }
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".into())
 }

@@ -27,6 +27,7 @@ use tidegate_plan::catalog::{Catalog, WatermarkRule};
 use tidegate_plan::statement::{Placed, Statement};
 use tidegate_plan::{NodeRef, RelationKind};
 use tidegate_types::connector::{Connectors, DeadLetter, Offset, Options, SourceBatch, SourceSpec, Writer};
+use tidegate_types::disk::Room;
 use tidegate_types::error::{Error, Result};
 use tidegate_types::time::next_tick;
 use tidegate_types::{Delta, Tick};
@@ -42,12 +43,13 @@ pub use tables::Write;
 
 use crate::followers::Queue;
 use crate::interface::{Config, Directory, Health, Response, Snapshot};
+use crate::log::quarantine::{Step, Suspect};
 pub use crate::log::record::Ran;
 use crate::log::record::Record;
 use crate::log::{Event, Log};
 use crate::metrics::Metrics;
 use crate::sources::{Acknowledge, Arrival, IN_FLIGHT_BYTES_MAX};
-use crate::worker::{Command, Report};
+use crate::worker::{Command, Report, Said};
 
 /// What the engine's handle asks for.
 pub enum Request {
@@ -126,7 +128,7 @@ const HEARTBEAT_IDLE: Duration = Duration::from_millis(500);
 pub struct Inlets {
     pub requests: mpsc::Receiver<Request>,
     pub arrivals: mpsc::Receiver<Arrival>,
-    pub reports: mpsc::UnboundedReceiver<Report>,
+    pub reports: mpsc::UnboundedReceiver<Said>,
     /// From the log, if there is one.
     pub events: mpsc::UnboundedReceiver<Event>,
     pub notes: mpsc::UnboundedReceiver<Note>,
@@ -172,6 +174,10 @@ pub struct Coordinator {
     delivered: BTreeMap<String, Tick>,
     /// Why nothing becomes durable for now.
     full: Option<String>,
+    /// How much the disk still takes.
+    level: Level,
+    /// What a worker failed on, as long as it is not known or passed over.
+    suspect: Option<Suspect>,
     failure: watch::Sender<Option<Error>>,
     recovered: watch::Sender<bool>,
     action_log: ActionLog,
@@ -332,6 +338,8 @@ impl Coordinator {
             ran: BTreeSet::new(),
             delivered: BTreeMap::new(),
             full: None,
+            level: Level::Fine,
+            suspect: None,
             failure,
             recovered,
             action_log: ActionLog::default(),
@@ -395,7 +403,7 @@ impl Coordinator {
             let Inlets { requests, arrivals, reports, events, notes, drafts, published } = inlets;
             tokio::select! {
                 biased;
-                Some(report) = reports.recv() => self.reported(report),
+                Some(said) = reports.recv() => self.said(said)?,
                 Some(event) = events.recv() => self.logged(event)?,
                 Some(drafted) = drafts.recv() => self.drafted(drafted),
                 Some(bytes) = published.recv() => self.snapshot_published(bytes),
@@ -407,7 +415,7 @@ impl Coordinator {
                     Some(request) => self.serve(request),
                     None => return Ok(None),
                 },
-                Some(arrival) = arrivals.recv(), if !self.is_pausing => self.arrived(arrival),
+                Some(arrival) = arrivals.recv(), if !self.is_pausing && self.level != Level::Out => self.arrived(arrival),
                 _ = timer.tick() => {}
             }
             if self.is_snapshot_due() {
@@ -434,6 +442,7 @@ impl Coordinator {
             Event::Failed(error) => return Err(error),
             Event::Durable(tick) => self.durable(tick),
             Event::Full(reason) => self.disk_full(reason),
+            Event::Room(room) => self.disk_has(room),
         }
         Ok(())
     }
@@ -459,6 +468,8 @@ impl Coordinator {
                 self.publish();
                 self.when_closed(Box::new(move |_| drop(reply.send(pruned))));
             }
+            Request::Write { reply, .. } if self.level == Level::Out => drop(reply.send(Err(no_room()))),
+            Request::Push { reply, .. } if self.level == Level::Out => drop(reply.send(Err(no_room()))),
             Request::Write { write, ran, reply } => match self.write(&write) {
                 Ok(()) => {
                     self.say(|| {
@@ -596,6 +607,42 @@ impl Coordinator {
         self.last_tick_at = Instant::now();
     }
 
+    fn said(&mut self, said: Said) -> Result<()> {
+        match said {
+            Said::Closed(report) => self.reported(report),
+            Said::Failed(reason) => return Err(self.worker_failed(reason)),
+        }
+        Ok(())
+    }
+
+    /// Makes what is being computed last, so that the next start finds what a worker failed on.
+    fn worker_failed(&mut self, reason: String) -> Error {
+        let error = Error::engine(format!("a worker failed: {reason}"));
+        let Some(mut log) = self.log.take() else { return error };
+        let from = self.closing.as_ref().map(|closing| closing.tick).or(self.open.as_ref().map(|open| open.tick));
+        if let Some(open) = self.open.take().filter(|_| !self.replaying) {
+            log.commit(open.tick, BTreeMap::new());
+        }
+        log.stop();
+        let Some(from) = from.filter(|_| !self.is_restoring) else { return error };
+        match self.accuse(&log, from, reason) {
+            Ok(hint) => error.hint(hint),
+            Err(unwritten) => unwritten,
+        }
+    }
+
+    /// Says to the next start where to look. Returns what it will do.
+    fn accuse(&self, log: &Log, from: Tick, reason: String) -> Result<&'static str> {
+        match self.suspect.as_ref().map(|suspect| suspect.step) {
+            None => {
+                log.suspect(&Suspect { from, reason, step: Step::Whole })?;
+                Ok("start it again: the input it failed on is looked for")
+            }
+            Some(Step::Innocent) => Ok("no single row is to blame: start another version, or restore the data folder"),
+            Some(_) => Ok("start it again: the input it failed on is being looked for"),
+        }
+    }
+
     fn reported(&mut self, report: Report) {
         let Some(closing) = self.closing.as_mut().filter(|closing| closing.tick == report.tick) else { return };
         closing.waiting -= 1;
@@ -650,6 +697,23 @@ impl Coordinator {
             }
         }
         news
+    }
+
+    fn disk_has(&mut self, room: Room) {
+        self.metrics.disk_free_bytes.set(room.free as i64);
+        self.metrics.disk_size_bytes.set(room.total as i64);
+        let level = Level::of(room);
+        if level == self.level {
+            return;
+        }
+        let percent = Level::percent(room);
+        match level {
+            Level::Fine => tracing::info!("the disk of the data folder is {percent} % full"),
+            Level::Low => tracing::warn!("the disk of the data folder is {percent} % full; at {STOP_PERCENT} % no more input is taken in"),
+            Level::Out => tracing::error!("the disk of the data folder is {percent} % full; no more input is taken in"),
+        }
+        self.level = level;
+        self.tell_health();
     }
 
     fn disk_full(&mut self, reason: Option<String>) {
@@ -709,6 +773,7 @@ impl Coordinator {
         let mut health = self.health.lock();
         health.reason = match (&self.full, self.started) {
             (Some(reason), _) => reason.clone(),
+            (None, _) if self.level == Level::Out => NO_ROOM.into(),
             (None, false) => "the sources are not started yet".into(),
             (None, true) => String::new(),
         };
@@ -795,7 +860,7 @@ impl Coordinator {
             let Inlets { reports, events, notes, .. } = inlets;
             tokio::select! {
                 biased;
-                Some(report) = reports.recv() => self.reported(report),
+                Some(said) = reports.recv() => self.said(said)?,
                 Some(event) = events.recv() => self.logged(event)?,
                 Some(note) = notes.recv() => self.note(note),
                 _ = &mut finishing, if !is_finished => is_finished = true,
@@ -817,7 +882,52 @@ impl Coordinator {
     }
 }
 
+/// How full the disk of the data folder is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Fine,
+    Low,
+    /// What is left is for what follows from what was taken in: outcomes, and sinks' progress.
+    Out,
+}
+
+const WARN_PERCENT: u64 = 85;
+const STOP_PERCENT: u64 = 92;
+const NO_ROOM: &str = "the disk of the data folder is too full to take more in";
+
+impl Level {
+    fn of(room: Room) -> Self {
+        match Self::percent(room) {
+            percent if percent < WARN_PERCENT => Self::Fine,
+            percent if percent < STOP_PERCENT => Self::Low,
+            _ => Self::Out,
+        }
+    }
+
+    fn percent(Room { free, total }: Room) -> u64 {
+        // A disk of no size does not say how large it is.
+        if total == 0 { 0 } else { (u128::from(total - free.min(total)) * 100 / u128::from(total)) as u64 }
+    }
+}
+
+fn no_room() -> Error {
+    Error::user(NO_ROOM).hint("make room on it; what waits is then taken in by itself")
+}
+
 /// Where a source's late rows are.
 pub fn late_name(source: &str) -> String {
     format!("{source}_late")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_has_levels() {
+        let level = |free, total| Level::of(Room { free, total });
+        assert_eq!([level(100, 100), level(16, 100), level(15, 100)], [Level::Fine, Level::Fine, Level::Low]);
+        assert_eq!([level(9, 100), level(8, 100), level(0, 100)], [Level::Low, Level::Out, Level::Out]);
+        assert_eq!([level(0, 0), level(u64::MAX, 1), level(u64::MAX / 2, u64::MAX)], [Level::Fine, Level::Fine, Level::Fine]);
+    }
 }

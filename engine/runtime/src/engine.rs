@@ -42,7 +42,7 @@ impl Engine {
     /// meanwhile waits. Must be called inside a tokio runtime. Errors: a data folder that cannot be used.
     pub fn start(config: Config, connectors: Arc<dyn Connectors>) -> Result<Self> {
         let opened = open_log(&config)?;
-        let (workers, reports) = Workers::start(config.workers)?;
+        let (workers, reports) = Workers::start(config.workers, config.witness.clone())?;
         let metrics = Metrics::new();
         let health = Health { ready: false, reason: "recovering".into(), tick: 0, lag_ms: 0 };
         let health = Arc::new(Mutex::new(health));
@@ -52,7 +52,9 @@ impl Engine {
         let (recovery_ended, recovered) = watch::channel(false);
         let directory = Arc::new(Mutex::new(Directory::default()));
         let (log, recovery, events) = match opened {
-            Some(Opened { log, writer, snapshot, replay, events }) => (Some((log, writer)), Some(Recovery { snapshot, replay }), events),
+            Some(Opened { log, writer, snapshot, replay, events, suspect }) => {
+                (Some((log, writer)), Some(Recovery { snapshot, replay, suspect }), events)
+            }
             None => (None, None, mpsc::unbounded_channel().1),
         };
         let shared = Shared {

@@ -10,6 +10,8 @@ use arrow::record_batch::RecordBatch;
 use datafusion::logical_expr::LogicalPlan;
 use tidegate_types::{Clock, Disk, LocalDisk, MachineRandom, Random, Tick, WallClock};
 
+pub use crate::worker::Witness;
+
 /// How an engine runs.
 #[derive(Clone)]
 pub struct Config {
@@ -31,6 +33,8 @@ pub struct Config {
     pub folder: PathBuf,
     /// `${NAME}` in option values; the environment comes first.
     pub variables: BTreeMap<String, String>,
+    /// For simulations.
+    pub witness: Option<Witness>,
 }
 
 /// A week, as is customary.
@@ -64,6 +68,7 @@ impl Default for Config {
             random: Arc::new(MachineRandom),
             folder: PathBuf::from("."),
             variables: BTreeMap::new(),
+            witness: None,
         }
     }
 }

@@ -25,6 +25,6 @@ mod worker;
 
 pub use check::{check, explain};
 pub use engine::Engine;
-pub use interface::{Config, DetectionInfo, Durability, Health, RETAIN, RelationInfo, Response, Snapshot};
+pub use interface::{Config, DetectionInfo, Durability, Health, RETAIN, RelationInfo, Response, Snapshot, Witness};
 pub use read::view_over;
 pub use tidegate_plan::sql::{rewritten, sound, state_builder};

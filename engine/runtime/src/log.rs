@@ -6,9 +6,11 @@
 //! reading.
 //!
 //! In reading order: a frame ([`frame`]), what frames say ([`record`]), the files ([`segment`]), who
-//! writes ([`writer`]), what a restart reads ([`scan`]), and what spares it the beginning ([`snapshot`]).
+//! writes ([`writer`]), what a restart reads ([`scan`]), what spares it the beginning ([`snapshot`]), and
+//! what is passed over since a worker failed on it ([`quarantine`]).
 
 pub mod frame;
+pub mod quarantine;
 pub mod record;
 mod scan;
 pub mod segment;
@@ -26,13 +28,14 @@ use crossbeam_channel::{Sender, bounded, unbounded};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tidegate_types::connector::Writer;
-use tidegate_types::disk::Disk;
+use tidegate_types::disk::{Disk, Room};
 use tidegate_types::error::{Error, Result};
 use tidegate_types::time::next_tick;
 use tidegate_types::{Random, Tick};
 use tokio::sync::mpsc;
 
 use self::frame::Chain;
+use self::quarantine::{Guilty, Quarantine, Suspect};
 use self::record::{Arrived, Record};
 pub use self::scan::{Replay, Replayed};
 use self::scan::{broken_at, history, read_frames};
@@ -63,6 +66,8 @@ pub enum Event {
     Durable(Tick),
     /// The disk is full, and why; None: it no longer is.
     Full(Option<String>),
+    /// What is left on the disk.
+    Room(Room),
     /// Nothing more will be durable.
     Failed(Error),
 }
@@ -99,6 +104,7 @@ pub struct Log {
     folder: PathBuf,
     orders: Sender<Order>,
     shared: Shared,
+    quarantine: Arc<Quarantine>,
     thread: Option<JoinHandle<()>>,
     /// Held while the engine runs: one engine per folder.
     _lock: Box<dyn Send + Sync>,
@@ -115,6 +121,8 @@ pub struct Opened {
     pub snapshot: Option<(Parts, u64)>,
     /// All that was committed since, this engine's own beginning included.
     pub replay: Replay,
+    /// Input that a worker failed on, and that is still being looked for.
+    pub suspect: Option<Suspect>,
 }
 
 /// How a log is opened.
@@ -135,11 +143,13 @@ impl Log {
         let Opening { disk, folder, random, now_ms, accept_loss, temporary } = opening;
         make_folder(&*disk, &folder).map_err(|error| unusable(&folder, &error))?;
         let lock = disk.lock(&folder.join("lock")).map_err(|error| locked(&folder, &error))?;
-        let found = scan::scan(&*disk, &folder, accept_loss)?;
+        let mut found = scan::scan(&*disk, &folder, accept_loss)?;
+        let mut suspect = Suspect::read(&*disk, &folder)?;
         let (orders, taken) = unbounded();
         let (sender, events) = mpsc::unbounded_channel();
         let shared = Shared { holdings: Arc::new(Mutex::new(found.holdings)), growth: Arc::default(), stopping: Arc::default() };
-        let writing = LogWriter::open(Arc::clone(&disk), folder.clone(), found.end, found.is_new, &shared);
+        let is_watched = temporary.is_none();
+        let writing = LogWriter::open(Arc::clone(&disk), folder.clone(), found.end, found.is_new, is_watched, &shared);
         let mut writing = writing.map_err(|error| unusable(&folder, &error))?;
         let tick = next_tick(found.end.tick, now_ms);
         let before =
@@ -157,15 +167,26 @@ impl Log {
             }
         };
         writing.append(tick, &begin, &refuse_full)?;
+        let guilty = suspect.as_ref().and_then(Suspect::guilty);
+        if let Some(guilty) = &guilty {
+            tracing::error!(frame = guilty.frame, row = guilty.row, "passed over from now on: a worker failed on it: {}", guilty.reason);
+            writing.append(tick, &Record::Guilty(guilty.clone()), &refuse_full)?;
+            found.quarantine.add(guilty.clone());
+        }
         writing.commit(tick, &Record::Commit { delivered: BTreeMap::new() }, &refuse_full)?;
+        if guilty.is_some() {
+            quarantine::clear(&*disk, &folder)?;
+            suspect = None;
+        }
+        let quarantine = Arc::new(found.quarantine);
         let from = found.snapshot.as_ref().map_or(Segment::FIRST, |(segment, _)| *segment);
-        let replay = Replay::new(Arc::clone(&disk), folder.clone(), &from)?;
+        let replay = Replay::new(Arc::clone(&disk), folder.clone(), &from, Arc::clone(&quarantine))?;
         let snapshot = found.snapshot.map(|(segment, _)| Parts::open(&*disk, &folder, &segment).map(|parts| (parts, segment.number)));
         let snapshot = snapshot.transpose()?;
         let thread = std::thread::Builder::new().name("log".into()).spawn(move || writing.run(&taken, &|event| drop(sender.send(event))));
         let thread = Some(thread.map_err(|error| Error::engine(format!("the log's thread cannot be started: {error}")))?);
-        let log = Self { disk, folder, orders, shared, thread, _lock: lock, _temporary: temporary };
-        Ok(Opened { log, events, writer, snapshot, replay })
+        let log = Self { disk, folder, orders, shared, quarantine, thread, _lock: lock, _temporary: temporary };
+        Ok(Opened { log, events, writer, snapshot, replay, suspect })
     }
 
     /// Says it at `tick`, which is not durable before its commit is.
@@ -188,7 +209,7 @@ impl Log {
 
     /// Hands what these sources brought in the first `upto` frames to `visit`, oldest first.
     pub fn history(&self, sources: &[&str], upto: u64, mut visit: impl FnMut(Arrived)) -> Result<()> {
-        history(&*self.disk, &self.folder, sources, 0..upto, |_, arrived| visit(arrived))
+        history(&*self.disk, &self.folder, &self.quarantine, sources, 0..upto, |_, arrived| visit(arrived))
     }
 
     /// Frames and bytes since the last snapshot.
@@ -215,7 +236,23 @@ impl Log {
 
     /// Where snapshots are written.
     pub fn shelf(&self) -> Shelf {
-        Shelf { disk: Arc::clone(&self.disk), folder: self.folder.clone(), holdings: Arc::clone(&self.shared.holdings) }
+        let (disk, quarantine) = (Arc::clone(&self.disk), Arc::clone(&self.quarantine));
+        Shelf { disk, folder: self.folder.clone(), holdings: Arc::clone(&self.shared.holdings), quarantine }
+    }
+
+    /// What is passed over.
+    pub fn quarantined(&self) -> Vec<Guilty> {
+        self.quarantine.all().cloned().collect()
+    }
+
+    /// Keeps in mind where a worker failed, for the next start.
+    pub fn suspect(&self, suspect: &Suspect) -> Result<()> {
+        suspect.write(&*self.disk, &self.folder)
+    }
+
+    /// Nothing is under suspicion any more.
+    pub fn acquit(&self) -> Result<()> {
+        quarantine::clear(&*self.disk, &self.folder)
     }
 
     /// Writes what was said, and ends.
@@ -234,6 +271,7 @@ pub struct Shelf {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
     holdings: Arc<Mutex<BTreeMap<Segment, Holdings>>>,
+    quarantine: Arc<Quarantine>,
 }
 
 impl Shelf {
@@ -245,7 +283,7 @@ impl Shelf {
 
     /// Hands what these sources brought in the frames `among` to `visit`, oldest first, each with its frame's number.
     pub fn history(&self, sources: &[&str], among: Range<u64>, visit: impl FnMut(u64, Arrived)) -> Result<()> {
-        history(&*self.disk, &self.folder, sources, among, visit)
+        history(&*self.disk, &self.folder, &self.quarantine, sources, among, visit)
     }
 
     /// Writes the snapshot before `segment`; it does not count yet. Returns its bytes.

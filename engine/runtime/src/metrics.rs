@@ -19,6 +19,8 @@ pub struct Metrics {
     pub tick_seconds: Histogram,
     pub tick_time: Gauge,
     pub in_flight_bytes: IntGauge,
+    pub disk_free_bytes: IntGauge,
+    pub disk_size_bytes: IntGauge,
     pub view_errors: IntGaugeVec,
     pub findings_open: IntGaugeVec,
     pub findings_raised: IntCounterVec,
@@ -55,6 +57,8 @@ impl Metrics {
         .expect("a valid name");
         let tick_time = Gauge::new("tidegate_tick_timestamp_seconds", "The last closed tick, as a time.").expect("a valid name");
         let in_flight_bytes = IntGauge::new("tidegate_in_flight_bytes", "Input taken in but not yet visible.").expect("a valid name");
+        let disk_free_bytes = IntGauge::new("tidegate_disk_free_bytes", "What is left on the data folder's disk.").expect("a valid name");
+        let disk_size_bytes = IntGauge::new("tidegate_disk_size_bytes", "The size of the data folder's disk.").expect("a valid name");
         let build = gauges("tidegate_build_info", "1; the version is the label.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let metrics = Self {
@@ -83,6 +87,8 @@ impl Metrics {
             tick_seconds,
             tick_time,
             in_flight_bytes,
+            disk_free_bytes,
+            disk_size_bytes,
             registry: registry.clone(),
         };
         for collector in [
@@ -91,6 +97,8 @@ impl Metrics {
             Box::new(metrics.tick_seconds.clone()),
             Box::new(metrics.tick_time.clone()),
             Box::new(metrics.in_flight_bytes.clone()),
+            Box::new(metrics.disk_free_bytes.clone()),
+            Box::new(metrics.disk_size_bytes.clone()),
         ] {
             registry.register(collector).expect("a name of its own");
         }

@@ -76,6 +76,16 @@ pub enum Command {
     Stop,
 }
 
+/// What a worker says.
+pub enum Said {
+    Closed(Report),
+    /// It panicked. Its peers would wait for it: nothing works any more.
+    Failed(String),
+}
+
+/// Sees rows of a relation before a worker does. A simulation's may panic, as an operator might.
+pub type Witness = Arc<dyn Fn(&str, &Delta) + Send + Sync>;
+
 /// A closed tick, from one worker.
 pub struct Report {
     pub tick: Tick,
@@ -89,13 +99,18 @@ pub struct Report {
 const PARK: Duration = Duration::from_millis(20);
 
 /// Runs until `Stop`.
-pub fn run(worker: &mut Worker, commands: &Receiver<Command>, report: impl Fn(Report)) {
+pub fn run(worker: &mut Worker, commands: &Receiver<Command>, witness: Option<&Witness>, report: impl Fn(Report)) {
     let mut state = State { dataflows: BTreeMap::new(), watermarks: Watermarks::default(), closing: None, open: 0 };
     loop {
         loop {
             match commands.try_recv() {
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return state.stop(worker),
-                Ok(command) => state.apply(worker, command),
+                Ok(command) => {
+                    if let (Some(witness), Command::Rows { relation, timed, .. }) = (witness, &command) {
+                        witness(relation, &timed.delta);
+                    }
+                    state.apply(worker, command);
+                }
                 Err(TryRecvError::Empty) => break,
             }
         }

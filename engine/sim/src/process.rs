@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_runtime::{Config, Durability, Engine};
+use tidegate_runtime::{Config, Durability, Engine, Witness};
 use tidegate_types::error::Error;
 use tokio::runtime::Runtime;
 
@@ -48,6 +48,17 @@ pub struct Process {
 impl Process {
     /// Errors: the engine's; one that recovers says what fails when it is asked.
     pub fn start(disk: &SimDisk, world: &World, clock: &Arc<SimClock>, setting: Setting) -> Result<Self, Error> {
+        Self::watched(disk, world, clock, setting, None)
+    }
+
+    /// `witness` sees what workers get.
+    pub fn watched(
+        disk: &SimDisk,
+        world: &World,
+        clock: &Arc<SimClock>,
+        setting: Setting,
+        witness: Option<Witness>,
+    ) -> Result<Self, Error> {
         let Setting { seed, workers, is_driven, accept_loss } = setting;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a thread");
         let config = Config {
@@ -57,6 +68,7 @@ impl Process {
             clock: Arc::clone(clock) as _,
             disk: Arc::new(disk.clone()),
             random: Arc::new(SimRandom::seeded(seed)),
+            witness,
             ..Config::default()
         };
         let started = runtime.block_on(async { Engine::start(config, world.connectors(disk)) });

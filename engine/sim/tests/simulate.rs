@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tidegate_runtime::Engine;
+use tidegate_runtime::{Engine, Witness};
 use tidegate_sim::disk::{Crash, Fault, SimDisk};
 use tidegate_sim::machine::{Power, SimClock};
 use tidegate_sim::process::{Process, Setting};
@@ -263,6 +263,59 @@ fn a_new_folder_outlives_a_power_cut() {
     }
 }
 
+/// A row that makes a worker panic is back in the dead letters after four starts, alone, whatever else
+/// its tick held; and it stays there.
+#[test]
+fn a_row_that_a_worker_fails_on_is_put_aside() {
+    say_what_runs_when_the_process_ends();
+    let poison: Witness = Arc::new(|relation, delta| {
+        let ids = delta.rows.column_by_name("id").and_then(|ids| ids.as_primitive_opt::<Int64Type>());
+        let is_met = relation == "events" && ids.is_some_and(|ids| ids.values().contains(&POISON));
+        assert!(!is_met, "this row is poison");
+    });
+    for (seed, workers) in [(0, 1), (1, 2), (2, 1), (3, 3)] {
+        let power = Power::default();
+        let (disk, world, clock) = (SimDisk::seeded(seed, &power), World::seeded(seed), Arc::new(SimClock::new(START_MS)));
+        let start = || Process::watched(&disk, &world, &clock, Setting::driven(workers), Some(Arc::clone(&poison)));
+        let batches = pushes(&mut StdRng::seed_from_u64(seed));
+        let process = start().expect("an empty disk");
+        let failed = process.ask(&disk, async |engine| {
+            for (_, statement) in &SETUP[..6] {
+                engine.execute(statement, "sim").await?;
+            }
+            for rows in batches {
+                clock.step(10);
+                engine.push("events", rows).await?;
+            }
+            Ok(())
+        });
+        process.end();
+        assert!(failed.is_err(), "seed {seed}: the poison was not met");
+        let mut starts = 0;
+        let rows = loop {
+            starts += 1;
+            let process = start().expect("the log is whole");
+            let rows = process.rows(&disk, &["mirror", "per_key", "sys.dead_letter"]);
+            process.end();
+            match rows {
+                Ok(rows) => break rows,
+                Err(error) => assert!(starts < 4, "seed {seed}: {error:?}"),
+            }
+        };
+        let letters = &rows["sys.dead_letter"];
+        assert!(letters.len() == 1 && letters[0].contains("this row is poison"), "seed {seed}: {letters:?}");
+        // All rows of the pushes up to the poison's, on time or late, but for the poison.
+        let process = start().expect("the log is whole");
+        let mut again = process.rows(&disk, &["mirror", "per_key", "sys.dead_letter", "events_late"]).expect("nothing fails any more");
+        process.end();
+        let late = again.remove("events_late").unwrap_or_default();
+        assert_eq!(again["mirror"].len() + late.len(), (POISON as usize / 6 + 1) * 6 - 1, "seed {seed}: {again:?}");
+        assert_eq!(again, rows, "seed {seed}");
+    }
+}
+
+const POISON: i64 = 100;
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
@@ -293,7 +346,7 @@ fn each<T: Sync + Debug, R: Send>(cases: &[T], run: impl Fn(&T) -> Result<R, Fai
 
 static RUNNING: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// A worker that panics takes the process with it, before any test can say its seed.
+/// A panic on a thread that no test waits for says which seeds were running.
 fn say_what_runs_when_the_process_ends() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

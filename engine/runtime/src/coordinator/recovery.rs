@@ -1,5 +1,6 @@
 //! After a restart: the log once more, tick by tick, up to its last commit. Nothing outside is
-//! touched meanwhile; sinks and actions go on when it is through.
+//! touched meanwhile; sinks and actions go on when it is through. Where a worker failed the last time,
+//! what it failed on is looked for instead.
 
 use tidegate_plan::statement;
 use tidegate_types::Tick;
@@ -8,10 +9,11 @@ use tokio::sync::mpsc;
 
 use super::statements::follower_name;
 use super::{Coordinator, OpenTick};
+use crate::log::quarantine::{Step, Suspect, pieces};
 use crate::log::record::Record;
 use crate::log::snapshot::Parts;
 use crate::log::{Replay, Replayed};
-use crate::worker::Report;
+use crate::worker::Said;
 
 /// Between two lines about how far it is.
 const PROGRESS_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
@@ -21,17 +23,23 @@ pub struct Recovery {
     /// And how many frames are before it.
     pub snapshot: Option<(Parts, u64)>,
     pub replay: Replay,
+    /// What a worker failed on the last time.
+    pub suspect: Option<Suspect>,
 }
 
 impl Coordinator {
     /// Brings everything to where the log ends. Errors: a log that does not fit this engine.
-    pub(super) async fn recover(&mut self, from: Recovery, reports: &mut mpsc::UnboundedReceiver<Report>) -> Result<()> {
-        let Recovery { snapshot, mut replay } = from;
+    pub(super) async fn recover(&mut self, from: Recovery, reports: &mut mpsc::UnboundedReceiver<Said>) -> Result<()> {
+        let Recovery { snapshot, mut replay, suspect } = from;
+        self.suspect = suspect;
         if let Some((parts, upto)) = snapshot {
             self.restore(parts, upto, reports).await?;
         }
         let mut told = std::time::Instant::now();
         while let Some(Replayed { tick, number, record }) = replay.next()? {
+            if let Some(suspect) = self.suspect.clone().filter(|suspect| suspect.step != Step::Innocent && suspect.from <= tick) {
+                return self.examine(suspect, Replayed { tick, number, record }, replay, reports).await;
+            }
             self.replayed = number;
             self.open_at(tick);
             self.repeat(record)?;
@@ -42,16 +50,61 @@ impl Coordinator {
                 tracing::warn!(tick, "recovering");
             }
         }
+        if self.suspect.take().is_some()
+            && let Some(log) = &self.log
+        {
+            log.acquit()?;
+        }
         self.replaying = false;
         self.followers.values_mut().for_each(|follow| follow.queue.start(&self.writer, follow.created, self.last_closed));
         self.publish();
         Ok(())
     }
 
-    pub(super) async fn wait_closed(&mut self, reports: &mut mpsc::UnboundedReceiver<Report>) -> Result<()> {
+    /// Gives the workers what is left of the log in pieces, and says in the folder which one is next: a
+    /// worker that fails again fails on that one. Always ends in an error, for nothing here is as it was.
+    async fn examine(
+        &mut self,
+        suspect: Suspect,
+        first: Replayed,
+        mut replay: Replay,
+        reports: &mut mpsc::UnboundedReceiver<Said>,
+    ) -> Result<()> {
+        tracing::warn!(from = suspect.from, "looking for the input that a worker failed on: {}", suspect.reason);
+        let mut next = Some(first);
+        while let Some(Replayed { tick, number, record }) = next {
+            let parts: Vec<(usize, usize)> = match (&record, suspect.step) {
+                (Record::Statement { .. } | Record::Write { .. }, _) => vec![(0, 0)],
+                (Record::Arrived(_), Step::Piece { frame, from, to }) if frame == number => {
+                    [(0, from)].into_iter().filter(|(_, to)| 0 < *to).chain((from..to).map(|row| (row, row + 1))).collect()
+                }
+                (Record::Arrived(arrived), Step::Piece { .. }) => vec![(0, arrived.rows())],
+                (Record::Arrived(arrived), _) => pieces(arrived.rows()).collect(),
+                _ => Vec::new(),
+            };
+            self.replayed = number;
+            for (from, to) in parts {
+                let step = Step::Piece { frame: number, from, to };
+                self.log.as_ref().map_or(Ok(()), |log| log.suspect(&Suspect { step, ..suspect.clone() }))?;
+                self.open_at(tick.max(self.last_used + 1));
+                match &record {
+                    Record::Arrived(arrived) => self.repeat(Record::Arrived(Box::new(arrived.piece(from, to))))?,
+                    record => self.repeat(record.clone())?,
+                }
+                self.close();
+                self.wait_closed(reports).await?;
+            }
+            next = replay.next()?;
+        }
+        self.log.as_ref().map_or(Ok(()), |log| log.suspect(&Suspect { step: Step::Innocent, ..suspect.clone() }))?;
+        let error = Error::engine(format!("a worker failed, but not on any single row: {}", suspect.reason));
+        Err(error.hint("start it again: all is replayed as it was"))
+    }
+
+    pub(super) async fn wait_closed(&mut self, reports: &mut mpsc::UnboundedReceiver<Said>) -> Result<()> {
         while self.closing.is_some() {
-            let report = reports.recv().await.ok_or_else(|| Error::engine("the workers have stopped"))?;
-            self.reported(report);
+            let said = reports.recv().await.ok_or_else(|| Error::engine("the workers have stopped"))?;
+            self.said(said)?;
         }
         Ok(())
     }
@@ -76,6 +129,7 @@ impl Coordinator {
                     follow.queue.repeat(&record);
                 }
             }
+            Record::Guilty(_) => {}
             Record::Snapshot(_) | Record::Rows { .. } | Record::Counted(_) | Record::ActionState(_) => {
                 return Err(Error::engine("the log holds a part of a snapshot"));
             }

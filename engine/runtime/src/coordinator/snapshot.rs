@@ -33,7 +33,7 @@ use crate::changes::copies;
 use crate::log::record::{Counted, Intake, Record};
 use crate::log::segment::{Holdings, Segment};
 use crate::log::snapshot::{Defined, ErrorHead, Head, Part, Parts, SourceHead};
-use crate::worker::{RESTORED, Report};
+use crate::worker::{RESTORED, Said};
 
 /// A snapshot is taken once the log has grown by so much, and by as much as the last one is long.
 const GROWTH_BYTES_MIN: u64 = 256 << 20;
@@ -143,6 +143,7 @@ impl Coordinator {
             lost: lost.map(|(name, _)| name.clone()).collect(),
             errors: errors.collect(),
             counted: Vec::new(),
+            quarantined: self.log.as_ref().map_or_else(Vec::new, |log| log.quarantined()),
             segments: self.log.as_ref().map_or_else(Vec::new, |log| log.holdings_before(segment)),
         }
     }
@@ -230,7 +231,7 @@ impl Coordinator {
     }
 
     /// Brings everything to where a snapshot was taken. `upto`: frames before it.
-    pub(super) async fn restore(&mut self, mut parts: Parts, upto: u64, reports: &mut mpsc::UnboundedReceiver<Report>) -> Result<()> {
+    pub(super) async fn restore(&mut self, mut parts: Parts, upto: u64, reports: &mut mpsc::UnboundedReceiver<Said>) -> Result<()> {
         let Some(Part::Head(head)) = parts.next()? else { return Err(Error::engine("a snapshot without a head")) };
         let head = *head;
         self.is_restoring = true;

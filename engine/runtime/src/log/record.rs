@@ -16,6 +16,7 @@ use tidegate_types::connector::{DeadLetter, Offset};
 use tidegate_types::error::{Error, Result};
 use tidegate_types::{Delta, Tick};
 
+use super::quarantine::Guilty;
 use super::snapshot::Head;
 use crate::actions::{ActionRecord, ActionSnapshot};
 
@@ -42,6 +43,8 @@ pub enum Record {
     Counted(Counted),
     /// In a snapshot: where an action stands.
     ActionState(Box<ActionSnapshot>),
+    /// What is passed over from now on, since a worker failed on it.
+    Guilty(Guilty),
     /// The tick is durable with all before it. `delivered`: followers that got further, and how far.
     Commit { delivered: BTreeMap<String, Tick> },
 }
@@ -126,6 +129,7 @@ enum Said {
         table: String,
     },
     Action(ActionRecord),
+    Guilty(Guilty),
     Commit {
         delivered: BTreeMap<String, Tick>,
     },
@@ -135,10 +139,11 @@ enum Said {
 pub const COMMIT: u32 = 0;
 pub const BEGIN: u32 = 1;
 const OTHER: u32 = 2;
+pub const GUILTY: u32 = 3;
 
 /// The tag of frames that are about a relation.
 pub fn tag_of(relation: &str) -> u32 {
-    crc32fast::hash(relation.as_bytes()).max(3)
+    crc32fast::hash(relation.as_bytes()).max(4)
 }
 
 impl Record {
@@ -148,6 +153,7 @@ impl Record {
             Self::Arrived(arrived) => tag_of(&arrived.source),
             Self::Write { table, .. } => tag_of(table),
             Self::Begin { .. } => BEGIN,
+            Self::Guilty(_) => GUILTY,
             _ => OTHER,
         }
     }
@@ -171,6 +177,7 @@ impl Record {
             }
             Self::ActionState(state) => (Said::ActionState(state.clone()), Vec::new()),
             Self::Action(record) => (Said::Action(record.clone()), Vec::new()),
+            Self::Guilty(guilty) => (Said::Guilty(guilty.clone()), Vec::new()),
             Self::Commit { delivered } => (Said::Commit { delivered: delivered.clone() }, Vec::new()),
         };
         let head = serde_json::to_vec(&head).map_err(|error| unwritable(&error))?;
@@ -224,12 +231,29 @@ impl Record {
             }
             Said::ActionState(state) => Self::ActionState(state),
             Said::Action(record) => Self::Action(record),
+            Said::Guilty(guilty) => Self::Guilty(guilty),
             Said::Commit { delivered } => Self::Commit { delivered },
         })
     }
 }
 
 impl Arrived {
+    /// Rows on time, and late ones.
+    pub fn rows(&self) -> usize {
+        self.on_time.num_rows() + self.late.as_ref().map_or(0, RecordBatch::num_rows)
+    }
+
+    /// Some of its rows, those on time before the late ones; nothing else of it.
+    pub fn piece(&self, from: usize, to: usize) -> Self {
+        let on_time = self.on_time.num_rows();
+        let part = |rows: &RecordBatch, before: usize| {
+            let (from, to) = (from.saturating_sub(before).min(rows.num_rows()), to.saturating_sub(before).min(rows.num_rows()));
+            rows.slice(from, to - from)
+        };
+        let late = self.late.as_ref().map(|late| part(late, on_time));
+        Self { on_time: part(&self.on_time, 0), late, dead: Vec::new(), repeated: 0, rejected: 0, ids: Vec::new(), ..self.clone() }
+    }
+
     fn parts(&self) -> (Said, Vec<RecordBatch>) {
         let head = Said::Arrived {
             source: self.source.clone(),

@@ -13,7 +13,8 @@ use tidegate_types::error::{Error, Result};
 
 use super::Place;
 use super::frame::{Broken, Chain, Frames, Header};
-use super::record::{Arrived, BEGIN, COMMIT, Record, tag_of};
+use super::quarantine::Quarantine;
+use super::record::{Arrived, BEGIN, COMMIT, GUILTY, Record, tag_of};
 use super::segment::{Holdings, Segment, copies, rewrite_copies, segments, unreadable};
 use super::snapshot::{self, Head, Part, Parts};
 
@@ -32,6 +33,7 @@ pub struct Found {
     pub snapshot: Option<(Segment, Head)>,
     /// What each segment holds, that of earlier ones included.
     pub holdings: BTreeMap<Segment, Holdings>,
+    pub quarantine: Quarantine,
 }
 
 /// Verifies the log, and cuts off what was not committed.
@@ -69,8 +71,16 @@ pub fn scan(disk: &dyn Disk, folder: &Path, accept_loss: bool) -> Result<Found> 
 
 /// Where the newest snapshot leaves off, or the beginning.
 fn begin(disk: &dyn Disk, folder: &Path) -> Result<Found> {
-    let mut found =
-        Found { end: Place::START, synced: 0, is_new: true, writer: None, lost_after: None, snapshot: None, holdings: BTreeMap::new() };
+    let mut found = Found {
+        end: Place::START,
+        synced: 0,
+        is_new: true,
+        writer: None,
+        lost_after: None,
+        snapshot: None,
+        holdings: BTreeMap::new(),
+        quarantine: Quarantine::default(),
+    };
     let newest = snapshot::newest(disk, folder)?;
     snapshot::remove_others(disk, folder, newest.as_ref())?;
     let Some(segment) = newest else { return Ok(found) };
@@ -80,6 +90,7 @@ fn begin(disk: &dyn Disk, folder: &Path) -> Result<Found> {
             found.end = Place { segment, position: 0, number: segment.number, chain: segment.chain, tick: head.tick };
             found.writer = Some(head.writer.clone());
             found.holdings = head.segments.iter().cloned().collect();
+            head.quarantined.iter().for_each(|guilty| found.quarantine.add(guilty.clone()));
             found.snapshot = Some((segment, *head));
         }
     }
@@ -124,6 +135,11 @@ fn verify(disk: &dyn Disk, folder: &Path, segment: &Segment, copied: Option<u64>
                 BEGIN => {
                     if let Record::Begin { log, epoch, .. } = Record::decode(&body)? {
                         found.writer = Some(Writer { log, epoch });
+                    }
+                }
+                GUILTY => {
+                    if let Record::Guilty(guilty) = Record::decode(&body)? {
+                        found.quarantine.add(guilty);
                     }
                 }
                 _ => {
@@ -184,15 +200,16 @@ pub struct Replay {
     left: std::vec::IntoIter<Segment>,
     frames: Option<Frames<Box<dyn Read + Send>>>,
     path: PathBuf,
+    quarantine: Arc<Quarantine>,
 }
 
 impl Replay {
-    /// From the segment `from` on.
-    pub fn new(disk: Arc<dyn Disk>, folder: PathBuf, from: &Segment) -> Result<Self> {
+    /// From the segment `from` on, but for what is passed over.
+    pub fn new(disk: Arc<dyn Disk>, folder: PathBuf, from: &Segment, quarantine: Arc<Quarantine>) -> Result<Self> {
         let mut left = segments(&*disk, &folder)?;
         left.retain(|segment| from <= segment);
         let left = left.into_iter();
-        Ok(Self { disk, folder, left, frames: None, path: PathBuf::new() })
+        Ok(Self { disk, folder, left, frames: None, path: PathBuf::new(), quarantine })
     }
 
     /// Errors: damage that came after the scan.
@@ -201,7 +218,9 @@ impl Replay {
             if let Some(frames) = &mut self.frames {
                 match frames.next(|_| true) {
                     Ok(Some((Header { tick, number, .. }, body))) => {
-                        return Record::decode(&body).map(|record| Some(Replayed { tick, number, record }));
+                        if let Some(record) = self.quarantine.pass(number, Record::decode(&body)?) {
+                            return Ok(Some(Replayed { tick, number, record }));
+                        }
                     }
                     Ok(None) => self.frames = None,
                     Err(broken) => return Err(broken_at(&self.path, &broken)),
@@ -214,8 +233,16 @@ impl Replay {
     }
 }
 
-/// Hands what these sources brought in the frames `among` to `visit`, oldest first, each with its frame's number.
-pub fn history(disk: &dyn Disk, folder: &Path, sources: &[&str], among: Range<u64>, mut visit: impl FnMut(u64, Arrived)) -> Result<()> {
+/// Hands what these sources brought in the frames `among` to `visit`, oldest first, each with its frame's
+/// number; but for what is passed over.
+pub fn history(
+    disk: &dyn Disk,
+    folder: &Path,
+    quarantine: &Quarantine,
+    sources: &[&str],
+    among: Range<u64>,
+    mut visit: impl FnMut(u64, Arrived),
+) -> Result<()> {
     let tags: Vec<u32> = sources.iter().map(|source| tag_of(source)).collect();
     let all = segments(disk, folder)?;
     for (i, segment) in all.iter().enumerate() {
@@ -228,7 +255,7 @@ pub fn history(disk: &dyn Disk, folder: &Path, sources: &[&str], among: Range<u6
             let Some((header, body)) = next.map_err(|broken| broken_at(&segment.path(folder), &broken))? else { break };
             if tags.contains(&header.tag)
                 && among.contains(&header.number)
-                && let Record::Arrived(arrived) = Record::decode(&body)?
+                && let Some(Record::Arrived(arrived)) = quarantine.pass(header.number, Record::decode(&body)?)
             {
                 visit(header.number, *arrived);
             }

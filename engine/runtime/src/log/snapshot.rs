@@ -18,6 +18,7 @@ use tidegate_types::disk::Disk;
 use tidegate_types::error::{Error, Result};
 
 use super::frame::{self, Frames};
+use super::quarantine::Guilty;
 use super::record::{Counted, Intake, Ran, Record};
 use super::segment::{Holdings, Segment, unreadable};
 use super::{broken_at, read_frames};
@@ -47,6 +48,8 @@ pub struct Head {
     pub errors: Vec<ErrorHead>,
     /// What views read of sources that is in the snapshot, and need not be in segments.
     pub counted: Vec<Intake>,
+    /// What is passed over, in what is left of earlier segments.
+    pub quarantined: Vec<Guilty>,
     /// What earlier segments hold.
     pub segments: Vec<(Segment, Holdings)>,
 }

@@ -45,6 +45,8 @@ pub struct LogWriter {
     written: u64,
     copies_written: u64,
     is_full: bool,
+    /// What is left on the disk is told after each commit.
+    is_watched: bool,
     /// What each segment holds, for whoever asks.
     holdings: Arc<Mutex<BTreeMap<Segment, Holdings>>>,
     /// Frames and bytes since the last snapshot.
@@ -55,12 +57,13 @@ pub struct LogWriter {
 
 impl LogWriter {
     /// Goes on behind `place`. `is_new`: its segment is not there yet.
-    pub fn open(disk: Arc<dyn Disk>, folder: PathBuf, place: Place, is_new: bool, shared: &Shared) -> io::Result<Self> {
+    pub fn open(disk: Arc<dyn Disk>, folder: PathBuf, place: Place, is_new: bool, is_watched: bool, shared: &Shared) -> io::Result<Self> {
         let (file, copies) = if is_new { create(&*disk, &folder, &place.segment)? } else { append(&*disk, &folder, &place.segment)? };
         let copies_written = disk.len(&place.segment.copies_path(&folder))?;
         let (buffer, written) = (Vec::new(), place.position);
         let Shared { holdings, growth, stopping } = shared.clone();
-        Ok(Self { disk, folder, place, file, copies, buffer, written, copies_written, is_full: false, holdings, growth, stopping })
+        let is_full = false;
+        Ok(Self { disk, folder, place, file, copies, buffer, written, copies_written, is_full, is_watched, holdings, growth, stopping })
     }
 
     /// Carries out orders until told to stop, or until the disk fails.
@@ -113,6 +116,12 @@ impl LogWriter {
         self.place.tick = tick;
         self.holdings.lock().entry(self.place.segment).or_default().last_tick = tick;
         tell(Event::Durable(tick));
+        // A disk that does not say how much is left may still take all there is.
+        if self.is_watched
+            && let Ok(room) = self.disk.room(&self.folder)
+        {
+            tell(Event::Room(room));
+        }
         if SEGMENT_BYTES_MAX <= self.place.position { self.roll(tell) } else { Ok(()) }
     }
 
