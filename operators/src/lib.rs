@@ -22,3 +22,4 @@ pub mod top;
 pub mod recompute;
 
 pub mod detector;
+pub mod series;
