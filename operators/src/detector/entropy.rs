@@ -3,12 +3,13 @@
 //! SQL     relative_entropy(value, train)
 //! Out     NULL for the first `train` rows and until 52 have come; then 1 where the last 52 values
 //!         agree with no distribution met before, which becomes one more, else 0
-//! State   0.5 KiB and at most 64 distributions of 10 bytes; cost 5 logarithms per distribution
+//! State   0.5 KiB and at most 64 distributions of 10 bytes; cost 5 subtractions per distribution
 //! Source  Wang, Viswanathan et al., Statistical Techniques for Online Anomaly Detection in Data
 //!         Centers, 2011. The bins span what the first `train` rows did, and half as much on
 //!         either side: nothing that comes later is looked at.
 
 use std::collections::VecDeque;
+use std::sync::LazyLock;
 
 use super::{Detector, Footprint};
 
@@ -23,6 +24,9 @@ const DISTRIBUTIONS_MAX: usize = 64;
 
 type Counts = [u8; BINS];
 
+/// Of all counts there are; of none it is infinite.
+static LOGARITHMS: LazyLock<[f64; WINDOW + 1]> = LazyLock::new(|| std::array::from_fn(|count| (count as f64).ln()));
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct RelativeEntropy {
     train: usize,
@@ -31,13 +35,15 @@ pub struct RelativeEntropy {
     low: f64,
     high: f64,
     window: VecDeque<f64>,
+    /// Of the window, by bin; once the bins are known.
+    counts: Counts,
     /// The one met last comes last.
     distributions: Vec<Counts>,
 }
 
 impl RelativeEntropy {
     pub fn new(train: usize) -> Self {
-        Self { train, rows: 0, low: f64::MAX, high: f64::MIN, window: VecDeque::new(), distributions: Vec::new() }
+        Self { train, rows: 0, low: f64::MAX, high: f64::MIN, window: VecDeque::new(), counts: [0; BINS], distributions: Vec::new() }
     }
 
     fn bin(&self, value: f64) -> usize {
@@ -49,8 +55,7 @@ impl RelativeEntropy {
     }
 
     fn is_new(&mut self) -> bool {
-        let mut counts = [0; BINS];
-        self.window.iter().for_each(|value| counts[self.bin(*value)] += 1);
+        let counts = self.counts;
         let distances = self.distributions.iter().map(|known| 2.0 * WINDOW as f64 * divergence(&counts, known));
         let closest = distances.enumerate().min_by(|(_, a), (_, b)| a.total_cmp(b));
         match closest {
@@ -73,15 +78,23 @@ impl RelativeEntropy {
 
 impl Detector for RelativeEntropy {
     fn step(&mut self, x: &[f64]) -> Option<f64> {
-        if self.window.len() == WINDOW {
-            self.window.pop_front();
-        }
+        let oldest = if self.window.len() == WINDOW { self.window.pop_front() } else { None };
         self.window.push_back(x[0]);
         if self.rows < self.train {
             self.rows += 1;
             (self.low, self.high) = (self.low.min(x[0]), self.high.max(x[0]));
+            if self.rows == self.train {
+                let mut counts = [0; BINS];
+                self.window.iter().for_each(|value| counts[self.bin(*value)] += 1);
+                self.counts = counts;
+            }
             return None;
         }
+        if let Some(oldest) = oldest.map(|oldest| self.bin(oldest)) {
+            self.counts[oldest] -= 1;
+        }
+        let newest = self.bin(x[0]);
+        self.counts[newest] += 1;
         (self.window.len() == WINDOW).then(|| if self.is_new() { 1.0 } else { 0.0 })
     }
 }
@@ -95,7 +108,7 @@ impl Footprint for RelativeEntropy {
 /// Kullback and Leibler's, of two windows' counts: infinite where `known` lacks what `found` has.
 fn divergence(found: &Counts, known: &Counts) -> f64 {
     let terms = found.iter().zip(known).filter(|(found, _)| 0 < **found);
-    terms.map(|(&found, &known)| f64::from(found) / WINDOW as f64 * (f64::from(found) / f64::from(known)).ln()).sum()
+    terms.map(|(&found, &known)| f64::from(found) / WINDOW as f64 * (LOGARITHMS[usize::from(found)] - LOGARITHMS[usize::from(known)])).sum()
 }
 
 #[cfg(test)]
