@@ -1,15 +1,18 @@
 //! Tidegate's benchmarks, through the public door only.
 //!
 //! In reading order: [`nexmark`] runs the suite's queries from file to settled
-//! result; [`cascade`] changes one edge of a dependency graph at a time.
+//! result; [`cascade`] changes one edge of a dependency graph at a time; [`nab`]
+//! and [`skab`] score the detectors of anomalies on labelled series.
 //! [`engine`] starts what is measured, [`process`] measures it from outside,
 //! [`duckdb`] recomputes it, [`stats`] sums it up. README.md has the method.
 
 mod cascade;
 mod duckdb;
 mod engine;
+mod nab;
 mod nexmark;
 mod process;
+mod skab;
 mod stats;
 
 use std::process::ExitCode;
@@ -35,6 +38,10 @@ enum Command {
     Nexmark(nexmark::NexmarkOptions),
     /// One edge of a dependency graph changes: how soon the cascade view shows it
     Cascade(cascade::CascadeOptions),
+    /// The Numenta Anomaly Benchmark's scores of each detector
+    Nab(nab::NabOptions),
+    /// F1, FAR and MAR on the Skoltech Anomaly Benchmark
+    Skab(skab::SkabOptions),
     /// One run of one query, in a process of its own so that its memory is its own
     #[command(hide = true)]
     OneQuery(nexmark::OneQuery),
@@ -46,6 +53,8 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Nexmark(options) => nexmark::run(&options),
         Command::Cascade(options) => cascade::run(&options),
+        Command::Nab(options) => wait(nab::run(&options)),
+        Command::Skab(options) => wait(skab::run(&options)),
         Command::OneQuery(one) => answer(nexmark::one(&one)),
         Command::OneCascade(one) => answer(cascade::one(&one)),
     };
@@ -61,12 +70,16 @@ fn main() -> ExitCode {
 
 /// Runs `measured` to its end, and tells the process that asked.
 fn answer<T: Serialize>(measured: impl Future<Output = Result<T>>) -> Result<bool> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Error::engine(format!("threads cannot be started: {error}")))?;
-    let told = match runtime.block_on(measured) {
+    let told = match wait(measured) {
         Ok(value) => serde_json::json!({ "done": value }),
         Err(error) => serde_json::json!({ "error": error.to_string() }),
     };
     println!("{told}");
     Ok(true)
+}
+
+fn wait<T>(measured: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Error::engine(format!("threads cannot be started: {error}")))?;
+    runtime.block_on(measured)
 }

@@ -20,3 +20,6 @@ pub mod keyed;
 pub mod aggregate;
 pub mod top;
 pub mod recompute;
+
+pub mod detector;
+pub mod series;

@@ -9,20 +9,22 @@
 //! Errors  none
 //! Ties    by the remaining columns, so that the answer is one
 
+pub mod order;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
+use arrow::array::{RecordBatch, UInt64Array};
 use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
 use hashbrown::HashMap;
-use tidegate_types::row::{EncodedRows, RowCodec, project_schema};
 use tidegate_types::{Delta, Tick};
 
 use crate::arrange::Bytes;
 use crate::keyed::by_tick;
 use crate::stream::{Rows, exchange};
+use order::OrderedRows;
 
 /// Plain data; all columns are indices into the input.
 #[derive(Debug, Clone)]
@@ -41,7 +43,7 @@ pub struct TopPlan {
 
 /// Wires the plan.
 pub fn top<'scope>(rows: Rows<'scope, u64>, plan: TopPlan) -> Rows<'scope, u64> {
-    let codecs = Codecs::new(&plan);
+    let codecs = OrderedRows::new(&plan.input, &plan.key, &plan.order);
     let mut keys: HashMap<Bytes, Ranked> = HashMap::new();
     let window = plan.skip..plan.limit.map_or(usize::MAX, |limit| plan.skip.saturating_add(limit));
     by_tick(exchange(rows, &plan.input, &plan.key), "Top", None, move |tick, deltas, out, _| {
@@ -49,7 +51,7 @@ pub fn top<'scope>(rows: Rows<'scope, u64>, plan: TopPlan) -> Rows<'scope, u64> 
         let mut touched: Vec<(Bytes, Vec<Numbered>)> = Vec::new();
         let mut row = Vec::new();
         for delta in &deltas {
-            let encoded = codecs.encode(delta, &plan);
+            let encoded = codecs.encode(delta);
             for (i, &diff) in delta.diffs.iter().enumerate().filter(|(_, diff)| **diff != 0) {
                 encoded.ordered(i, &mut row);
                 let key = encoded.keys.row(i);
@@ -75,8 +77,18 @@ pub fn top<'scope>(rows: Rows<'scope, u64>, plan: TopPlan) -> Rows<'scope, u64> 
                 keys.remove(&key);
             }
         }
-        out.push(codecs.decode(&changes, &plan));
+        out.push(decode(&changes, &codecs, &plan));
     })
+}
+
+fn decode(changes: &[(Numbered, i64)], codecs: &OrderedRows, plan: &TopPlan) -> Delta {
+    let mut columns = codecs.decode_columns(changes.iter().map(|((bytes, _), _)| &bytes[..]));
+    if plan.numbered {
+        columns.push(Arc::new(UInt64Array::from_iter_values(changes.iter().map(|((_, number), _)| *number))));
+    }
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(changes.len()));
+    let rows = RecordBatch::try_new_with_options(Arc::clone(&plan.schema), columns, &options).expect("the plan's schema");
+    Delta::new(rows, changes.iter().map(|(_, diff)| *diff).collect::<Vec<_>>())
 }
 
 /// A row in its order, and its number from 1.
@@ -226,75 +238,6 @@ fn difference(before: Vec<Numbered>, now: Vec<Numbered>, numbered: bool, changes
         }
     }
     changes.extend(gone.map(|old| (old, -1)));
-}
-
-/// Order columns first, then the whole row: sorts as asked, ties by the row, and decodes.
-struct Codecs {
-    key: RowCodec,
-    order: RowCodec,
-    row: RowCodec,
-}
-
-/// Bytes before each ordered row that say how long the order part is.
-const PREFIX_BYTES: usize = 4;
-
-impl Codecs {
-    fn new(plan: &TopPlan) -> Self {
-        let columns: Vec<usize> = plan.order.iter().map(|(column, _)| *column).collect();
-        let options: Vec<SortOptions> = plan.order.iter().map(|(_, options)| *options).collect();
-        let order = RowCodec::with_order(project_schema(&plan.input, &columns), &options);
-        Self {
-            key: RowCodec::new(project_schema(&plan.input, &plan.key)).expect("the planner checked the types"),
-            order: order.expect("the planner checked the types"),
-            row: RowCodec::new(Arc::clone(&plan.input)).expect("the planner checked the types"),
-        }
-    }
-
-    fn encode(&self, delta: &Delta, plan: &TopPlan) -> Encoded {
-        let encode = |codec: &RowCodec, columns: &mut dyn Iterator<Item = usize>| {
-            let columns: Vec<ArrayRef> = columns.map(|i| Arc::clone(delta.rows.column(i))).collect();
-            codec.encode_columns(&columns, delta.len()).expect("the plan's schema")
-        };
-        Encoded {
-            keys: encode(&self.key, &mut plan.key.iter().copied()),
-            order: encode(&self.order, &mut plan.order.iter().map(|(i, _)| *i)),
-            rows: encode(&self.row, &mut (0..delta.rows.num_columns())),
-        }
-    }
-
-    fn decode(&self, changes: &[(Numbered, i64)], plan: &TopPlan) -> Delta {
-        let row = |bytes: &'_ [u8]| -> Range<usize> {
-            let end = bytes.len() - PREFIX_BYTES;
-            let order = u32::from_be_bytes(bytes[end..].try_into().expect("four bytes")) as usize;
-            order..end
-        };
-        let rows = changes.iter().map(|((bytes, _), _)| &bytes[row(bytes)]);
-        let mut columns = self.row.decode_columns(rows).expect("what was encoded");
-        if plan.numbered {
-            columns.push(Arc::new(UInt64Array::from_iter_values(changes.iter().map(|((_, number), _)| *number))));
-        }
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(changes.len()));
-        let rows = RecordBatch::try_new_with_options(Arc::clone(&plan.schema), columns, &options).expect("the plan's schema");
-        Delta::new(rows, changes.iter().map(|(_, diff)| *diff).collect::<Vec<_>>())
-    }
-}
-
-struct Encoded {
-    keys: EncodedRows,
-    order: EncodedRows,
-    rows: EncodedRows,
-}
-
-impl Encoded {
-    /// Row `i` as it is kept. arrow-row encodings are prefix free, so order ++ row compares as
-    /// (order, row); the length of the order part goes to the end, where it never decides.
-    fn ordered(&self, i: usize, bytes: &mut Vec<u8>) {
-        let (order, row) = (self.order.row(i), self.rows.row(i));
-        bytes.clear();
-        bytes.extend_from_slice(order);
-        bytes.extend_from_slice(row);
-        bytes.extend_from_slice(&(order.len() as u32).to_be_bytes());
-    }
 }
 
 #[cfg(test)]

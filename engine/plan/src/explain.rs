@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 
+use arrow::compute::SortOptions;
+use arrow::datatypes::Schema;
 use tidegate_operators::temporal::ClockColumn;
 use tidegate_operators::top::TopPlan;
 
@@ -36,6 +38,7 @@ fn grows(node: &Node) -> Option<&'static str> {
         Op::Join { free: None, .. } => Some("Join"),
         Op::Distinct { .. } => Some("Distinct"),
         Op::Aggregate { plan, .. } if plan.free.is_none() && 0 < plan.group_columns => Some("Aggregate"),
+        Op::Series { plan, .. } if plan.free.is_none() || !plan.key.is_empty() => Some("Series"),
         Op::Recompute { .. } => Some("Recompute"),
         Op::Top { plan, .. } if !plan.key.is_empty() || !plan.append_only || plan.limit.is_none() => Some("Top"),
         Op::Fixpoint { .. } => Some("Fixpoint"),
@@ -93,6 +96,10 @@ fn title(node: &Node, catalog: &Catalog) -> String {
             format!("Aggregate [{calls}] by [{}]", names(node, &group))
         }
         Op::Top { input, plan } => top_title(plan, &names(input, &plan.key)),
+        Op::Series { input, plan, calls } => {
+            let per = if plan.key.is_empty() { String::new() } else { format!(" per [{}]", names(input, &plan.key)) };
+            format!("Series [{calls}]{per} by [{}]", ordered(&plan.input, &plan.order))
+        }
         Op::Recompute { plan, calls, .. } => format!("Recompute [{calls}] per [{}]", names(node, &plan.output_key)),
         Op::Fixpoint { name, distinct, .. } => format!("Fixpoint {name}{}", if *distinct { " of distinct rows" } else { "" }),
         Op::Recursive { name } => format!("Recursive {name}"),
@@ -100,15 +107,17 @@ fn title(node: &Node, catalog: &Catalog) -> String {
 }
 
 fn top_title(plan: &TopPlan, key: &str) -> String {
-    let order: Vec<String> = plan
-        .order
-        .iter()
-        .map(|(column, options)| format!("{}{}", plan.input.field(*column).name(), if options.descending { " desc" } else { "" }))
-        .collect();
     let limit = plan.limit.map_or("all".to_string(), |limit| limit.to_string());
     let skip = if plan.skip == 0 { String::new() } else { format!(" after {}", plan.skip) };
     let per = if key.is_empty() { String::new() } else { format!(" per [{key}]") };
-    format!("Top {limit}{skip}{per} by [{}]", order.join(", "))
+    format!("Top {limit}{skip}{per} by [{}]", ordered(&plan.input, &plan.order))
+}
+
+fn ordered(input: &Schema, order: &[(usize, SortOptions)]) -> String {
+    let column = |(column, options): &(usize, SortOptions)| {
+        format!("{}{}", input.field(*column).name(), if options.descending { " desc" } else { "" })
+    };
+    order.iter().map(column).collect::<Vec<_>>().join(", ")
 }
 
 fn known(facts: &Facts, node: &Node, catalog: &Catalog) -> String {
@@ -156,6 +165,14 @@ fn state(node: &Node, catalog: &Catalog) -> Option<String> {
             (true, Some(limit)) if plan.key.is_empty() => format!("the first {} rows, as the input is append-only", plan.skip + limit),
             (true, Some(limit)) => format!("the first {} rows per key, as the input is append-only; unbounded in keys", plan.skip + limit),
             _ => "all rows, ordered per key, as rows may be taken back; unbounded: freed only as rows are deleted".to_string(),
+        },
+        Op::Series { plan, .. } => match plan.free {
+            Some(rule) => format!(
+                "two states per series and call, and rows with their scores until {} passes {}; unbounded in series",
+                watermark(rule.source, rule.slack_ms, catalog),
+                plan.input.field(plan.order[0].0).name()
+            ),
+            None => "all rows with their scores, ordered per series; unbounded: freed only as rows are deleted".to_string(),
         },
         Op::Recompute { .. } => "all rows per key and the last result; unbounded: freed only as keys empty".to_string(),
         Op::Fixpoint { .. } => "arrangements per round; unbounded: freed only as rows are deleted".to_string(),

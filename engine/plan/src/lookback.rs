@@ -165,6 +165,8 @@ impl Reach<'_> {
             },
             Op::Distinct { input } => self.content(input, "Distinct"),
             Op::Top { input, .. } => self.content(input, "Top"),
+            // A score comes from all readings before it.
+            Op::Series { input, .. } => self.content(input, "Series"),
             Op::Recompute { input, .. } => self.content(input, "Recompute"),
             Op::Fixpoint { step, .. } => self.content(step, "Fixpoint"),
         }

@@ -7,6 +7,7 @@ mod clock;
 mod doubt;
 mod join;
 mod kernel;
+mod series;
 mod top;
 
 use std::collections::HashMap;
@@ -359,7 +360,7 @@ fn refuse_in_recursion(step: &Node) -> Result<()> {
         let name = match &node.op {
             Op::Aggregate { .. } => "an aggregate",
             Op::Top { .. } => "LIMIT or DISTINCT ON",
-            Op::Recompute { .. } => "a window function or aggregate",
+            Op::Recompute { .. } | Op::Series { .. } => "a window function or aggregate",
             Op::Temporal { .. } => "a comparison with the clock",
             _ => continue,
         };

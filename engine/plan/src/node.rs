@@ -9,6 +9,7 @@ use tidegate_operators::aggregate::AggregatePlan;
 use tidegate_operators::expand::ExpandPlan;
 use tidegate_operators::join::FreeRule as JoinFreeRule;
 use tidegate_operators::recompute::RecomputePlan;
+use tidegate_operators::series::SeriesPlan;
 use tidegate_operators::temporal::TemporalPlan;
 use tidegate_operators::top::TopPlan;
 use tidegate_types::expr::RowProgram;
@@ -85,6 +86,11 @@ pub enum Op {
         input: NodeRef,
         plan: TopPlan,
     },
+    Series {
+        input: NodeRef,
+        plan: SeriesPlan,
+        calls: String,
+    },
     Recompute {
         input: NodeRef,
         plan: RecomputePlan,
@@ -148,6 +154,7 @@ impl Node {
             | Op::Negate { input }
             | Op::Aggregate { input, .. }
             | Op::Top { input, .. }
+            | Op::Series { input, .. }
             | Op::Recompute { input, .. }
             | Op::Fixpoint { step: input, .. } => vec![input],
             Op::Join { left, right, .. } => vec![left, right],

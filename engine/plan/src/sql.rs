@@ -26,12 +26,14 @@ use crate::catalog::{Catalog, RelationKind};
 use crate::statement::arrow_type;
 
 mod checked;
+mod detectors;
 mod functions;
 mod membership;
 mod relations;
 mod sound;
 
 use checked::Arithmetic;
+pub(crate) use detectors::detector_call;
 pub(crate) use functions::date_bin;
 pub use relations::rewritten;
 pub use sound::sound;
@@ -71,6 +73,8 @@ pub fn state_builder() -> SessionStateBuilder {
         .with_analyzer_rules(analyzer_rules(Arithmetic::All));
     // The last of a name counts.
     builder.scalar_functions().get_or_insert_default().push(functions::date_bin());
+    builder.scalar_functions().get_or_insert_default().extend(detectors::scalar_functions());
+    builder.window_functions().get_or_insert_default().extend(detectors::window_functions());
     builder.aggregate_functions().get_or_insert_default().iter_mut().for_each(|function| *function = exact(function));
     builder
 }

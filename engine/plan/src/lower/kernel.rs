@@ -12,6 +12,7 @@ use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Window, WindowFrameUnits};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
+use tidegate_operators::detector;
 use tidegate_operators::recompute::{RecomputePlan, Slot, SlotExec};
 use tidegate_types::error::{Error, Result};
 
@@ -61,6 +62,9 @@ impl Lowering<'_> {
     }
 
     pub(super) fn window(&mut self, window: &Window) -> Result<NodeRef> {
+        if let Some(series) = self.series(window)? {
+            return Ok(series);
+        }
         let input = self.node(&window.input)?;
         let width = input.schema.fields().len();
         let partition = partition_of(window)?;
@@ -148,7 +152,8 @@ fn partition_by(expr: Expr, key: &[usize]) -> DataFusionResult<Expr> {
 fn total_order(expr: &Expr, schema: &DFSchema) -> Expr {
     let ordered = expr.clone().transform(|expr| match expr {
         Expr::WindowFunction(mut function) => {
-            let by_position = matches!(function.fun.name(), "row_number" | "ntile" | "lag" | "lead" | "first_value");
+            let name = function.fun.name();
+            let by_position = matches!(name, "row_number" | "ntile" | "lag" | "lead" | "first_value") || detector::Call::of(name).is_some();
             if by_position || function.params.window_frame.units == WindowFrameUnits::Rows {
                 let all = schema.columns().into_iter().map(Expr::Column);
                 let missing = all.filter(|column| !function.params.order_by.iter().any(|sort| sort.expr == *column));

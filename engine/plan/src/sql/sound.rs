@@ -53,6 +53,7 @@ fn refusal(expr: &Expr) -> Option<Error> {
             }
             _ => None,
         },
+        Expr::WindowFunction(call) => super::detectors::refusal(call),
         _ => None,
     }
 }
