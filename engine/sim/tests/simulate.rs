@@ -276,9 +276,9 @@ fn a_row_that_a_worker_fails_on_is_put_aside() {
     for (seed, workers) in [(0, 1), (1, 2), (2, 1), (3, 3)] {
         let power = Power::default();
         let (disk, world, clock) = (SimDisk::seeded(seed, &power), World::seeded(seed), Arc::new(SimClock::new(START_MS)));
-        let start = || Process::watched(&disk, &world, &clock, Setting::driven(workers), Some(Arc::clone(&poison)));
+        let start = |disk: &SimDisk| Process::watched(disk, &world, &clock, Setting::driven(workers), Some(Arc::clone(&poison)));
         let batches = pushes(&mut StdRng::seed_from_u64(seed));
-        let process = start().expect("an empty disk");
+        let process = start(&disk).expect("an empty disk");
         let failed = process.ask(&disk, async |engine| {
             for (_, statement) in &SETUP[..6] {
                 engine.execute(statement, "sim").await?;
@@ -291,10 +291,11 @@ fn a_row_that_a_worker_fails_on_is_put_aside() {
         });
         process.end();
         assert!(failed.is_err(), "seed {seed}: the poison was not met");
-        let mut starts = 0;
+        let (mut starts, mut disk) = (0, disk);
         let rows = loop {
             starts += 1;
-            let process = start().expect("the log is whole");
+            disk = disk.reboot(&power, Crash::Kill);
+            let process = start(&disk).expect("the log is whole");
             let rows = process.rows(&disk, &["mirror", "per_key", "sys.dead_letter"]);
             process.end();
             match rows {
@@ -305,7 +306,8 @@ fn a_row_that_a_worker_fails_on_is_put_aside() {
         let letters = &rows["sys.dead_letter"];
         assert!(letters.len() == 1 && letters[0].contains("this row is poison"), "seed {seed}: {letters:?}");
         // All rows of the pushes up to the poison's, on time or late, but for the poison.
-        let process = start().expect("the log is whole");
+        let disk = disk.reboot(&power, Crash::Kill);
+        let process = start(&disk).expect("the log is whole");
         let mut again = process.rows(&disk, &["mirror", "per_key", "sys.dead_letter", "events_late"]).expect("nothing fails any more");
         process.end();
         let late = again.remove("events_late").unwrap_or_default();
