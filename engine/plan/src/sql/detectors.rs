@@ -106,14 +106,18 @@ impl WindowUDFImpl for Detector {
         &self.signature
     }
 
+    /// What is no number stays as it is, for [`Self::field`] to refuse in words of our own.
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        match types.iter().find(|kind| !kind.is_numeric() && !kind.is_null()) {
-            Some(other) => plan_err!("{}() takes numbers, not {other}: call {}", self.call.name, self.call.shape),
-            None => Ok(vec![DataType::Float64; types.len()]),
-        }
+        let is_number = |kind: &DataType| kind.is_numeric() || kind.is_null();
+        Ok(types.iter().map(|kind| if is_number(kind) { DataType::Float64 } else { kind.clone() }).collect())
     }
 
     fn field(&self, args: WindowUDFFieldArgs) -> Result<FieldRef> {
+        let Call { name, shape, .. } = self.call;
+        if let Some(other) = args.input_fields().iter().find(|field| !field.data_type().is_numeric() && !field.data_type().is_null()) {
+            let error = Error::user(format!("{name}() takes numbers, not {}", other.data_type())).hint(format!("call {shape}"));
+            return Err(DataFusionError::External(Box::new(error)));
+        }
         Ok(Arc::new(Field::new(args.name(), DataType::Float64, true)))
     }
 
