@@ -571,7 +571,10 @@ impl Coordinator {
                 let temporal = self.kept.values().any(|kept| kept.node.is_temporal())
                     || self.followers.values().any(|follow| follow.node.is_temporal());
                 let heartbeat = if temporal { HEARTBEAT_TEMPORAL } else { HEARTBEAT_IDLE };
-                heartbeat.max(self.config.tick) <= self.last_tick_at.elapsed()
+                // A tick is later than the one before even where the clock stands still; what reads the clock
+                // must not see it go by that.
+                let has_moved = !temporal || self.last_used < self.config.clock.now_ms();
+                has_moved && heartbeat.max(self.config.tick) <= self.last_tick_at.elapsed()
             }
         };
         if due {

@@ -308,6 +308,12 @@ impl Scenario {
                 self.crash(Crash::Kill);
                 Ok(None)
             }
+            // Refused before anything happened; that ticks go on is what finds out when there is room.
+            Err(Some(error)) if error.message.contains("too full to take more in") => {
+                self.tell(format!("-- refused: {}", error.message));
+                drop(process.ask(&self.disk, async |engine| engine.commit().await));
+                Ok(None)
+            }
             Err(error) => {
                 let error = error.map_or_else(|| "no answer".to_string(), |error| error.to_string());
                 Err(format!("the engine fails by itself: {error}; its health: {}", process.engine.health().reason))
