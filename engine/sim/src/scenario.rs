@@ -310,8 +310,8 @@ impl Scenario {
             }
             // Refused before anything happened; that ticks go on is what finds out when there is room.
             Err(Some(error)) if error.message.contains("too full to take more in") => {
-                self.tell(format!("-- refused: {}", error.message));
                 drop(process.ask(&self.disk, async |engine| engine.commit().await));
+                self.tell(format!("-- refused: {}", error.message));
                 Ok(None)
             }
             Err(error) => {
