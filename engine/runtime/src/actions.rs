@@ -313,6 +313,7 @@ mod tests {
         Later(u64),
         Hangs,
         HangsAWhile,
+        UnreachableAfterAWhile,
     }
 
     /// The other side, by its script: the answers to each request, such as "do a1".
@@ -361,6 +362,10 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 Ok(())
             }
+            Some(Answer::UnreachableAfterAWhile) => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                failure(true, None, false)
+            }
         }
     }
 
@@ -378,6 +383,13 @@ mod tests {
         }
 
         fn with(script: &[(&str, &[Answer])], limit: Option<(usize, Duration)>, has_no_undo: bool) -> Self {
+            let mut bench = Self::asleep(script, limit, has_no_undo, Journal::default());
+            bench.follower.wake();
+            bench
+        }
+
+        /// One whose log is still being read.
+        fn asleep(script: &[(&str, &[Answer])], limit: Option<(usize, Duration)>, has_no_undo: bool, journal: Journal) -> Self {
             let script = script.iter().map(|(key, answers)| (key.to_string(), answers.iter().copied().collect())).collect();
             let partner = Arc::new(Partner { script: Mutex::new(script), has_no_undo, ..Partner::default() });
             let fields = vec![Field::new("entity", DataType::Utf8, true), Field::new("n", DataType::Int64, true)];
@@ -390,13 +402,12 @@ mod tests {
                 options: ActionOptions { armed: true, manual: false, at_most_once: false, limit },
                 responder: Box::new(Line(Arc::clone(&partner))),
                 log: log.clone(),
-                journal: Journal::default(),
+                journal,
                 metrics: Metrics::new(),
                 clock: Arc::new(WallClock),
                 random: Arc::new(MachineRandom),
             };
-            let mut follower = Follower::new(task, backlog.clone());
-            follower.wake();
+            let follower = Follower::new(task, backlog.clone());
             Self { follower, partner, log, backlog, tick: 10 }
         }
 
@@ -477,6 +488,44 @@ mod tests {
             bench.until_seen(seen.len()).await;
             assert_eq!((bench.seen(), bench.states()), (seen.iter().map(|s| s.to_string()).collect(), vec![state.to_string()]));
         }
+    }
+
+    /// The log holds all that it is told, at once.
+    fn kept_log() -> (Journal, Arc<Mutex<Vec<ActionRecord>>>) {
+        let (notes, mut noted) = tokio::sync::mpsc::unbounded_channel();
+        let records = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&records);
+        tokio::spawn(async move {
+            while let Some(Note { record, durable }) = noted.recv().await {
+                kept.lock().push(record);
+                let _ = durable.map(|durable| durable.send(()));
+            }
+        });
+        (Journal::new(Some(notes)), records)
+    }
+
+    #[tokio::test]
+    async fn a_restart_knows_what_may_have_been_done_by_an_attempt_before_the_last() {
+        let (journal, records) = kept_log();
+        let mut bench = Bench::asleep(&[("do a1", &[Answer::Unclear, Answer::UnreachableAfterAWhile])], None, false, journal);
+        bench.follower.wake();
+        bench.follow(&[("a", 1, 1)]);
+        bench.until_seen(2).await;
+        bench.follow(&[("a", 1, -1)]);
+        bench.until_idle().await;
+        assert_eq!(bench.seen(), ["do a1", "do a1", "undo a1"]);
+        // The engine ended before it said that it would undo.
+        let is_undo = |record: &ActionRecord| matches!(record.event, ActionEvent::Intent { kind: ActionKind::Undo, .. });
+        let records: Vec<ActionRecord> = records.lock().iter().take_while(|record| !is_undo(record)).cloned().collect();
+        let (intent, outcome) = records.split_at(1);
+        let mut next = Bench::asleep(&[], None, false, Journal::default());
+        next.follow(&[("a", 1, 1)]);
+        intent.iter().for_each(|record| next.follower.repeat(record));
+        next.follow(&[("a", 1, -1)]);
+        outcome.iter().for_each(|record| next.follower.repeat(record));
+        next.follower.wake();
+        next.until_idle().await;
+        assert_eq!((next.seen(), next.states()), (vec!["undo a1".to_string()], vec!["undo undone".to_string()]));
     }
 
     #[tokio::test]

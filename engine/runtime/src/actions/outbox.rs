@@ -437,7 +437,9 @@ impl Outbox {
             // The other side is not well, so what took the place waits too; a withdrawal of what
             // was surely not done has nothing to wait for.
             Err(failure) if is_superseded => {
-                self.tell(&id, request, kind, &row, ActionState::Failed, &failure.message, failure.may_be_done);
+                // An attempt before this one may have been done.
+                let may_be_done = finding.held.is_some();
+                self.tell(&id, request, kind, &row, ActionState::Failed, &failure.message, may_be_done);
                 match self.refusal(&id) {
                     Some((state, reason)) => self.settle(&id, state, reason),
                     None => self.pause(id, self.retry_pause(1, Duration::ZERO, &failure).unwrap_or_default(), ""),
