@@ -24,6 +24,7 @@ use self::text::Text;
 use crate::backlog::Backlog;
 use crate::changes::consolidate;
 use crate::metrics::Metrics;
+use crate::seeded::Seeded;
 
 mod journal;
 mod log;
@@ -91,6 +92,7 @@ pub struct ActionTask {
     pub metrics: Metrics,
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
+    pub seeded: Seeded,
 }
 
 /// What a restart needs of an action.
@@ -406,6 +408,7 @@ mod tests {
                 metrics: Metrics::new(),
                 clock: Arc::new(WallClock),
                 random: Arc::new(MachineRandom),
+                seeded: Seeded::default(),
             };
             let follower = Follower::new(task, backlog.clone());
             Self { follower, partner, log, backlog, tick: 10 }

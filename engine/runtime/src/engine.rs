@@ -187,5 +187,5 @@ fn open_log(config: &Config) -> Result<Option<Opened>> {
         }
     };
     let random = Arc::clone(&config.random);
-    Log::open(Opening { disk, folder, random, now_ms, accept_loss, temporary }).map(Some)
+    Log::open(Opening { disk, folder, random, now_ms, accept_loss, temporary, seeded: config.seeded }).map(Some)
 }

@@ -22,6 +22,7 @@ use crate::actions::{ActionRecord, ActionSnapshot, ActionTask, Follower};
 use crate::backlog::{Backlog, Claim};
 use crate::changes::consolidate;
 use crate::metrics::Metrics;
+use crate::seeded::{Bug, Seeded};
 
 /// Queued bytes at which no further tick is closed until the follower catches up.
 pub const BACKLOG_BYTES_MAX: usize = 64 << 20;
@@ -81,9 +82,9 @@ enum Stage {
 }
 
 impl Queue {
-    pub fn sink(name: String, schema: SchemaRef, append_only: bool, sink: Box<dyn Sink>, metrics: Metrics) -> Self {
+    pub fn sink(name: String, schema: SchemaRef, append_only: bool, sink: Box<dyn Sink>, metrics: Metrics, seeded: Seeded) -> Self {
         let (backlog, account) = (Backlog::default(), Account::default());
-        let task = SinkTask { name, schema, sink, metrics, backlog: backlog.clone(), account: account.clone() };
+        let task = SinkTask { name, schema, sink, metrics, backlog: backlog.clone(), account: account.clone(), seeded };
         Self { append_only, is_action: false, floor: 0, stage: Stage::Sink(task, VecDeque::new()), backlog, account }
     }
 
@@ -227,6 +228,7 @@ struct SinkTask {
     metrics: Metrics,
     backlog: Backlog,
     account: Account,
+    seeded: Seeded,
 }
 
 impl SinkTask {
@@ -267,6 +269,9 @@ impl SinkTask {
     }
 
     async fn write(&mut self, queued: &[Queued], there: Tick) -> Result<()> {
+        if self.seeded.has(Bug::ProgressBeforeSend) {
+            self.reached(queued);
+        }
         let new = queued.iter().filter(|queued| there < queued.tick);
         let changes = new.map(|queued| {
             let delta = match queued.is_net {
@@ -282,10 +287,14 @@ impl SinkTask {
             let rows: usize = changes.iter().map(|changes| changes.delta.len()).sum();
             self.metrics.sink_changes.with_label_values(&[&self.name]).inc_by(rows as u64);
         }
+        self.reached(queued);
+        Ok(())
+    }
+
+    fn reached(&self, queued: &[Queued]) {
         if let Some(last) = queued.last() {
             self.account.delivered.fetch_max(last.tick, Ordering::Relaxed);
         }
-        Ok(())
     }
 }
 

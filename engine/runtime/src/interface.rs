@@ -10,6 +10,7 @@ use arrow::record_batch::RecordBatch;
 use datafusion::logical_expr::LogicalPlan;
 use tidegate_types::{Clock, Disk, LocalDisk, MachineRandom, Random, Tick, WallClock};
 
+use crate::seeded::Seeded;
 pub use crate::worker::Witness;
 
 /// How an engine runs.
@@ -35,6 +36,8 @@ pub struct Config {
     pub variables: BTreeMap<String, String>,
     /// For simulations.
     pub witness: Option<Witness>,
+    /// A bug put in on purpose.
+    pub seeded: Seeded,
 }
 
 /// A week, as is customary.
@@ -69,6 +72,7 @@ impl Default for Config {
             folder: PathBuf::from("."),
             variables: BTreeMap::new(),
             witness: None,
+            seeded: Seeded::default(),
         }
     }
 }

@@ -3,7 +3,8 @@
 //! In reading order: what is said at the door (`interface`), the door ([`engine`], `execute`), what
 //! happens in order behind it (`coordinator`), the one bridge to timely's threads (`bridge`), a
 //! worker, and how a plan becomes a dataflow (`render`); then what comes in (`sources`, `dml`), what
-//! of it lasts (`log`), what goes out (`followers`, `actions`, `changes`), and what is read (`read`, `metrics`).
+//! of it lasts (`log`), what goes out (`followers`, `actions`, `changes`), and what is read (`read`, `metrics`). Last,
+//! what tests the tests (`seeded`).
 
 mod actions;
 mod backlog;
@@ -20,6 +21,7 @@ mod log;
 mod metrics;
 mod read;
 mod render;
+mod seeded;
 mod sources;
 mod worker;
 
@@ -27,4 +29,7 @@ pub use check::{check, explain};
 pub use engine::Engine;
 pub use interface::{Config, DetectionInfo, Durability, Health, RETAIN, RelationInfo, Response, Snapshot, Witness};
 pub use read::view_over;
+#[cfg(feature = "seeded-bugs")]
+pub use seeded::Bug;
+pub use seeded::Seeded;
 pub use tidegate_plan::sql::{rewritten, sound, state_builder};

@@ -42,6 +42,7 @@ use self::scan::{broken_at, history, read_frames};
 use self::segment::{Holdings, Segment};
 use self::snapshot::Parts;
 use self::writer::LogWriter;
+use crate::seeded::{Bug, Seeded};
 
 /// Where a frame ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +97,7 @@ struct Shared {
     growth: Arc<Growth>,
     /// Nobody waits for room any more.
     stopping: Arc<AtomicBool>,
+    seeded: Seeded,
 }
 
 /// The log of a running engine.
@@ -135,26 +137,27 @@ pub struct Opening {
     pub accept_loss: bool,
     /// The folder, where it goes with the log.
     pub temporary: Option<TempDir>,
+    pub seeded: Seeded,
 }
 
 impl Log {
     /// Scans the folder, which is made where there is none, and begins another epoch in it.
     pub fn open(opening: Opening) -> Result<Opened> {
-        let Opening { disk, folder, random, now_ms, accept_loss, temporary } = opening;
+        let Opening { disk, folder, random, now_ms, accept_loss, temporary, seeded } = opening;
         make_folder(&*disk, &folder).map_err(|error| unusable(&folder, &error))?;
         let lock = disk.lock(&folder.join("lock")).map_err(|error| locked(&folder, &error))?;
-        let mut found = scan::scan(&*disk, &folder, accept_loss)?;
+        let mut found = scan::scan(&*disk, &folder, accept_loss, seeded)?;
         let mut suspect = Suspect::read(&*disk, &folder)?;
         let (orders, taken) = unbounded();
         let (sender, events) = mpsc::unbounded_channel();
-        let shared = Shared { holdings: Arc::new(Mutex::new(found.holdings)), growth: Arc::default(), stopping: Arc::default() };
+        let shared = Shared { holdings: Arc::new(Mutex::new(found.holdings)), growth: Arc::default(), stopping: Arc::default(), seeded };
         let is_watched = temporary.is_none();
         let writing = LogWriter::open(Arc::clone(&disk), folder.clone(), found.end, found.is_new, is_watched, &shared);
         let mut writing = writing.map_err(|error| unusable(&folder, &error))?;
         let tick = next_tick(found.end.tick, now_ms);
         let before =
             found.writer.unwrap_or_else(|| Writer { log: format!("{:016x}{:016x}", random.next_u64(), random.next_u64()), epoch: 0 });
-        let writer = Writer { epoch: before.epoch + 1, ..before };
+        let writer = Writer { epoch: if seeded.has(Bug::EpochKept) { before.epoch.max(1) } else { before.epoch + 1 }, ..before };
         let begin = Record::Begin {
             log: writer.log.clone(),
             epoch: writer.epoch,
@@ -237,7 +240,8 @@ impl Log {
     /// Where snapshots are written.
     pub fn shelf(&self) -> Shelf {
         let (disk, quarantine) = (Arc::clone(&self.disk), Arc::clone(&self.quarantine));
-        Shelf { disk, folder: self.folder.clone(), holdings: Arc::clone(&self.shared.holdings), quarantine }
+        let Shared { holdings, seeded, .. } = self.shared.clone();
+        Shelf { disk, folder: self.folder.clone(), holdings, quarantine, seeded }
     }
 
     /// What is passed over.
@@ -272,6 +276,7 @@ pub struct Shelf {
     folder: PathBuf,
     holdings: Arc<Mutex<BTreeMap<Segment, Holdings>>>,
     quarantine: Arc<Quarantine>,
+    seeded: Seeded,
 }
 
 impl Shelf {
@@ -294,7 +299,7 @@ impl Shelf {
 
     /// From now on a restart begins with it; what nobody needs any more is removed.
     pub fn publish(&self, segment: &Segment, is_needed: impl Fn(&Holdings) -> bool) -> Result<()> {
-        snapshot::publish(&*self.disk, &self.folder, segment)?;
+        snapshot::publish(&*self.disk, &self.folder, segment, self.seeded)?;
         snapshot::remove_others(&*self.disk, &self.folder, Some(segment))?;
         let before: Vec<(Segment, Holdings)> =
             self.holdings.lock().range(..segment).map(|(segment, holdings)| (*segment, holdings.clone())).collect();

@@ -29,6 +29,7 @@ use super::journal::{ActionEvent, ActionRecord};
 use super::log::{ActionState, Entry};
 use super::text::Text;
 use crate::backlog::{Backlog, Claim};
+use crate::seeded::Bug;
 
 const IN_FLIGHT_MAX: usize = 16;
 
@@ -364,7 +365,8 @@ impl Outbox {
         }
         // A withdrawal is never held back by a limit: it takes pressure off.
         let finding = &self.findings[id];
-        let is_free = finding.is_counted || finding.job().kind == ActionKind::Undo;
+        let is_relief = finding.job().kind == ActionKind::Undo && !self.task.seeded.has(Bug::UndoLimited);
+        let is_free = finding.is_counted || is_relief;
         if !is_free && self.is_over_limit() {
             self.settle(id, ActionState::Limited, "over its limit");
             return false;
@@ -388,7 +390,10 @@ impl Outbox {
         let json = |row: &Text| serde_json::from_str(row).expect("written as JSON");
         let request = ActionRequest {
             id: id.to_string(),
-            key: format!("{id}-{number}"),
+            key: match self.task.seeded.has(Bug::KeyOfAttempt) {
+                true => format!("{id}-{number}-{}", job.attempts),
+                false => format!("{id}-{number}"),
+            },
             action: self.task.name.clone(),
             kind: job.kind,
             tick: job.tick,
@@ -402,7 +407,9 @@ impl Outbox {
         let intent = ActionEvent::Intent { request: number, kind, row: row.to_string(), previous, tick, at_ms };
         let (task, record) = (Arc::clone(&self.task), self.note(&id, intent));
         self.flights.push(Box::pin(async move {
-            if is_new && !task.journal.told(record).await {
+            if is_new && task.seeded.has(Bug::SendBeforeIntent) {
+                task.journal.tell(record);
+            } else if is_new && !task.journal.told(record).await {
                 // The engine ends; the next start knows nothing of this request, and asks anew.
                 std::future::pending::<()>().await;
             }

@@ -14,6 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Coordinator, SourceStatus, late_name};
 use crate::log::record::{Arrived, Record};
+use crate::seeded::Bug;
 use crate::sources::{Arrival, ArrivalEvent, judge};
 
 /// Dead letters kept for reading.
@@ -66,7 +67,8 @@ impl Coordinator {
         let counts = Counts { committed: on_time.num_rows() as u64, late: late_rows, dead: dead.len() as u64, repeated, rejected };
         let state = self.sources.get_mut(&name).expect("the caller looked");
         state.counts.add(&counts);
-        state.resume_at(offset, ids);
+        let is_forgetful = self.replaying && self.config.seeded.has(Bug::IdsForgotten);
+        state.resume_at(offset, if is_forgetful { Vec::new() } else { ids });
         self.count(&name, &counts);
         self.dead_letters.extend(dead.into_iter().map(|letter| (tick, name.clone(), letter)));
         let surplus = self.dead_letters.len().saturating_sub(DEAD_LETTERS_MAX);

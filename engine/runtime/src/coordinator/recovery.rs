@@ -5,6 +5,7 @@
 use tidegate_plan::statement;
 use tidegate_types::Tick;
 use tidegate_types::error::{Error, Result};
+use tidegate_types::time::next_tick;
 use tokio::sync::mpsc;
 
 use super::statements::follower_name;
@@ -13,6 +14,7 @@ use crate::log::quarantine::{Step, Suspect, pieces};
 use crate::log::record::Record;
 use crate::log::snapshot::Parts;
 use crate::log::{Replay, Replayed};
+use crate::seeded::Bug;
 use crate::worker::Said;
 
 /// Between two lines about how far it is.
@@ -41,7 +43,10 @@ impl Coordinator {
                 return self.examine(suspect, Replayed { tick, number, record }, replay, reports).await;
             }
             self.replayed = number;
-            self.open_at(tick);
+            self.open_at(match self.config.seeded.has(Bug::WallClockOnReplay) {
+                true => next_tick(self.last_used, self.config.clock.now_ms()),
+                false => tick,
+            });
             self.repeat(record)?;
             self.wait_closed(reports).await?;
             if PROGRESS_EVERY <= told.elapsed() {

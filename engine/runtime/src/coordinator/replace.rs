@@ -26,6 +26,7 @@ use super::statements::{Planned, check_detection, plan_query, pointed, shown_nam
 use super::{Coordinator, Kept};
 use crate::changes::consolidate;
 use crate::interface::Response;
+use crate::seeded::Bug;
 use crate::worker::Command;
 
 /// What a follower had before its view's new definition.
@@ -200,7 +201,8 @@ impl Coordinator {
         for (name, follow) in &mut self.followers {
             if let Some(Takeover { old }) = follow.takeover.take() {
                 let new = changes.remove(name).into_iter().flat_map(BTreeMap::into_values).flatten();
-                let difference = old.iter().map(Delta::negate).chain(new).collect();
+                let gone = old.iter().filter(|_| !self.config.seeded.has(Bug::SkippedRetraction));
+                let difference = gone.map(Delta::negate).chain(new).collect();
                 follow.queue.append_only = follow.node.facts.append_only;
                 follow.queue.push(tick, difference, true);
             }

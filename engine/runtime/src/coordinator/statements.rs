@@ -312,7 +312,8 @@ impl Coordinator {
         let sink = self.connectors.sink(&self.sink_spec(name, &node, self.expanded(options)?))?;
         self.make_room(name, replace, "sink")?;
         self.start_dataflow(&follower_name(name), &node, false, true)?;
-        let queue = Queue::sink(name.to_string(), Arc::clone(&node.schema), node.facts.append_only, sink, self.metrics.clone());
+        let (schema, seeded) = (Arc::clone(&node.schema), self.config.seeded);
+        let queue = Queue::sink(name.to_string(), schema, node.facts.append_only, sink, self.metrics.clone(), seeded);
         self.follow(name, Follow { kind: "sink", from: from.to_string(), node, queue, created: self.last_used, takeover: None });
         Ok(())
     }
@@ -345,6 +346,7 @@ impl Coordinator {
             metrics: self.metrics.clone(),
             clock: Arc::clone(&self.config.clock),
             random: Arc::clone(&self.config.random),
+            seeded: self.config.seeded,
         };
         self.follow(
             name,

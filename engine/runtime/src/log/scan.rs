@@ -17,6 +17,7 @@ use super::quarantine::Quarantine;
 use super::record::{Arrived, BEGIN, COMMIT, GUILTY, Record, tag_of};
 use super::segment::{Holdings, Segment, copies, rewrite_copies, segments, unreadable};
 use super::snapshot::{self, Head, Part, Parts};
+use crate::seeded::{Bug, Seeded};
 
 /// Where a log ends.
 pub struct Found {
@@ -39,7 +40,7 @@ pub struct Found {
 /// Verifies the log, and cuts off what was not committed.
 ///
 /// Errors: damage before the last commit, unless its loss is accepted.
-pub fn scan(disk: &dyn Disk, folder: &Path, accept_loss: bool) -> Result<Found> {
+pub fn scan(disk: &dyn Disk, folder: &Path, accept_loss: bool, seeded: Seeded) -> Result<Found> {
     let mut all = segments(disk, folder)?;
     let mut found = begin(disk, folder)?;
     // What is before the snapshot is verified when it is read.
@@ -64,7 +65,7 @@ pub fn scan(disk: &dyn Disk, folder: &Path, accept_loss: bool) -> Result<Found> 
         break;
     }
     if !found.is_new {
-        cut(disk, folder, &found)?;
+        cut(disk, folder, &found, seeded)?;
     }
     Ok(found)
 }
@@ -169,10 +170,11 @@ fn set_aside(disk: &dyn Disk, folder: &Path, given_up: &[Segment]) -> Result<()>
 }
 
 /// The segment ends at the found end, all of it for good, and its copies at a whole copy.
-fn cut(disk: &dyn Disk, folder: &Path, found: &Found) -> Result<()> {
+fn cut(disk: &dyn Disk, folder: &Path, found: &Found, seeded: Seeded) -> Result<()> {
     let (end, path) = (&found.end, found.end.segment.path(folder));
     let unsynced = |error: std::io::Error| unreadable(&path, &error);
-    if disk.len(&path).map_err(unsynced)? == end.position && found.synced == end.position {
+    let is_whole = disk.len(&path).map_err(unsynced)? == end.position && found.synced == end.position;
+    if is_whole || seeded.has(Bug::TornTailKept) {
         return rewrite_copies(disk, folder, end);
     }
     let mut tail = Vec::new();

@@ -23,6 +23,7 @@ use super::record::{Counted, Intake, Ran, Record};
 use super::segment::{Holdings, Segment, unreadable};
 use super::{broken_at, read_frames};
 use crate::actions::ActionSnapshot;
+use crate::seeded::{Bug, Seeded};
 
 const ENDING: &str = ".snapshot";
 const DRAFT_ENDING: &str = ".snapshot-draft";
@@ -117,10 +118,14 @@ pub fn draft(disk: &dyn Disk, folder: &Path, segment: &Segment, tick: Tick, part
 }
 
 /// The draft becomes the snapshot.
-pub fn publish(disk: &dyn Disk, folder: &Path, segment: &Segment) -> Result<()> {
+pub fn publish(disk: &dyn Disk, folder: &Path, segment: &Segment, seeded: Seeded) -> Result<()> {
     let (from, to) = (segment.named(folder, DRAFT_ENDING), segment.named(folder, ENDING));
     let failed = |error: io::Error| Error::engine(format!("the snapshot cannot be named: {}: {error}", to.display()));
-    disk.rename(&from, &to).and_then(|()| disk.sync_folder(folder)).map_err(failed)
+    disk.rename(&from, &to).map_err(failed)?;
+    if seeded.has(Bug::TrimBeforeName) {
+        return Ok(());
+    }
+    disk.sync_folder(folder).map_err(failed)
 }
 
 /// The newest snapshot: the segment that follows it.

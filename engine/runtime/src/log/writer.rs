@@ -24,6 +24,7 @@ use super::frame;
 use super::record::Record;
 use super::segment::{Copy, Holdings, Segment};
 use super::{Event, Growth, Order, Place, Shared};
+use crate::seeded::{Bug, Seeded};
 
 /// A segment this long is followed by another at its next commit.
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
@@ -53,6 +54,7 @@ pub struct LogWriter {
     growth: Arc<Growth>,
     /// Nobody waits for room any more.
     stopping: Arc<AtomicBool>,
+    seeded: Seeded,
 }
 
 impl LogWriter {
@@ -61,9 +63,24 @@ impl LogWriter {
         let (file, copies) = if is_new { create(&*disk, &folder, &place.segment)? } else { append(&*disk, &folder, &place.segment)? };
         let copies_written = disk.len(&place.segment.copies_path(&folder))?;
         let (buffer, written) = (Vec::new(), place.position);
-        let Shared { holdings, growth, stopping } = shared.clone();
+        let Shared { holdings, growth, stopping, seeded } = shared.clone();
         let is_full = false;
-        Ok(Self { disk, folder, place, file, copies, buffer, written, copies_written, is_full, is_watched, holdings, growth, stopping })
+        Ok(Self {
+            disk,
+            folder,
+            place,
+            file,
+            copies,
+            buffer,
+            written,
+            copies_written,
+            is_full,
+            is_watched,
+            holdings,
+            growth,
+            stopping,
+            seeded,
+        })
     }
 
     /// Carries out orders until told to stop, or until the disk fails.
@@ -102,9 +119,15 @@ impl LogWriter {
     pub fn commit(&mut self, tick: Tick, record: &Record, tell: &dyn Fn(Event)) -> Result<()> {
         let number = self.place.number;
         self.append(tick, record, tell)?;
-        self.flush(tell)?;
         let failed = |path: PathBuf| move |error: io::Error| fatal(&path, &error);
-        self.file.sync().map_err(failed(self.place.segment.path(&self.folder)))?;
+        let is_hasty = self.seeded.has(Bug::AnswerBeforeSync);
+        if is_hasty {
+            self.file.sync().and_then(|()| self.copies.sync()).map_err(failed(self.place.segment.path(&self.folder)))?;
+        }
+        self.flush(tell)?;
+        if !is_hasty {
+            self.file.sync().map_err(failed(self.place.segment.path(&self.folder)))?;
+        }
         let copy = Copy { tick, number, chain: self.place.chain };
         let copies_path = self.place.segment.copies_path(&self.folder);
         while let Err(error) = self.copies.write_all(&copy.bytes()) {
@@ -112,7 +135,9 @@ impl LogWriter {
             self.copies = self.disk.append(&copies_path).map_err(failed(copies_path.clone()))?;
         }
         self.copies_written += copy.bytes().len() as u64;
-        self.copies.sync().map_err(failed(copies_path))?;
+        if !is_hasty {
+            self.copies.sync().map_err(failed(copies_path))?;
+        }
         self.place.tick = tick;
         self.holdings.lock().entry(self.place.segment).or_default().last_tick = tick;
         tell(Event::Durable(tick));
