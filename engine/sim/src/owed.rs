@@ -32,10 +32,14 @@ pub fn is_written(world: &World, snapshot: &Snapshot) -> Result<(), String> {
     equal(sink, &counted(&world.scroll(sink).rows()), sorted(&snapshot.relations[view]))
 }
 
-/// The clerk and the striker hold what is found and theirs (`wanted`, by entity).
+/// The clerk and the striker hold what is found and theirs (`wanted`, by entity); who warns has a limit,
+/// and holds no more than that.
 pub fn is_acted(world: &World, wanted: &BTreeMap<i64, String>, requests: &[Request]) -> Result<(), String> {
     let held = world.clerk("hold").held.into_values().map(|row| (entity(&row), row)).collect();
     hold(*wanted == held, || format!("hold holds {held:?}, and should hold {wanted:?}"))?;
+    let warned = world.clerk("warn").held;
+    let surplus: Vec<&String> = warned.values().filter(|row| !wanted.contains_key(&entity(row))).collect();
+    hold(surplus.is_empty(), || format!("warn holds {surplus:?}, which nobody finds: {requests:?}"))?;
     let strike = world.clerk("strike");
     let is_doubt = |id: &str| requests.iter().any(|request| request.id == id && request.is_doubt());
     let unknown: Vec<&String> = strike.unclear.iter().filter(|id| !is_doubt(id)).collect();

@@ -48,11 +48,15 @@ impl fmt::Display for Failure {
 /// Boots in a row that may fail before the machine gets a calm one.
 const NESTED_MAX: u32 = 3;
 
+/// Where so many ticks, in so long, change nothing of what is missing, it will not come.
+const STALLED_TICKS: u32 = 100;
+const STALLED: Duration = Duration::from_secs(5);
+
 const DETECTION: &str = "CREATE OR REPLACE DETECTION excess WITH (entity = 'id') AS SELECT e.id, e.key, e.amount, l.most \
                          FROM events e JOIN limits l ON e.key = l.key WHERE l.most < e.amount";
 
 /// The relations, sinks and actions of every scenario, by name.
-pub const SETUP: [(&str, &str); 13] = [
+pub const SETUP: [(&str, &str); 14] = [
     (
         "events",
         "CREATE SOURCE events (id BIGINT, key TEXT, amount BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '1 seconds') \
@@ -70,6 +74,7 @@ pub const SETUP: [(&str, &str); 13] = [
     ("matches", "CREATE SINK matches FROM joined WITH (connector = 'scroll')"),
     ("hold", "CREATE ACTION hold FROM excess WITH (connector = 'clerk')"),
     ("strike", "CREATE ACTION strike FROM excess WITH (connector = 'striker', delivery = 'at_most_once')"),
+    ("warn", "CREATE ACTION warn FROM excess WITH (connector = 'clerk', limit = '2/day')"),
 ];
 
 /// Runs the scenario of a seed. Errors: a broken promise, or an engine that does not go on.
@@ -416,13 +421,15 @@ impl Scenario {
         self.until(Self::owed)
     }
 
-    /// Tries until nothing is missing (None: the process went down). Errors: what still is, when time is up.
+    /// Tries until nothing is missing (None: the process went down). Errors: what still is, when time is
+    /// up, or when nothing comes of waiting.
     fn until(&mut self, mut missing: impl FnMut(&mut Self) -> Result<Option<Result<(), String>>, String>) -> Result<(), String> {
         let begun = Instant::now();
+        let mut stall = Stall { missing: String::new(), since: begun, ticks: 0 };
         loop {
             match missing(self)? {
                 Some(Ok(())) => return Ok(()),
-                Some(Err(missing)) if SOON < begun.elapsed() => return Err(missing),
+                Some(Err(missing)) if SOON < begun.elapsed() || stall.lasts(&missing) => return Err(missing),
                 None if SOON < begun.elapsed() => return Err("the process does not stay up".into()),
                 _ => std::thread::sleep(Duration::from_millis(1)),
             }
@@ -451,6 +458,24 @@ impl Scenario {
 
     fn tell(&mut self, line: String) {
         self.story.push(line);
+    }
+}
+
+/// How long the same has been missing.
+struct Stall {
+    missing: String,
+    since: Instant,
+    ticks: u32,
+}
+
+impl Stall {
+    /// After one more tick.
+    fn lasts(&mut self, missing: &str) -> bool {
+        if self.missing != missing {
+            *self = Self { missing: missing.to_string(), since: Instant::now(), ticks: 0 };
+        }
+        self.ticks += 1;
+        STALLED_TICKS < self.ticks && STALLED < self.since.elapsed()
     }
 }
 

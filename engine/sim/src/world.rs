@@ -11,6 +11,7 @@ mod scroll;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::util::display::array_value_to_string;
@@ -153,6 +154,9 @@ impl State {
     }
 }
 
+/// How long who dawdles takes: a few steps of a scenario.
+const DAWDLE_MS: std::ops::Range<u64> = 1..80;
+
 /// How an engine reaches the world, as long as its machine is on.
 #[derive(Clone)]
 struct Line {
@@ -170,6 +174,17 @@ impl Line {
         match done.filter(|_| self.disk.is_on()) {
             Some(done) => done,
             None => std::future::pending().await,
+        }
+    }
+
+    /// Some take their time; meanwhile the machine goes on, or ends.
+    async fn dawdle(&self) {
+        let pause = {
+            let mut state = self.world.state.lock();
+            state.chance(3).then(|| state.random.random_range(DAWDLE_MS))
+        };
+        if let Some(ms) = pause {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The clerk: does what actions ask, once per key. Some answers are lost, some requests fail, some
 //! are the last thing a machine asked for. The striker is a clerk whom nobody may ask twice.
 //!
-//! Promise  a key always asks for the same; one finding holds an entity at a time; the striker is
-//!          asked once, and never again for a finding of which it is unclear whether it acted
+//! Promise  a key always asks for the same, and what is held is not done again under another; one
+//!          finding holds an entity at a time; the striker is asked once, and never again for a
+//!          finding of which it is unclear whether it acted
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -77,6 +78,7 @@ fn act(state: &mut State, is_once: bool, request: &ActionRequest) {
     }
     let row = finding_as_text(&request.finding);
     let entity = row.split('|').next().unwrap_or_default().to_string();
+    let is_again = request.kind == ActionKind::Do && clerk.held.contains_key(&request.id);
     match request.kind {
         ActionKind::Undo => drop(clerk.held.remove(&request.id)),
         ActionKind::Do | ActionKind::Update => drop(clerk.held.insert(request.id.clone(), row)),
@@ -84,6 +86,9 @@ fn act(state: &mut State, is_once: bool, request: &ActionRequest) {
     let holders = clerk.held.iter().filter(|(_, row)| row.split('|').next() == Some(&entity)).count();
     if 1 < holders && !is_once {
         state.breaks(format!("{} does {entity} twice: {request:?}", request.action));
+    }
+    if is_again && !is_once {
+        state.breaks(format!("I7: {} does again what it holds, under another key: {request:?}", request.action));
     }
 }
 

@@ -42,6 +42,7 @@ impl Sink for Bookkeeper {
 
     async fn write(&mut self, changes: &[Changes]) -> Result<()> {
         let Self { line, name, epoch } = &*self;
+        line.dawdle().await;
         line.act(|state| write(state, line, name, *epoch, changes)).await
     }
 

@@ -45,6 +45,7 @@ impl Sink for Scribe {
 
     async fn write(&mut self, changes: &[Changes]) -> Result<()> {
         let Self { line, name } = &*self;
+        line.dawdle().await;
         line.act(|state| write(state, line, name, changes)).await;
         Ok(())
     }
