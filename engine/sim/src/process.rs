@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_runtime::{Config, Durability, Engine, Witness};
+use tidegate_runtime::{Config, Durability, Engine, RETAIN, Seeded, Witness};
 use tidegate_types::error::Error;
 use tokio::runtime::Runtime;
 
@@ -30,12 +30,15 @@ pub struct Setting {
     pub is_driven: bool,
     /// A damaged log is cut off where the damage begins.
     pub accept_loss: bool,
+    /// What sources brought is kept for nobody who may come later.
+    pub is_frugal: bool,
+    pub seeded: Seeded,
 }
 
 impl Setting {
-    /// Ticks close when someone asks, and no loss is accepted.
+    /// Ticks close when someone asks, and no loss is accepted; with no bug put in.
     pub fn driven(workers: usize) -> Self {
-        Self { seed: 0, workers, is_driven: true, accept_loss: false }
+        Self { seed: 0, workers, is_driven: true, accept_loss: false, is_frugal: false, seeded: Seeded::default() }
     }
 }
 
@@ -59,7 +62,7 @@ impl Process {
         setting: Setting,
         witness: Option<Witness>,
     ) -> Result<Self, Error> {
-        let Setting { seed, workers, is_driven, accept_loss } = setting;
+        let Setting { seed, workers, is_driven, accept_loss, is_frugal, seeded } = setting;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a thread");
         let config = Config {
             workers,
@@ -69,6 +72,8 @@ impl Process {
             disk: Arc::new(disk.clone()),
             random: Arc::new(SimRandom::seeded(seed)),
             witness,
+            retain: if is_frugal { Duration::ZERO } else { RETAIN },
+            seeded,
             ..Config::default()
         };
         let started = runtime.block_on(async { Engine::start(config, world.connectors(disk)) });

@@ -349,8 +349,8 @@ impl Scenario {
 
     /// An engine that is through with its recovery, and reads its sources.
     fn start(&mut self, workers: usize) -> Result<(), String> {
-        let (seed, is_driven) = (self.plan.seed + self.report.boots, self.plan.is_driven);
-        let setting = Setting { seed, workers, is_driven, accept_loss: false };
+        let Plan { is_driven, is_frugal, bug: seeded, .. } = self.plan;
+        let setting = Setting { seed: self.plan.seed + self.report.boots, workers, is_driven, accept_loss: false, is_frugal, seeded };
         let process = Process::start(&self.disk, &self.world, &self.clock, setting).map_err(|error| error.to_string())?;
         let ready = process.ask(&self.disk, async |engine| {
             engine.start_sources().await?;

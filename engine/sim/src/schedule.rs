@@ -2,6 +2,7 @@
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tidegate_runtime::Seeded;
 
 use crate::disk::{Crash, Fault};
 use crate::world::Event;
@@ -47,8 +48,12 @@ pub struct Plan {
     pub boots: Vec<BootPlan>,
     /// Ticks close only when someone asks for it; else by themselves, each millisecond.
     pub is_driven: bool,
-    /// Whether partners fail, and take the machine with them.
+    /// Whether partners fail, dawdle, and take the machine with them.
     pub is_troubled: bool,
+    /// What no view needs any more goes with the next snapshot, so that none can be defined anew.
+    pub is_frugal: bool,
+    /// A bug put into the engine on purpose.
+    pub bug: Seeded,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +78,7 @@ impl Plan {
         let steps = (0..author.random.random_range(STEPS)).map(|_| author.step()).collect();
         let boots = (0..BOOTS).map(|boot| author.boot(boot)).collect();
         let (is_driven, is_troubled) = (author.random.random(), author.one_in(2));
-        Self { seed, steps, boots, is_driven, is_troubled }
+        Self { seed, steps, boots, is_driven, is_troubled, is_frugal: author.is_frugal, bug: Seeded::default() }
     }
 
     /// The workload whose every disk operation fails once: each kind of step, in order.
@@ -98,7 +103,8 @@ impl Plan {
             Step::Look,
         ];
         let calm = BootPlan { workers: 1, fault: None };
-        Self { seed: 7, steps, boots: vec![BootPlan { fault: first, ..calm }, calm], is_driven: true, is_troubled: false }
+        let boots = vec![BootPlan { fault: first, ..calm }, calm];
+        Self { seed: 7, steps, boots, is_driven: true, is_troubled: false, is_frugal: false, bug: Seeded::default() }
     }
 }
 
@@ -107,11 +113,14 @@ struct Author {
     random: StdRng,
     fed: i64,
     posted: i64,
+    is_frugal: bool,
 }
 
 impl Author {
     fn seeded(seed: u64) -> Self {
-        Self { random: StdRng::seed_from_u64(seed), fed: 0, posted: 0 }
+        let mut random = StdRng::seed_from_u64(seed);
+        let is_frugal = random.random();
+        Self { random, fed: 0, posted: 0, is_frugal }
     }
 
     fn one_in(&mut self, count: u32) -> bool {
@@ -125,6 +134,7 @@ impl Author {
             22..36 => self.post(count),
             36..50 => self.limit(),
             50..52 => Step::Resolve,
+            52..60 if self.is_frugal => Step::Checkpoint,
             52..55 => Step::Rearm(self.random.random_range(0..15)),
             55..58 => Step::LateView,
             58..60 => Step::DropLateView,

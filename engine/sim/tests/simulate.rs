@@ -1,5 +1,7 @@
 //! Nothing lost, nothing twice: scenarios by seed, each disk operation failing once, and rot.
 //!
+//! With the feature `seeded-bugs` also: bugs that are put in, each found.
+//!
 //! `TIDEGATE_SIM_SEEDS=10000` runs more; `TIDEGATE_SIM_SEED=17` replays one. Threads race, so a
 //! replay has the same plan and the same faults, and may need several tries to meet the same end.
 
@@ -24,6 +26,10 @@ use tidegate_sim::scenario::{Failure, Report, SETUP, simulate, simulate_plan};
 use tidegate_sim::schedule::{KEYS, Plan, START_MS};
 use tidegate_sim::world::{Event, Ledger, World};
 use tidegate_types::error::Error;
+
+#[cfg(feature = "seeded-bugs")]
+#[path = "simulate/seeded.rs"]
+mod seeded;
 
 const SEEDS: u64 = 200;
 const FLIPS: u64 = 1000;
