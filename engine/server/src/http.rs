@@ -172,6 +172,7 @@ impl IntoResponse for Refusal {
         let status = match self.error.fault {
             Fault::User if self.code == FORBIDDEN => StatusCode::FORBIDDEN,
             Fault::User => StatusCode::BAD_REQUEST,
+            Fault::Conflict => StatusCode::CONFLICT,
             Fault::Engine => StatusCode::INTERNAL_SERVER_ERROR,
         };
         (status, Json(json!({ "error": self.error.message, "hint": self.error.hint, "code": self.code }))).into_response()
