@@ -26,5 +26,6 @@ mod worker;
 pub use check::{check, explain};
 pub use engine::Engine;
 pub use interface::{Config, DetectionInfo, Durability, Health, RETAIN, RelationInfo, Response, Snapshot};
+pub use metrics::Metrics;
 pub use read::view_over;
 pub use tidegate_plan::sql::{rewritten, sound, state_builder};
