@@ -22,22 +22,24 @@
 //!           is one. Where none is, the client is told so, nothing is kept, no
 //!           key is remembered, and the records count as rejected. What is
 //!           refused before its records are told apart (408, 413, 415, 429, and
-//!           400 for the header or the encoding) is in no count of records
+//!           400 for the header or the encoding) is in no count of records.
+//!           Requests are counted apart: each that is refused, by source and
+//!           status ([`Inbox::tell_refusals`])
 //! Answers   200 {"accepted": n, "rejected": m}, the rejected being dead letters;
 //!             with "repeated": k (and twice 0) for a repeat of k records
 //!           400 nothing in the body is a row, or a bad Idempotency-Key
 //!           404 no such source
-//!           408 the body did not come in time    413 too large, or a bomb
+//!           408 the body did not come in time, which is for the server to say
+//!           413 too large, or a bomb
 //!           415 another type or encoding         429 the queue is full: retry
 //!           503 the source went away before the commit: retry
-//!           Errors are {"error": …, "hint": …}
+//!           Errors are {"error": …, "hint": …}; 429 and 503 say Retry-After
 //! End       never; with --once, as soon as nothing is queued
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::io::Write;
-use std::sync::Arc;
+use std::io::{ErrorKind, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -45,6 +47,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -71,21 +74,52 @@ const INFLATED_BYTES_FREE: usize = 64 << 10;
 
 const QUEUE_BYTES_MAX: usize = 32 << 20;
 
-/// A client that takes longer to send its body holds memory for nothing.
-const BODY_TIME_MAX: Duration = Duration::from_secs(30);
-
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 const KEY_CHARS_MAX: usize = 128;
+
+/// The statuses with which a source's requests are refused.
+const REFUSED: [StatusCode; 6] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::REQUEST_TIMEOUT,
+    StatusCode::PAYLOAD_TOO_LARGE,
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    StatusCode::TOO_MANY_REQUESTS,
+    StatusCode::SERVICE_UNAVAILABLE,
+];
+
+/// Hears the source, the status, and how many more requests were refused with it.
+type Listener = Box<dyn Fn(&str, u16, u64) + Send + Sync>;
 
 /// Where requests meet sources. Clones share one place.
 #[derive(Clone, Default)]
 pub struct Inbox {
     queues: Arc<Mutex<BTreeMap<String, Arc<Queue>>>>,
+    listener: Arc<OnceLock<Listener>>,
 }
 
 impl Inbox {
-    /// `POST /v1/ingest/{source}`, to be merged into the server's router.
+    /// `listener(source, status, more)` hears of each refused request; and of no more than 0, by each
+    /// status there is, once a source exists. The first who asks is told, and no other.
+    pub fn tell_refusals(&self, listener: impl Fn(&str, u16, u64) + Send + Sync + 'static) {
+        if self.listener.set(Box::new(listener)).is_ok() {
+            let names: Vec<String> = self.queues.lock().keys().cloned().collect();
+            names.iter().for_each(|name| self.tell_none(name));
+        }
+    }
+
+    fn tell(&self, source: &str, status: StatusCode, more: u64) {
+        if let Some(listener) = self.listener.get() {
+            listener(source, status.as_u16(), more);
+        }
+    }
+
+    fn tell_none(&self, source: &str) {
+        REFUSED.into_iter().for_each(|status| self.tell(source, status, 0));
+    }
+
+    /// `POST /v1/ingest/{source}`, to be merged into the server's router. How long a body may take is
+    /// the server's to bound: its stream then ends in an error of kind `TimedOut`.
     pub fn router(&self) -> Router {
         // Our own bounds are finer than axum's, and say what they are.
         Router::new().route("/v1/ingest/{source}", post(ingest)).layer(DefaultBodyLimit::disable()).with_state(self.clone())
@@ -94,6 +128,7 @@ impl Inbox {
     /// A source that is only being checked must not take a running one's place.
     fn register_if_free(&self, name: &str, queue: &Arc<Queue>) {
         self.queues.lock().entry(name.to_string()).or_insert_with(|| queue.clone());
+        self.tell_none(name);
     }
 
     fn register(&self, name: &str, queue: &Arc<Queue>) {
@@ -405,16 +440,25 @@ impl IntoResponse for Refusal {
     }
 }
 
-pub(crate) async fn ingest(State(inbox): State<Inbox>, Path(source): Path<String>, request: Request) -> Result<Response, Refusal> {
+pub(crate) async fn ingest(
+    State(inbox): State<Inbox>,
+    source: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let Path(source) = source.map_err(|rejection| {
+        Refusal::new(rejection.status(), format!("the path names no source: {}", rejection.body_text()), "POST /v1/ingest/<source>")
+    })?;
     let queue = inbox.find(&source)?;
+    let answered = take_in(&queue, &source, request).await;
+    answered.inspect_err(|refusal| inbox.tell(&source, refusal.status, 1))
+}
+
+async fn take_in(queue: &Arc<Queue>, source: &str, request: Request) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     let key = idempotency_key(&parts.headers)?;
     let by_line = by_line(&parts.headers)?;
     let coding = Coding::of(&parts.headers)?;
-    let (body, reservation) =
-        tokio::time::timeout(BODY_TIME_MAX, read_body(&queue, &parts.headers, body, coding)).await.map_err(|_| {
-            Refusal::new(StatusCode::REQUEST_TIMEOUT, format!("the body took longer than {BODY_TIME_MAX:?}"), "send smaller bodies")
-        })??;
+    let (body, reservation) = read_body(queue, &parts.headers, body, coding).await?;
 
     let gone =
         || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("source \"{source}\" went away before the commit"), "send the same again");
@@ -532,8 +576,7 @@ async fn read_body(queue: &Arc<Queue>, headers: &HeaderMap, mut body: Body, codi
     let reservation = Reservation { queue: queue.clone(), bytes: 0 };
     let mut inflating = Inflating::new(coding, Kept { bytes: Vec::new(), wire: 0, reservation, refusal: None });
     while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, format!("the body broke off: {error}"), "send it again"))?;
+        let frame = frame.map_err(|error| broken_off(&error))?;
         let Ok(data) = frame.into_data() else { continue };
         let kept = inflating.kept();
         kept.wire += data.len();
@@ -544,6 +587,19 @@ async fn read_body(queue: &Arc<Queue>, headers: &HeaderMap, mut body: Body, codi
     }
     let kept = inflating.finish()?;
     Ok((kept.bytes, kept.reservation))
+}
+
+fn broken_off(error: &axum::Error) -> Refusal {
+    match is_too_slow(error) {
+        true => Refusal::new(StatusCode::REQUEST_TIMEOUT, error.to_string(), "send it without pauses, or as several smaller bodies"),
+        false => Refusal::new(StatusCode::BAD_REQUEST, format!("the body broke off: {error}"), "send it again"),
+    }
+}
+
+/// Whether a body ended in an error because it did not come in time.
+pub fn is_too_slow(error: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(|cause| cause.kind() == ErrorKind::TimedOut)
 }
 
 enum Inflating {

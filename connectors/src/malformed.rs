@@ -379,7 +379,7 @@ fn bodies_at_the_door() {
         }
         let request = request.body(Body::from(body)).unwrap();
         let told = runtime.block_on(async {
-            match ingest(State(inbox.clone()), Path("src".into()), request).await {
+            match ingest(State(inbox.clone()), Ok(Path("src".into())), request).await {
                 Ok(response) => {
                     let body = response.into_body().collect().await.unwrap().to_bytes();
                     let told: BTreeMap<String, usize> = serde_json::from_slice(&body).unwrap();

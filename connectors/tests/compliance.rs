@@ -600,6 +600,20 @@ async fn every_operation_of_a_file_sink_may_fail_and_nothing_is_lost_or_doubled(
 struct Served {
     address: SocketAddr,
     source: Box<dyn Source>,
+    refused: Refused,
+}
+
+/// Requests of the source `src` that were refused, by status, as the inbox tells them.
+type Refused = Arc<Mutex<BTreeMap<u16, u64>>>;
+
+fn hear_refusals(inbox: &Inbox) -> Refused {
+    let refused = Refused::default();
+    let heard = refused.clone();
+    inbox.tell_refusals(move |source, status, more| {
+        assert_eq!(source, "src");
+        *heard.lock().unwrap().entry(status).or_default() += more;
+    });
+    refused
 }
 
 async fn serve(pairs: &[(&str, &str)]) -> Served {
@@ -611,10 +625,11 @@ async fn serve_from(pairs: &[(&str, &str)], resume: Option<Resume>) -> Served {
     let pairs: Vec<_> = [("connector", "http")].into_iter().chain(pairs.iter().copied()).collect();
     let spec = SourceSpec { resume, ..spec(Path::new("."), false, &pairs) };
     let source = Registry::new(inbox.clone()).source(&spec).unwrap();
+    let refused = hear_refusals(&inbox);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, inbox.router()).await });
-    Served { address, source }
+    Served { address, source, refused }
 }
 
 /// Status and body. Headers are lines that end in CRLF.
@@ -669,12 +684,19 @@ async fn posted_rows_arrive_in_every_shape() {
         ("Content-Type: application/x-www-form-urlencoded\r\n", b"{\"a\":8}", 415, "send the header Content-Type: application/json"),
         ("Origin: http://x\r\n", b"{\"a\":8}", 415, "no Content-Type is not taken"),
     ];
+    // All that there may be are told from the beginning.
+    let mut refused = BTreeMap::from([(400, 0), (408, 0), (413, 0), (415, 0), (429, 0), (503, 0)]);
+    assert_eq!(*served.refused.lock().unwrap(), refused);
     for (headers, body, status, said) in cases {
+        if status != 200 {
+            *refused.get_mut(&status).unwrap() += 1;
+        }
         let answer = post(served.address, "/v1/ingest/src", headers, body).await;
         assert_eq!(answer.0, status, "{}", answer.1);
         assert!(answer.1.contains(said), "{}", answer.1);
         assert!(status == 200 || answer.1.contains("\"hint\":"), "{}", answer.1);
     }
+    assert_eq!(*served.refused.lock().unwrap(), refused);
     let brought = brought.lock().unwrap();
     assert_eq!(brought.values(), [1, 2, 3, 4, 5, 6, 7]);
     // Two bodies in which nothing was a row.
@@ -720,7 +742,7 @@ async fn unknown_sources_are_not_found_and_bodies_are_bounded() {
 
 #[tokio::test]
 async fn a_full_queue_says_429_and_no_answer_comes_before_the_commit() {
-    let Served { address, mut source } = serve(&[("queue_bytes_max", "1000")]).await;
+    let Served { address, mut source, refused } = serve(&[("queue_bytes_max", "1000")]).await;
     let body = format!("[{{\"a\":1,\"s\":\"{}\"}}]", "x".repeat(700));
     let (status, text) = post(address, "/v1/ingest/src", "", &vec![b' '; 1001]).await;
     assert_eq!((status, text.contains("queue_bytes_max")), (413, true), "{text}");
@@ -738,6 +760,8 @@ async fn a_full_queue_says_429_and_no_answer_comes_before_the_commit() {
         }
     }
     assert_eq!(full.0, 429, "{}", full.1);
+    assert!(full.1.to_lowercase().contains("retry-after: 1\r\n") && full.1.contains("\"hint\":"), "{}", full.1);
+    assert_eq!([413, 429].map(|status| refused.lock().unwrap()[&status]), [1, 1]);
     assert!(full.1.to_lowercase().contains("retry-after: 1"), "{}", full.1);
 
     let Polled::Batch(batch) = source.poll(BUDGET).await.unwrap() else { panic!("rows are queued") };
@@ -750,7 +774,7 @@ async fn a_full_queue_says_429_and_no_answer_comes_before_the_commit() {
 
 #[tokio::test]
 async fn many_requests_make_one_batch_and_a_lost_source_says_503() {
-    let Served { address, mut source } = serve(&[]).await;
+    let Served { address, mut source, .. } = serve(&[]).await;
     let clients: Vec<_> = (0..50)
         .map(|a| tokio::spawn(async move { post(address, "/v1/ingest/src", "", format!("{{\"a\":{a}}}").as_bytes()).await.0 }))
         .collect();
@@ -811,7 +835,7 @@ async fn a_body_that_comes_again_under_its_key_is_counted_and_not_taken() {
 
 #[tokio::test]
 async fn a_repeat_waits_for_the_commit_of_what_it_repeats() {
-    let Served { address, mut source } = serve(&[]).await;
+    let Served { address, mut source, .. } = serve(&[]).await;
     let send = move || tokio::spawn(async move { post(address, "/v1/ingest/src", "Idempotency-Key: k\r\n", b"{\"a\":1}").await });
     let clients: Vec<_> = (0..5).map(|_| send()).collect();
     tokio::time::sleep(Duration::from_millis(200)).await;

@@ -39,7 +39,7 @@ use crate::bridge::Workers;
 pub use arrivals::Counts;
 pub use recovery::Recovery;
 pub use snapshot::Drafted;
-pub use tables::Write;
+pub use tables::{Read, Write};
 
 use crate::followers::Queue;
 use crate::interface::{Config, Directory, Health, Response, Snapshot};
@@ -474,7 +474,7 @@ impl Coordinator {
             Request::Write { write, ran, reply } => match self.write(&write) {
                 Ok(()) => {
                     self.say(|| {
-                        let Write { table, delete, insert } = write;
+                        let Write { table, delete, insert, .. } = write;
                         Record::Write { table, delete, insert }
                     });
                     if let Some(ran) = ran {

@@ -1,6 +1,7 @@
-//! INSERT, UPDATE and DELETE on tables: read what they say as queries, then write rows.
+//! INSERT, UPDATE and DELETE on tables: read what they say as queries, then write rows. What else
+//! was read goes with them, for others may write in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -12,10 +13,11 @@ use datafusion::sql::sqlparser::ast::{self, FromTable, Query, TableFactor, Table
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use tidegate_plan::statement::normal;
+use tidegate_types::Tick;
 use tidegate_types::error::{Error, Result, did_you_mean};
 use tidegate_types::row::{RowCodec, project_schema};
 
-use crate::coordinator::Write;
+use crate::coordinator::{Read, Write};
 use crate::engine::Engine;
 use crate::interface::Response;
 use crate::read;
@@ -41,7 +43,8 @@ async fn insert(engine: &Engine, insert: &ast::Insert) -> Result<(Write, String)
     let Some(source) = &insert.source else {
         return Err(Error::unsupported("INSERT without VALUES or SELECT", "say the rows"));
     };
-    let rows = rows_of(engine, source).await?;
+    let (rows, tick) = rows_of(engine, source).await?;
+    let read = Read { tick, relations: named(source).into_iter().collect() };
     let columns: Vec<String> = match insert.columns.is_empty() {
         true => schema.fields().iter().map(|field| field.name().clone()).collect(),
         false => {
@@ -71,7 +74,7 @@ async fn insert(engine: &Engine, insert: &ast::Insert) -> Result<(Write, String)
     });
     let insert = batch(&schema, fitted.collect::<Result<_>>()?)?;
     let tag = format!("INSERT 0 {}", insert.num_rows());
-    Ok((Write { table, delete: RecordBatch::new_empty(schema), insert }, tag))
+    Ok((Write { table, delete: RecordBatch::new_empty(schema), insert, read: Some(read) }, tag))
 }
 
 async fn update(engine: &Engine, update: &ast::Update) -> Result<(Write, String)> {
@@ -97,12 +100,12 @@ async fn update(engine: &Engine, update: &ast::Update) -> Result<(Write, String)
     let news: Vec<String> = news.iter().enumerate().map(|(i, expr)| format!("{expr} AS new_{i}")).collect();
     let condition = update.selection.as_ref().map(|selection| format!(" WHERE {selection}")).unwrap_or_default();
     let sql = format!("SELECT {}, {} FROM {}{condition}", olds.join(", "), news.join(", "), update.table);
-    let rows = rows_where(engine, &*reparsed(&sql)?, &table, &schema, update.selection.as_ref()).await?;
+    let (rows, read) = rows_where(engine, &*reparsed(&sql)?, &table, &schema, update.selection.as_ref()).await?;
     let delete = batch(&schema, rows.columns()[..width].to_vec())?;
     let fitted = schema.fields().iter().enumerate().map(|(i, field)| fit(rows.column(width + i), field.data_type(), field.name()));
     let insert = batch(&schema, fitted.collect::<Result<_>>()?)?;
     let tag = format!("UPDATE {}", insert.num_rows());
-    Ok((Write { table, delete, insert }, tag))
+    Ok((Write { table, delete, insert, read: Some(read) }, tag))
 }
 
 async fn delete(engine: &Engine, delete: &ast::Delete) -> Result<(Write, String)> {
@@ -118,10 +121,10 @@ async fn delete(engine: &Engine, delete: &ast::Delete) -> Result<(Write, String)
     let columns: Vec<String> = schema.fields().iter().map(|field| quoted(field.name())).collect();
     let condition = delete.selection.as_ref().map(|selection| format!(" WHERE {selection}")).unwrap_or_default();
     let query = reparsed(&format!("SELECT {} FROM {from}{condition}", columns.join(", ")))?;
-    let rows = rows_where(engine, &query, &table, &schema, delete.selection.as_ref()).await?;
+    let (rows, read) = rows_where(engine, &query, &table, &schema, delete.selection.as_ref()).await?;
     let gone = batch(&schema, rows.columns().to_vec())?;
     let tag = format!("DELETE {}", gone.num_rows());
-    Ok((Write { table, delete: gone, insert: RecordBatch::new_empty(schema) }, tag))
+    Ok((Write { table, delete: gone, insert: RecordBatch::new_empty(schema), read: Some(read) }, tag))
 }
 
 fn refuse_order(order: &[ast::OrderByExpr], limit: Option<&ast::Expr>) -> Result<()> {
@@ -159,11 +162,39 @@ async fn table(engine: &Engine, name: &str) -> Result<(String, SchemaRef)> {
 
 /// A query over a table with this WHERE. Where its first columns are to equal literals, only those
 /// rows are fetched; the whole condition is evaluated over them all the same.
-async fn rows_where(engine: &Engine, query: &Query, table: &str, schema: &SchemaRef, condition: Option<&ast::Expr>) -> Result<RecordBatch> {
-    match condition.filter(|_| !has_subquery(query)).and_then(|condition| prefix(schema, condition)) {
-        Some(prefix) => rows(read::query_narrowed(engine, query, table, prefix).await?),
-        None => rows_of(engine, query).await,
+async fn rows_where(
+    engine: &Engine,
+    query: &Query,
+    table: &str,
+    schema: &SchemaRef,
+    condition: Option<&ast::Expr>,
+) -> Result<(RecordBatch, Read)> {
+    if let Some(prefix) = condition.filter(|_| !has_subquery(query)).and_then(|condition| prefix(schema, condition)) {
+        let (rows, tick) = rows(read::query_narrowed(engine, query, table, prefix).await?)?;
+        return Ok((rows, Read { tick, relations: BTreeSet::new() }));
     }
+    let (rows, tick) = rows_of(engine, query).await?;
+    Ok((rows, Read { tick, relations: read_besides(query, table) }))
+}
+
+/// What a query over a table reads in its subqueries. Its rows of the table itself are taken, and
+/// so whether they are still there is seen by that.
+fn read_besides(query: &Query, table: &str) -> BTreeSet<String> {
+    let mut names = named(query);
+    if let Some(itself) = names.iter().position(|name| name == table) {
+        names.swap_remove(itself);
+    }
+    names.into_iter().collect()
+}
+
+/// Each relation that a query names, as often as it does; its own CTEs among them, which does no harm.
+fn named(query: &Query) -> Vec<String> {
+    let mut names = Vec::new();
+    let _: ControlFlow<()> = ast::visit_relations(query, |name| {
+        names.extend(name.0.last().and_then(|part| part.as_ident()).map(normal));
+        ControlFlow::Continue(())
+    });
+    names
 }
 
 fn has_subquery(query: &Query) -> bool {
@@ -214,13 +245,17 @@ fn fixed_columns(condition: &ast::Expr, fixed: &mut BTreeMap<String, (String, bo
     }
 }
 
-async fn rows_of(engine: &Engine, query: &Query) -> Result<RecordBatch> {
+async fn rows_of(engine: &Engine, query: &Query) -> Result<(RecordBatch, Tick)> {
     rows(read::query(engine, query).await?)
 }
 
-fn rows(response: Response) -> Result<RecordBatch> {
+/// The rows, and the tick they are of.
+fn rows(response: Response) -> Result<(RecordBatch, Tick)> {
     match response {
-        Response::Rows { batches, schema, .. } => concat_batches(&schema, &batches).map_err(|error| Error::engine(error.to_string())),
+        Response::Rows { tick: Some(tick), batches, schema } => {
+            concat_batches(&schema, &batches).map(|rows| (rows, tick)).map_err(|error| Error::engine(error.to_string()))
+        }
+        Response::Rows { tick: None, .. } => Err(Error::engine("a query over relations answered rows of no tick")),
         Response::Done { tag } => Err(Error::engine(format!("a query answered {tag}"))),
     }
 }
@@ -260,4 +295,30 @@ fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>) -> Result<RecordBatch> {
 fn not_null_columns(schema: &Schema) -> String {
     let names: Vec<&str> = schema.fields().iter().filter(|field| !field.is_nullable()).map(|field| field.name().as_str()).collect();
     names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_statement_reads_besides_the_rows_it_takes() {
+        let cases: [(&str, &[&str]); 8] = [
+            ("SELECT a FROM t", &[]),
+            ("SELECT a FROM T WHERE a = 1", &[]),
+            ("SELECT a, (SELECT max(b) FROM u) FROM t", &["u"]),
+            ("SELECT a FROM t WHERE a IN (SELECT b FROM u JOIN w ON true)", &["u", "w"]),
+            // The rows it takes are one thing, what a subquery makes of all rows another.
+            ("SELECT a FROM t WHERE a = (SELECT max(a) FROM t)", &["t"]),
+            ("SELECT a FROM t WHERE EXISTS (SELECT 1 FROM \"U\", public.v)", &["U", "v"]),
+            ("SELECT a FROM t WHERE a IN (WITH c AS (SELECT b FROM u) SELECT b FROM c)", &["c", "u"]),
+            ("SELECT a FROM t WHERE a IN (SELECT b FROM u UNION SELECT b FROM w)", &["u", "w"]),
+        ];
+        for (sql, expected) in cases {
+            let query = reparsed(sql).unwrap();
+            assert_eq!(read_besides(&query, "t"), expected.iter().map(|name| name.to_string()).collect(), "{sql}");
+        }
+        assert_eq!(named(&reparsed("SELECT a FROM t UNION ALL SELECT b FROM t").unwrap()), ["t", "t"]);
+        assert!(named(&reparsed("VALUES (1), (2)").unwrap()).is_empty());
+    }
 }

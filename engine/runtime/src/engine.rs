@@ -155,6 +155,11 @@ impl Engine {
         self.ask(|reply| Request::Explain { name, reply }).await?
     }
 
+    /// What the doors count there.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     pub fn registry(&self) -> prometheus::Registry {
         self.metrics.registry.clone()
     }

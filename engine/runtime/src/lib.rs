@@ -28,6 +28,7 @@ mod worker;
 pub use check::{check, explain};
 pub use engine::Engine;
 pub use interface::{Config, DetectionInfo, Durability, Health, RETAIN, RelationInfo, Response, Snapshot, Witness};
+pub use metrics::Metrics;
 pub use read::view_over;
 #[cfg(feature = "seeded-bugs")]
 pub use seeded::Bug;

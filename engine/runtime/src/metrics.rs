@@ -13,6 +13,7 @@ pub struct Metrics {
     pub source_dead_letters: IntCounterVec,
     pub source_repeated_rows: IntCounterVec,
     pub source_rejected_rows: IntCounterVec,
+    pub source_refused_requests: IntCounterVec,
     pub source_watermark: GaugeVec,
     pub source_up: IntGaugeVec,
     pub ticks: IntCounter,
@@ -29,6 +30,9 @@ pub struct Metrics {
     pub sink_backlog_bytes: IntGaugeVec,
     pub sink_failures: IntCounterVec,
     pub actions: IntCounterVec,
+    pub door_connections: IntGaugeVec,
+    pub door_refused_connections: IntCounterVec,
+    pub door_cut_connections: IntCounterVec,
 }
 
 impl Metrics {
@@ -73,6 +77,11 @@ impl Metrics {
                 "Rows refused with an answer to who sent them.",
                 &["source"],
             ),
+            source_refused_requests: counters(
+                "tidegate_source_refused_requests_total",
+                "Requests to a source that were refused, by HTTP status; their rows are in no count unless they were rejected.",
+                &["source", "code"],
+            ),
             source_up: gauges("tidegate_source_up", "1 while the source is read, 0 when it has ended or failed.", &["source"]),
             view_errors: gauges("tidegate_view_errors", "Rows a view could not compute at present.", &["view"]),
             findings_open: gauges("tidegate_findings_open", "Open findings.", &["detection"]),
@@ -82,6 +91,17 @@ impl Metrics {
             sink_backlog_bytes: gauges("tidegate_sink_backlog_bytes", "Changes waiting to be written.", &["sink"]),
             sink_failures: counters("tidegate_sink_failures_total", "Writes that failed for good.", &["sink"]),
             actions: counters("tidegate_actions_total", "Requests to the outside world by outcome.", &["action", "kind", "outcome"]),
+            door_connections: gauges("tidegate_door_connections", "Connections of clients.", &["door"]),
+            door_refused_connections: counters(
+                "tidegate_door_refused_connections_total",
+                "Connections that were turned away because the door was full.",
+                &["door"],
+            ),
+            door_cut_connections: counters(
+                "tidegate_door_cut_connections_total",
+                "Connections that were ended because the client was too slow, by what it was too slow with.",
+                &["door", "reason"],
+            ),
             source_watermark,
             ticks,
             tick_seconds,

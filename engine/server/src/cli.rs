@@ -129,6 +129,12 @@ struct Run {
     /// Where SQL is, over the Postgres protocol: an address, or off [default: 127.0.0.1:7471; off with --once]
     #[arg(long)]
     listen_pg: Option<Listen>,
+    /// Connections at once at the HTTP door [default: 10000, or three quarters of ulimit -n]
+    #[arg(long, value_parser = connections)]
+    http_connections: Option<usize>,
+    /// Connections at once at the Postgres door [default: 200]
+    #[arg(long, value_parser = connections)]
+    pg_connections: Option<usize>,
     /// Take statements at POST /v1/execute from whoever reaches the HTTP door: it asks for no password
     #[arg(long)]
     allow_statements: bool,
@@ -202,6 +208,10 @@ fn workers(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|workers| (1..=64).contains(workers)).ok_or_else(|| "wanted is a number from 1 to 64".into())
 }
 
+fn connections(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| (1..=1_000_000).contains(count)).ok_or_else(|| "wanted is a number from 1 to 1000000".into())
+}
+
 /// `250ms`, `30s`, `2m`, `1h`
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -240,7 +250,7 @@ pub fn main() -> ExitCode {
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error}");
         match error.fault {
-            Fault::User => ExitCode::from(1),
+            Fault::User | Fault::Conflict => ExitCode::from(1),
             Fault::Engine => ExitCode::from(2),
         }
     })
@@ -287,11 +297,13 @@ async fn run(args: Run) -> Result<ExitCode> {
     let stop = Stop::listen()?;
     let otherwise = |address: &str| if args.once { Ok(Listen(None)) } else { address.parse().map_err(Error::engine) };
     if let Some(listen) = args.listen_http.map_or_else(|| otherwise(LISTEN_HTTP), Ok)?.0 {
-        let bound = http::serve(engine.clone(), inbox, listen, args.allow_statements).await?;
+        let limits = http::Limits { connections_max: args.http_connections, ..http::Limits::default() };
+        let bound = http::serve(engine.clone(), inbox, listen, args.allow_statements, limits).await?;
         print(&format!("http://{bound}/metrics\n"))?;
     }
     if let Some(listen) = args.listen_pg.map_or_else(|| otherwise(LISTEN_PG), Ok)?.0 {
-        let bound = pg::serve(engine.clone(), listen).await?;
+        let limits = pg::Limits { connections_max: args.pg_connections, ..pg::Limits::default() };
+        let bound = pg::serve(engine.clone(), listen, limits).await?;
         print(&format!("postgres://{bound}/tidegate\n"))?;
     }
     let work = async {
@@ -402,6 +414,10 @@ mod tests {
         }
         assert_eq!("off".parse(), Ok(Listen(None)));
         assert!("localhost".parse::<Listen>().is_err());
+        assert_eq!(connections("10000"), Ok(10_000));
+        for wrong in ["", "0", "-1", "1000001", "many"] {
+            assert!(connections(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -204,11 +204,11 @@ impl Stage {
         let engine = Engine::start(config, Arc::new(connectors))?;
         let mut doors = Vec::new();
         if let Some(listen) = options.listen_pg {
-            let bound = pg::serve(engine.clone(), listen).await?;
+            let bound = pg::serve(engine.clone(), listen, pg::Limits::default()).await?;
             doors.push(format!("  SQL      psql -h {} -p {} -U demo tidegate", bound.ip(), bound.port()));
         }
         if let Some(listen) = options.listen_http {
-            let bound = http::serve(engine.clone(), inbox, listen, false).await?;
+            let bound = http::serve(engine.clone(), inbox, listen, false, http::Limits::default()).await?;
             doors.push(format!("  metrics  http://{bound}/metrics"));
         }
         for (path, sql) in PILOT_FILES {

@@ -6,13 +6,20 @@
 //!                             {"ready", "reason", "tick", "lag_ms"}
 //! POST /v1/query              {"sql"} -> {"tick", "columns", "rows"}, read-only,
 //!                             bounds as in [`crate::read`] and [`ROWS_MAX`].
-//!                             400, 403, or 500 where the engine failed:
-//!                             {"error", "hint", "code"}, the code a SQLSTATE
+//!                             "code" of an error is a SQLSTATE
 //! POST /v1/execute            statements as text, application/sql: {"done":
 //!                             [tags]}. They run in order, up to the first
 //!                             error. 403 but with `run --allow-statements`,
 //!                             and for whatever a web page could have sent
 //! POST /v1/ingest/<source>    rows for a source with connector = 'http'
+//!
+//! Errors are {"error", "hint"}, and what else is said above: 400, 403, 404,
+//! 405, 408 the body came too slowly, 409 what a statement read changed before
+//! it could write (run it again), 413, 500 the engine failed, 503 it is starting
+//! or all connections are in use. 503 and an ingest's 429 say Retry-After.
+//! Only what is no HTTP at all gets a bare 400 or 431.
+//!
+//! Bounds: [`Limits`], and as in [`crate::door`].
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -20,10 +27,11 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::json::StructMode;
 use arrow::json::writer::{JsonArray, WriterBuilder};
-use axum::extract::rejection::JsonRejection;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, JsonRejection};
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -31,10 +39,15 @@ use prometheus::TextEncoder;
 use serde::Deserialize;
 use serde_json::json;
 use tidegate_connectors::Inbox;
+use tidegate_connectors::http::is_too_slow;
 use tidegate_runtime::{Engine, Response as Executed};
 use tidegate_types::error::{Error, Fault, Result};
+use tokio::net::TcpStream;
 
-use crate::read::{Answer, Reader, Refusal};
+use crate::door::exchange::{SLOW, attend};
+use crate::door::patience::Pace;
+use crate::door::{Seat, Seats, Tally, accept, seats_affordable};
+use crate::read::{Answer, CONFLICT, Reader, Refusal, STARTING};
 
 /// Rows one query may answer here: they are JSON, and in memory at once.
 pub const ROWS_MAX: usize = 100_000;
@@ -45,17 +58,61 @@ const SQL_BYTES_MAX: usize = 1 << 20;
 /// SQLSTATE insufficient_privilege; 403 here.
 const FORBIDDEN: &str = "42501";
 
+/// Seconds after which what could not be answered may be asked again.
+const RETRY_AFTER: &str = "1";
+
+const FULL_HINT: &str = "close what is not needed and come again, or start the engine with more --http-connections";
+
+/// Connections at once, where no option says another number.
+pub const CONNECTIONS_MAX: usize = 10_000;
+
+/// How many clients there may be, and how slow.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// None: [`CONNECTIONS_MAX`], or what the process may open files for.
+    pub connections_max: Option<usize>,
+    pub pace: Pace,
+}
+
 /// Listens, serves in the background, and returns the address it is bound to.
 /// `allow_statements`: whether `/v1/execute` takes any.
-pub async fn serve(engine: Engine, inbox: Inbox, listen: SocketAddr, allow_statements: bool) -> Result<SocketAddr> {
+pub async fn serve(engine: Engine, inbox: Inbox, listen: SocketAddr, allow_statements: bool, limits: Limits) -> Result<SocketAddr> {
     let (listener, bound) = crate::bind("--listen-http", listen).await?;
-    let router = router(engine, inbox, allow_statements)?;
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!("the HTTP door on {bound} is closed: {error}");
+    let tally = tally(&engine, &inbox);
+    let routes = router(engine, inbox, allow_statements)?;
+    let connections_max = seats_affordable("--http-connections", limits.connections_max, CONNECTIONS_MAX);
+    let seat = move |socket: TcpStream, seat: Seat| {
+        let routes = routes.clone();
+        async move {
+            if let Some(slow) = attend(socket, routes, limits.pace).await {
+                seat.tally.cut(slow);
+            }
         }
-    });
+    };
+    tokio::spawn(accept(listener, Seats::new(connections_max, tally), full(connections_max), seat));
     Ok(bound)
+}
+
+/// What this door counts, of connections and of the sources' requests.
+fn tally(engine: &Engine, inbox: &Inbox) -> Tally {
+    let metrics = engine.metrics();
+    let refused = metrics.source_refused_requests.clone();
+    inbox.tell_refusals(move |source, status, more| refused.with_label_values(&[source, &status.to_string()]).inc_by(more));
+    let (seated, turned_away) = (&metrics.door_connections, &metrics.door_refused_connections);
+    let labels = &["http"];
+    let (seated, turned_away) = (seated.with_label_values(labels), turned_away.with_label_values(labels));
+    Tally::new("http", &SLOW, seated, turned_away, metrics.door_cut_connections.clone())
+}
+
+/// The answer where all connections are in use, by hand: no request is read for it.
+fn full(connections_max: usize) -> Vec<u8> {
+    let body = json!({ "error": format!("all {connections_max} connections are in use"), "hint": FULL_HINT }).to_string();
+    let length = body.len();
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+         Retry-After: {RETRY_AFTER}\r\nConnection: close\r\n\r\n{body}"
+    )
+    .into_bytes()
 }
 
 /// All routes.
@@ -65,13 +122,43 @@ pub fn router(engine: Engine, inbox: Inbox, allow_statements: bool) -> Result<Ro
     let executed = Router::new().route("/v1/execute", execute).layer(DefaultBodyLimit::max(SQL_BYTES_MAX)).with_state(engine.clone());
     let asked = Router::new().route("/metrics", get(metrics)).route("/readyz", get(ready)).with_state(engine);
     let queried = Router::new().route("/v1/query", post(query)).layer(DefaultBodyLimit::max(SQL_BYTES_MAX)).with_state(reader);
-    Ok(Router::new().route("/healthz", get(|| async { "ok\n" })).merge(asked).merge(executed).merge(queried).merge(inbox.router()))
+    let all = Router::new().route("/healthz", get(|| async { "ok\n" })).merge(asked).merge(executed).merge(queried).merge(inbox.router());
+    Ok(all.fallback(no_such_path).method_not_allowed_fallback(no_such_method))
+}
+
+async fn no_such_path(uri: Uri) -> Response {
+    let hint = "there are /metrics, /healthz, /readyz, /v1/query, /v1/execute and /v1/ingest/<source>";
+    told(StatusCode::NOT_FOUND, &Error::user(format!("there is nothing at {}", uri.path())).hint(hint), None)
+}
+
+async fn no_such_method(method: Method, uri: Uri) -> Response {
+    let error = Error::user(format!("{method} is not for {}", uri.path())).hint("the header Allow says what is");
+    told(StatusCode::METHOD_NOT_ALLOWED, &error, None)
+}
+
+/// An error as all are told here. `code`: a SQLSTATE.
+fn told(status: StatusCode, error: &Error, code: Option<&str>) -> Response {
+    let mut body = json!({ "error": error.message, "hint": error.hint });
+    if let Some(code) = code {
+        body["code"] = code.into();
+    }
+    again_later((status, Json(body)).into_response())
+}
+
+fn again_later(mut response: Response) -> Response {
+    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+    }
+    response
 }
 
 async fn metrics(State(engine): State<Engine>) -> Response {
     match TextEncoder::new().encode_to_string(&engine.registry().gather()) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics cannot be written: {error}\n")).into_response(),
+        Err(error) => {
+            let error = Error::engine(format!("the metrics cannot be written: {error}"));
+            told(StatusCode::INTERNAL_SERVER_ERROR, &error, None)
+        }
     }
 }
 
@@ -79,7 +166,7 @@ async fn ready(State(engine): State<Engine>) -> Response {
     let health = engine.health();
     let status = if health.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({ "ready": health.ready, "reason": health.reason, "tick": health.tick, "lag_ms": health.lag_ms });
-    (status, Json(body)).into_response()
+    again_later((status, Json(body)).into_response())
 }
 
 #[derive(Deserialize)]
@@ -88,13 +175,58 @@ struct Question {
     sql: String,
 }
 
-async fn query(State(reader): State<Arc<Reader>>, question: Result<Json<Question>, JsonRejection>) -> Result<Response, Refusal> {
-    let Json(question) = question.map_err(|rejection| {
-        let error = Error::user(format!("the body is not a query: {}", rejection.body_text()));
-        Refusal::new("22023", error.hint("send {\"sql\": \"SELECT …\"} as application/json"))
+/// Why a request was not done.
+enum NotDone {
+    /// Its body did not come as a whole.
+    Unread(BytesRejection),
+    Refused(Refusal),
+}
+
+impl From<Refusal> for NotDone {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Error> for NotDone {
+    fn from(error: Error) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+impl IntoResponse for NotDone {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Unread(rejection) => unread(&rejection),
+            Self::Refused(refusal) => refusal.into_response(),
+        }
+    }
+}
+
+fn unread(rejection: &BytesRejection) -> Response {
+    if is_too_slow(rejection) {
+        let error = Error::user("the body came too slowly").hint("send it without pauses");
+        return told(StatusCode::REQUEST_TIMEOUT, &error, None);
+    }
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let error = Error::user(format!("the body is larger than {SQL_BYTES_MAX} bytes"));
+            told(StatusCode::PAYLOAD_TOO_LARGE, &error.hint("send several smaller ones"), None)
+        }
+        _ => told(StatusCode::BAD_REQUEST, &Error::user(format!("the body broke off: {rejection}")).hint("send it again"), None),
+    }
+}
+
+async fn query(State(reader): State<Arc<Reader>>, question: Result<Json<Question>, JsonRejection>) -> Result<Response, NotDone> {
+    let Json(question) = question.map_err(|rejection| match rejection {
+        JsonRejection::BytesRejection(rejection) => NotDone::Unread(rejection),
+        rejection => {
+            let error = Error::user(format!("the body is not a query: {}", rejection.body_text()));
+            Refusal::new("22023", error.hint("send {\"sql\": \"SELECT …\"} as application/json")).into()
+        }
     })?;
     let answer = reader.query(&question.sql, ROWS_MAX).await?;
-    told(&answer)
+    Ok(answered(&answer)?)
 }
 
 async fn no_statements() -> Refusal {
@@ -102,13 +234,18 @@ async fn no_statements() -> Refusal {
     Refusal::new(FORBIDDEN, error.hint("start the engine with tidegate run --allow-statements, or put them into the pack's .sql files"))
 }
 
-async fn execute(State(engine): State<Engine>, headers: HeaderMap, sql: String) -> Result<Response, Refusal> {
+async fn execute(State(engine): State<Engine>, headers: HeaderMap, sql: Result<Bytes, BytesRejection>) -> Result<Response, NotDone> {
     refuse_web_pages(&headers)?;
     if text(&headers, header::CONTENT_TYPE).split(';').next().map(str::trim) != Some("application/sql") {
         let error = Error::user("statements are wanted as application/sql");
-        return Err(Refusal::new("22023", error.hint("send the header Content-Type: application/sql")));
+        return Err(Refusal::new("22023", error.hint("send the header Content-Type: application/sql")).into());
     }
-    let done = engine.execute(&sql, "request").await?.into_iter().map(|response| match response {
+    let sql = sql.map_err(NotDone::Unread)?;
+    let sql = std::str::from_utf8(&sql).map_err(|error| {
+        let error = Error::user(format!("the statements are not text: {error}"));
+        Refusal::new("22021", error.hint("send UTF-8"))
+    })?;
+    let done = engine.execute(sql, "request").await?.into_iter().map(|response| match response {
         Executed::Done { tag } => tag,
         Executed::Rows { batches, .. } => format!("SELECT {}", batches.iter().map(RecordBatch::num_rows).sum::<usize>()),
     });
@@ -141,7 +278,7 @@ fn text(headers: &HeaderMap, name: HeaderName) -> &str {
 }
 
 /// The answer as JSON; rows as lists, for two columns may share a name.
-fn told(answer: &Answer) -> Result<Response, Refusal> {
+fn answered(answer: &Answer) -> Result<Response, Refusal> {
     let fields = answer.schema.fields();
     let columns: Vec<_> = fields.iter().map(|field| json!({ "name": field.name(), "type": field.data_type().to_string() })).collect();
     let body = json!({ "tick": answer.tick, "columns": columns });
@@ -169,12 +306,14 @@ fn rows(batches: &[RecordBatch]) -> Result<String, Refusal> {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let status = match self.error.fault {
-            Fault::User if self.code == FORBIDDEN => StatusCode::FORBIDDEN,
-            Fault::User => StatusCode::BAD_REQUEST,
-            Fault::Engine => StatusCode::INTERNAL_SERVER_ERROR,
+        let status = match (self.code, self.error.fault) {
+            (FORBIDDEN, _) => StatusCode::FORBIDDEN,
+            (CONFLICT, _) => StatusCode::CONFLICT,
+            (STARTING, _) => StatusCode::SERVICE_UNAVAILABLE,
+            (_, Fault::Engine) => StatusCode::INTERNAL_SERVER_ERROR,
+            (_, Fault::User | Fault::Conflict) => StatusCode::BAD_REQUEST,
         };
-        (status, Json(json!({ "error": self.error.message, "hint": self.error.hint, "code": self.code }))).into_response()
+        told(status, &self.error, Some(self.code))
     }
 }
 
@@ -219,22 +358,37 @@ mod tests {
         }
     }
 
+    fn local() -> SocketAddr {
+        "127.0.0.1:0".parse().unwrap()
+    }
+
     async fn post(to: SocketAddr, path: &str, kind: &str, body: &str) -> String {
-        let mut stream = TcpStream::connect(to).await.unwrap();
         let length = body.len();
-        let head =
-            format!("POST {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n");
-        stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n");
+        say(to, &head, body).await
+    }
+
+    /// `head` without its last line and its host.
+    async fn say(to: SocketAddr, head: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(to).await.unwrap();
+        stream.write_all(format!("{head}Host: {to}\r\n\r\n{body}").as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer
+    }
+
+    /// Its status, its headers in lower case, and its body.
+    fn parts(answer: &str) -> (u16, String, serde_json::Value) {
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{answer:?}"));
+        (status, head.to_lowercase(), serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer:?}")))
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn statements_are_executed_and_queries_answered() {
         let inbox = Inbox::default();
         let engine = crate::tests::engine(inbox.clone());
-        let to = serve(engine.clone(), inbox, "127.0.0.1:0".parse().unwrap(), true).await.unwrap();
+        let to = serve(engine.clone(), inbox, local(), true, Limits::default()).await.unwrap();
         let sql = "CREATE TABLE t (a INT); INSERT INTO t VALUES (1), (2); CREATE MATERIALIZED VIEW v AS SELECT a FROM t WHERE a < 2";
         let answer = post(to, "/v1/execute", "application/sql", sql).await;
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("INSERT 0 2"), "{answer}");
@@ -254,10 +408,161 @@ mod tests {
     async fn statements_are_not_taken_unless_allowed() {
         let inbox = Inbox::default();
         let engine = crate::tests::engine(inbox.clone());
-        let to = serve(engine.clone(), inbox, "127.0.0.1:0".parse().unwrap(), false).await.unwrap();
+        let to = serve(engine.clone(), inbox, local(), false, Limits::default()).await.unwrap();
         let answer = post(to, "/v1/execute", "application/sql", "CREATE TABLE t (a INT)").await;
         assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("--allow-statements"), "{answer}");
         assert!(engine.relations().iter().all(|relation| relation.name != "t"));
+        engine.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_refusal_is_told_as_json() {
+        let inbox = Inbox::default();
+        let engine = crate::tests::engine(inbox.clone());
+        let brief = std::time::Duration::from_millis(300);
+        let pace = Pace { body_pause_max: brief, ..Pace::default() };
+        let to = serve(engine.clone(), inbox, local(), true, Limits { pace, ..Limits::default() }).await.unwrap();
+        engine.execute("CREATE SOURCE s (a INT) WITH (connector = 'http', queue_bytes_max = '64')", "test").await.unwrap();
+        engine.start_sources().await.unwrap();
+        let json = "Content-Type: application/json\r\n";
+        let (query, execute, ingest) = ("POST /v1/query HTTP/1.1\r\n", "POST /v1/execute HTTP/1.1\r\n", "POST /v1/ingest/s HTTP/1.1\r\n");
+        let closing = "Connection: close\r\n";
+        let (large, larger, cut) = ("Content-Length: 2000000\r\n", "Content-Length: 9000000\r\n", "Content-Length: 100\r\n");
+        let cases = [
+            (format!("GET /nowhere HTTP/1.1\r\n{closing}"), 404, "there is nothing at /nowhere"),
+            (format!("GET /v1/query HTTP/1.1\r\n{closing}"), 405, "GET is not for /v1/query"),
+            (format!("POST /v1/ingest/%ff HTTP/1.1\r\n{closing}Content-Length: 0\r\n"), 400, "the path names no source"),
+            (format!("POST /v1/ingest/t HTTP/1.1\r\n{closing}Content-Length: 0\r\n"), 404, "there is no source \"t\""),
+            // A body that is left unread, or does not come, ends the connection by itself.
+            (format!("{query}{json}{large}"), 413, "the body is larger than 1048576 bytes"),
+            (format!("{execute}Content-Type: application/sql\r\n{large}"), 413, "the body is larger than 1048576 bytes"),
+            (format!("{ingest}{larger}"), 413, "the body is larger than 8388608 bytes"),
+            (format!("{query}{json}{cut}"), 408, "the body came too slowly"),
+            (format!("{execute}Content-Type: application/sql\r\n{cut}"), 408, "the body came too slowly"),
+            (format!("{ingest}{cut}"), 408, "the body came too slowly"),
+            (format!("{ingest}Content-Type: text/csv\r\n{cut}"), 415, "Content-Type 'text/csv' is not taken"),
+        ];
+        for (head, status, said) in cases {
+            let sent = if head.contains(large) { " ".repeat(2_000_000) } else { String::new() };
+            let answer = say(to, &head, &sent).await;
+            let (told, headers, body) = parts(&answer);
+            assert_eq!(told, status, "{head}{answer}");
+            assert!(body["error"].as_str().is_some_and(|error| error.contains(said)), "{head}{answer}");
+            assert!(body["hint"].is_string() && headers.contains("connection: close"), "{head}{answer}");
+        }
+        assert!(say(to, &format!("GET /v1/query HTTP/1.1\r\n{closing}"), "").await.to_lowercase().contains("allow: post"));
+        // What was cut is counted when the connection is gone.
+        while engine.metrics().door_connections.with_label_values(&["http"]).get() != 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let refused = |code: &str| engine.metrics().source_refused_requests.with_label_values(&["s", code]).get();
+        assert_eq!(["400", "408", "413", "415", "429", "503"].map(refused), [0, 1, 1, 1, 0, 0]);
+        let cut = |reason: &str| engine.metrics().door_cut_connections.with_label_values(&["http", reason]).get();
+        assert_eq!(SLOW.map(cut), [0, 3, 0]);
+        engine.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn refused_requests_are_counted_by_source_and_status_from_0_on() {
+        let inbox = Inbox::default();
+        let engine = crate::tests::engine(inbox.clone());
+        let to = serve(engine.clone(), inbox, local(), false, Limits::default()).await.unwrap();
+        engine.execute("CREATE SOURCE s (a INT) WITH (connector = 'http', queue_bytes_max = '64')", "test").await.unwrap();
+        let scraped = || async { say(to, "GET /metrics HTTP/1.1\r\nConnection: close\r\n", "").await };
+        let line = |code: u16, count: u64| format!("tidegate_source_refused_requests_total{{code=\"{code}\",source=\"s\"}} {count}\n");
+        let metrics = scraped().await;
+        for code in [400, 408, 413, 415, 429, 503] {
+            assert!(metrics.contains(&line(code, 0)), "{metrics}");
+        }
+        engine.start_sources().await.unwrap();
+        let json = "application/json";
+        assert!(post(to, "/v1/ingest/s", json, &" ".repeat(100)).await.starts_with("HTTP/1.1 413"));
+        for _ in 0..3 {
+            assert!(post(to, "/v1/ingest/s", "text/plain", "x").await.starts_with("HTTP/1.1 415"));
+        }
+        assert!(post(to, "/v1/ingest/s", json, "x").await.starts_with("HTTP/1.1 400"));
+        let metrics = scraped().await;
+        for (code, count) in [(400, 1), (408, 0), (413, 1), (415, 3), (429, 0), (503, 0)] {
+            assert!(metrics.contains(&line(code, count)), "{code}: {metrics}");
+        }
+        assert!(metrics.contains("tidegate_door_refused_connections_total{door=\"http\"} 0\n"), "{metrics}");
+        assert!(metrics.contains("tidegate_door_connections{door=\"http\"} "), "{metrics}");
+        engine.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn one_more_than_there_are_seats_is_told_to_come_again() {
+        let inbox = Inbox::default();
+        let engine = crate::tests::engine(inbox.clone());
+        let limits = Limits { connections_max: Some(1), ..Limits::default() };
+        let to = serve(engine.clone(), inbox, local(), false, limits).await.unwrap();
+        let mut seated = TcpStream::connect(to).await.unwrap();
+        seated.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        assert_eq!(seated.read_u8().await.unwrap(), b'H');
+        let answer = say(to, "GET /healthz HTTP/1.1\r\n", "").await;
+        let (status, headers, body) = parts(&answer);
+        assert_eq!((status, body["error"].as_str()), (503, Some("all 1 connections are in use")), "{answer}");
+        assert!(headers.contains("retry-after: 1") && headers.contains("connection: close"), "{answer}");
+        assert_eq!(engine.metrics().door_refused_connections.with_label_values(&["http"]).get(), 1);
+        engine.shutdown().await.unwrap();
+    }
+
+    #[test]
+    fn refusals_have_their_status() {
+        let cases = [
+            (Error::user("x").into(), 400),
+            (Error::engine("x").into(), 500),
+            (Error::conflict("x").into(), 409),
+            (Refusal::new(FORBIDDEN, Error::user("x")), 403),
+            (Refusal::new(STARTING, Error::engine("x")), 503),
+        ];
+        for (refusal, status) in cases {
+            let code = refusal.code;
+            let response = Refusal::into_response(refusal);
+            assert_eq!(response.status().as_u16(), status, "{code}");
+            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), status == 503, "{code}");
+        }
+    }
+
+    /// Each of many adds a row with the number of rows there are. Where one of them wrote on what
+    /// another had changed, a number would be there twice.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_insert_of_what_changed_meanwhile_is_a_conflict() {
+        const CLIENTS: usize = 4;
+        const EACH: usize = 10;
+        let inbox = Inbox::default();
+        let engine = crate::tests::engine(inbox.clone());
+        let to = serve(engine.clone(), inbox, local(), true, Limits::default()).await.unwrap();
+        let made = "CREATE TABLE t (a INT); CREATE MATERIALIZED VIEW n AS SELECT count(*) AS n FROM t; CREATE VIEW m AS SELECT n FROM n";
+        engine.execute(made, "test").await.unwrap();
+        // Read as it is, by a view, and by a name for one.
+        let reads = ["SELECT count(*) FROM t", "SELECT n FROM n", "SELECT n FROM m"];
+        let clients = (0..CLIENTS).map(|client| {
+            tokio::spawn(async move {
+                for i in 0..EACH {
+                    let sql = format!("INSERT INTO t {}", reads[(client + i) % reads.len()]);
+                    loop {
+                        let answer = post(to, "/v1/execute", "application/sql", &sql).await;
+                        if answer.starts_with("HTTP/1.1 200") {
+                            break;
+                        }
+                        let (status, _, body) = parts(&answer);
+                        assert_eq!(
+                            (status, body["code"].as_str(), body["hint"].as_str()),
+                            (409, Some("40001"), Some("run it again")),
+                            "{answer}"
+                        );
+                    }
+                }
+            })
+        });
+        for client in clients.collect::<Vec<_>>() {
+            client.await.unwrap();
+        }
+        let answer = post(to, "/v1/query", "application/json", r#"{"sql":"SELECT a FROM t ORDER BY a"}"#).await;
+        let (_, _, body) = parts(&answer);
+        let expected: Vec<_> = (0..CLIENTS * EACH).map(|a| json!([a])).collect();
+        assert_eq!(body["rows"], json!(expected));
         engine.shutdown().await.unwrap();
     }
 }

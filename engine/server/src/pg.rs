@@ -4,7 +4,8 @@
 //!           passwords yet, so it listens on loopback unless told otherwise
 //! Tick      each statement reads one closed tick, also when it joins views;
 //!           a prepared one is planned once and reads anew at each execution
-//! Bounds    [`CONNECTIONS_MAX`], [`STARTUP_TIME_MAX`], and those of
+//! Bounds    connections as in [`crate::door`], [`CONNECTIONS_MAX`] where no
+//!           option says another number; [`STARTUP_TIME_MAX`]; and those of
 //!           [`crate::read`]; a client's own `statement_timeout` may only be
 //!           shorter
 //! Refuses   what writes: SQLSTATE 25006. `SET`, `BEGIN`, `COMMIT` and the like
@@ -43,46 +44,49 @@ use datafusion_postgres::{DfSessionService, Parser, QueryHook};
 use futures::{Sink, StreamExt, stream};
 use tidegate_runtime::Engine;
 use tidegate_types::error::Result;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::door::{Seat, Seats, Tally, accept, seats_affordable};
 use crate::read::{Duty, ROWS_MAX, Reader, Refusal, TIME_MAX, duty};
 
-/// Beyond it a client is told so, and may come again.
+/// Connections at once, where no option says another number.
 pub const CONNECTIONS_MAX: usize = 200;
 
 /// A client that has not introduced itself by then gives its seat back.
 pub const STARTUP_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Listens, serves in the background, and returns the address it is bound to.
-pub async fn serve(engine: Engine, listen: SocketAddr) -> Result<SocketAddr> {
-    let (listener, bound) = crate::bind("--listen-pg", listen).await?;
-    tokio::spawn(accept(listener, Door::new(Reader::new(engine)?), STARTUP_TIME_MAX));
-    Ok(bound)
+/// How many clients there may be, and how long each may take to introduce itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// None: [`CONNECTIONS_MAX`], or what the process may open files for.
+    pub connections_max: Option<usize>,
+    pub startup_time_max: Duration,
 }
 
-async fn accept(listener: TcpListener, door: Door, startup_time_max: Duration) {
-    let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let socket = match listener.accept().await {
-            Ok((socket, _)) => socket,
-            Err(error) => {
-                // Out of file descriptors, mostly: others may close theirs.
-                tracing::warn!("a Postgres connection was not accepted: {error}");
-                sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        match seats.clone().try_acquire_owned() {
-            Ok(seat) => tokio::spawn(attend(socket, door.for_one(), seat, startup_time_max)),
-            Err(_) => tokio::spawn(turn_away(socket)),
-        };
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections_max: None, startup_time_max: STARTUP_TIME_MAX }
     }
 }
 
-async fn attend(socket: TcpStream, door: Door, seat: OwnedSemaphorePermit, startup_time_max: Duration) {
+/// Listens, serves in the background, and returns the address it is bound to.
+pub async fn serve(engine: Engine, listen: SocketAddr, limits: Limits) -> Result<SocketAddr> {
+    let (listener, bound) = crate::bind("--listen-pg", listen).await?;
+    let metrics = engine.metrics();
+    let labels = &["postgres"];
+    let (seated, turned_away) =
+        (metrics.door_connections.with_label_values(labels), metrics.door_refused_connections.with_label_values(labels));
+    let tally = Tally::new("postgres", &["startup"], seated, turned_away, metrics.door_cut_connections.clone());
+    let connections_max = seats_affordable("--pg-connections", limits.connections_max, CONNECTIONS_MAX);
+    let door = Door::new(Reader::new(engine)?);
+    let seat = move |socket: TcpStream, seat: Seat| attend(socket, door.for_one(), seat, limits.startup_time_max);
+    tokio::spawn(accept(listener, Seats::new(connections_max, tally), full(connections_max), seat));
+    Ok(bound)
+}
+
+async fn attend(socket: TcpStream, door: Door, seat: Seat, startup_time_max: Duration) {
     let startup = door.startup.clone();
     let is_late = async {
         if timeout(startup_time_max, startup.done.notified()).await.is_ok() {
@@ -91,25 +95,19 @@ async fn attend(socket: TcpStream, door: Door, seat: OwnedSemaphorePermit, start
     };
     tokio::select! {
         ended = process_socket(socket, None, Arc::new(door)) => tracing::debug!("a Postgres connection ended: {ended:?}"),
-        () = is_late => tracing::debug!("a Postgres connection was closed: no startup within {startup_time_max:?}"),
+        () = is_late => seat.tally.cut("startup"),
     }
     drop(seat);
 }
 
 /// The protocol's refusal, by hand: there is no session to send it from.
-async fn turn_away(mut socket: TcpStream) {
-    let fields = format!("SFATAL\0VFATAL\0C53300\0Mall {CONNECTIONS_MAX} connections are in use\0Htry again later\0\0");
+fn full(connections_max: usize) -> Vec<u8> {
+    let hint = "close what is not needed and come again, or start the engine with more --pg-connections";
+    let fields = format!("SFATAL\0VFATAL\0C53300\0Mall {connections_max} connections are in use\0H{hint}\0\0");
     let mut message = vec![b'E'];
     message.extend((4 + fields.len() as u32).to_be_bytes());
     message.extend(fields.as_bytes());
-    // What the client says first is read, or its system may discard the answer.
-    let exchange = async {
-        let _said = socket.read(&mut [0; 1024]).await?;
-        socket.write_all(&message).await?;
-        socket.shutdown().await
-    };
-    // A client that went away need not be told.
-    let _ = timeout(Duration::from_secs(2), exchange).await;
+    message
 }
 
 /// What pgwire asks for. All connections share it, but for `startup`.
@@ -394,6 +392,7 @@ impl QueryHook for Manners {
 #[cfg(test)]
 mod tests {
     use tidegate_connectors::Inbox;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -406,10 +405,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn who_does_not_introduce_himself_is_let_go() {
         let engine = crate::tests::engine(Inbox::default());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let to = listener.local_addr().unwrap();
-        let door = Door::new(Reader::new(engine.clone()).unwrap());
-        tokio::spawn(accept(listener, door, Duration::from_millis(300)));
+        let limits = Limits { startup_time_max: Duration::from_millis(300), ..Limits::default() };
+        let to = serve(engine.clone(), "127.0.0.1:0".parse().unwrap(), limits).await.unwrap();
         let ssl_request = [0, 0, 0, 8, 4, 210, 22, 47];
         // Nothing, half an introduction, a question, and the question's half.
         for said in [b"".as_slice(), &introduction()[..9], &ssl_request, &ssl_request[..5]] {
@@ -423,6 +420,27 @@ mod tests {
         socket.write_all(&introduction()).await.unwrap();
         let ended = timeout(Duration::from_millis(900), socket.read_to_end(&mut Vec::new())).await;
         assert!(ended.is_err(), "closed after its introduction");
+        assert_eq!(engine.metrics().door_cut_connections.with_label_values(&["postgres", "startup"]).get(), 4);
+        engine.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn one_more_than_there_are_seats_is_told_so() {
+        let engine = crate::tests::engine(Inbox::default());
+        let limits = Limits { connections_max: Some(1), ..Limits::default() };
+        let to = serve(engine.clone(), "127.0.0.1:0".parse().unwrap(), limits).await.unwrap();
+        let mut seated = TcpStream::connect(to).await.unwrap();
+        seated.write_all(&introduction()).await.unwrap();
+        assert_eq!(seated.read_u8().await.unwrap(), b'R');
+        let mut other = TcpStream::connect(to).await.unwrap();
+        other.write_all(&introduction()).await.unwrap();
+        let mut answer = Vec::new();
+        timeout(Duration::from_secs(20), other.read_to_end(&mut answer)).await.expect("an end").unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with('E') && answer.contains("C53300") && answer.contains("--pg-connections"), "{answer:?}");
+        let metrics = engine.metrics();
+        assert_eq!(metrics.door_connections.with_label_values(&["postgres"]).get(), 1);
+        assert_eq!(metrics.door_refused_connections.with_label_values(&["postgres"]).get(), 1);
         engine.shutdown().await.unwrap();
     }
 

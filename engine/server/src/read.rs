@@ -59,6 +59,12 @@ pub const CATALOG: &str = "tidegate";
 /// The prefix of the engine's own relations, and their schema.
 const SYSTEM: &str = "sys";
 
+/// SQLSTATE serialization_failure: the same statement may succeed when it is run again.
+pub const CONFLICT: &str = "40001";
+
+/// SQLSTATE cannot_connect_now.
+pub const STARTING: &str = "57P03";
+
 /// Why a query was not answered.
 #[derive(Debug)]
 pub struct Refusal {
@@ -125,7 +131,12 @@ impl From<&ParserError> for Refusal {
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        Self::new(if error.fault == Fault::User { "42000" } else { "XX000" }, error)
+        let code = match error.fault {
+            Fault::User => "42000",
+            Fault::Conflict => CONFLICT,
+            Fault::Engine => "XX000",
+        };
+        Self::new(code, error)
     }
 }
 
@@ -271,7 +282,7 @@ impl Reader {
     pub async fn plan(&self, statement: Statement) -> Result<LogicalPlan, Refusal> {
         if !self.engine.is_recovered() {
             let error = Error::engine("the engine is starting: it reads its log").hint("ask again; /readyz tells when it is there");
-            return Err(Refusal::new("57P03", error));
+            return Err(Refusal::new(STARTING, error));
         }
         match duty(&statement)? {
             Duty::Query => {

@@ -9,6 +9,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Fault {
     /// The user's input is wrong: exit 1.
     User,
+    /// Nobody's: what a statement read changed before it could write. The same again may succeed: exit 1.
+    Conflict,
     /// The engine or its surroundings failed: exit 2.
     Engine,
 }
@@ -40,6 +42,10 @@ pub struct Error {
 impl Error {
     pub fn user(message: impl Into<String>) -> Self {
         Self { fault: Fault::User, message: message.into(), place: None, hint: None }
+    }
+
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self { fault: Fault::Conflict, message: message.into(), place: None, hint: Some("run it again".into()) }
     }
 
     pub fn engine(message: impl Into<String>) -> Self {

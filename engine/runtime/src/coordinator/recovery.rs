@@ -128,7 +128,7 @@ impl Coordinator {
                     self.take_in(*arrived);
                 }
             }
-            Record::Write { table, delete, insert } => self.write(&super::Write { table, delete, insert })?,
+            Record::Write { table, delete, insert } => self.write(&super::Write { table, delete, insert, read: None })?,
             Record::Action(record) => {
                 if let Some(follow) = self.followers.get_mut(&follower_name(&record.action)) {
                     follow.queue.repeat(&record);

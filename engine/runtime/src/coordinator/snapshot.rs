@@ -325,7 +325,7 @@ impl Coordinator {
         match self.catalog.get(relation).map(|found| (&found.kind, found.name.clone())) {
             Some((RelationKind::Table { .. }, table)) => {
                 let delete = RecordBatch::new_empty(rows.schema());
-                self.write(&Write { table, delete, insert: rows })
+                self.write(&Write { table, delete, insert: rows, read: None })
             }
             Some((RelationKind::Late, late)) => {
                 self.distribute(&late, None, Delta::insertions(rows));

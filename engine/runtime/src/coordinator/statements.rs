@@ -218,7 +218,8 @@ impl Coordinator {
 
     fn create_table(&mut self, name: &str, schema: &SchemaRef, key: &[String]) -> Result<()> {
         let key: Vec<usize> = key.iter().map(|column| schema.index_of(column).expect("checked when parsed")).collect();
-        self.tables.insert(name.to_string(), Table::new(schema, &key)?);
+        let created = self.opened();
+        self.tables.insert(name.to_string(), Table::new(schema, &key, created)?);
         self.catalog.insert(Relation { name: name.to_string(), kind: RelationKind::Table { key }, schema: Arc::clone(schema) });
         self.start_kept_input(name, schema);
         Ok(())

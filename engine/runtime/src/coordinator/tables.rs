@@ -1,14 +1,21 @@
 //! Tables: the rows users write, with their keys checked.
+//!
+//! A statement is evaluated over the last closed tick, beside what goes on, and written into the
+//! open one. In between others may have written. The rows it takes must still be there, and no
+//! table whose rows it read for other reasons (by INSERT … SELECT, in a subquery, below a view) may
+//! have changed; else it is refused as a conflict. What sources bring to a view is no conflict: it
+//! was read as of its tick.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::array_value_to_string;
-use tidegate_types::Delta;
+use tidegate_plan::RelationKind;
 use tidegate_types::error::{Error, Result};
 use tidegate_types::row::{EncodedRows, RowCodec, project_schema};
+use tidegate_types::{Delta, Tick};
 
 use super::Coordinator;
 
@@ -17,10 +24,21 @@ pub struct Write {
     pub table: String,
     pub delete: RecordBatch,
     pub insert: RecordBatch,
+    /// None: it was taken in before, and the log says so.
+    pub read: Option<Read>,
+}
+
+/// What a statement read that its rows to take do not show.
+pub struct Read {
+    pub tick: Tick,
+    pub relations: BTreeSet<String>,
 }
 
 /// What a table holds, so that a write is checked against what is there.
 pub(super) struct Table {
+    schema: SchemaRef,
+    /// The tick of its creation or of its last change.
+    changed: Tick,
     key: Vec<usize>,
     key_codec: RowCodec,
     row_codec: RowCodec,
@@ -29,9 +47,11 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(schema: &SchemaRef, key: &[usize]) -> Result<Self> {
+    pub(super) fn new(schema: &SchemaRef, key: &[usize], created: Tick) -> Result<Self> {
         let codec = |schema| RowCodec::new(schema).map_err(|error| Error::user(error.to_string()));
         Ok(Self {
+            schema: schema.clone(),
+            changed: created,
             key: key.to_vec(),
             key_codec: codec(project_schema(schema, key))?,
             row_codec: codec(schema.clone())?,
@@ -54,7 +74,7 @@ impl Table {
             let taken = taken.entry(row).or_default();
             *taken += 1;
             if self.rows.get(row).copied().unwrap_or(0) < *taken {
-                return Err(Error::user(format!("table \"{}\" changed while the statement was read", write.table)).hint("run it again"));
+                return Err(changed_meanwhile(&write.table));
             }
         }
         self.check_keys(write)?;
@@ -103,8 +123,17 @@ impl Table {
 
 impl Coordinator {
     pub(super) fn write(&mut self, write: &Write) -> Result<()> {
+        if let Some(read) = &write.read {
+            self.check_read(read)?;
+        }
         let table = self.tables.get_mut(&write.table).ok_or_else(|| Error::user(format!("table \"{}\" does not exist", write.table)))?;
+        // It may have been made anew, with other columns.
+        if write.read.is_some() && table.schema != write.insert.schema() {
+            return Err(changed_meanwhile(&write.table));
+        }
         table.apply(write)?;
+        let tick = self.opened();
+        self.tables.get_mut(&write.table).expect("found above").changed = tick;
         let gone = Delta::insertions(write.delete.clone()).negate();
         for delta in [gone, Delta::insertions(write.insert.clone())] {
             if !delta.is_empty() {
@@ -113,4 +142,31 @@ impl Coordinator {
         }
         Ok(())
     }
+
+    fn check_read(&self, read: &Read) -> Result<()> {
+        let changed = self.tables_below(&read.relations).into_iter().find(|name| read.tick < self.tables[name].changed);
+        changed.map_or(Ok(()), |name| Err(changed_meanwhile(&name)))
+    }
+
+    /// The tables that these relations are, or are made from.
+    fn tables_below(&self, relations: &BTreeSet<String>) -> BTreeSet<String> {
+        let (mut tables, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        let mut left: Vec<&String> = relations.iter().collect();
+        while let Some(name) = left.pop() {
+            if !seen.insert(name) {
+                continue;
+            }
+            match self.catalog.get(name).map(|relation| &relation.kind) {
+                Some(RelationKind::Table { .. }) => drop(tables.insert(name.clone())),
+                Some(RelationKind::View { reads, .. }) => left.extend(reads),
+                Some(RelationKind::Kept { .. }) => left.extend(&self.kept[name].reads),
+                _ => {}
+            }
+        }
+        tables
+    }
+}
+
+fn changed_meanwhile(table: &str) -> Error {
+    Error::conflict(format!("table \"{table}\" changed while the statement was read"))
 }
