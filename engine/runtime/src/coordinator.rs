@@ -398,7 +398,8 @@ impl Coordinator {
 
     /// Returns when told to stop: whom to tell of it.
     async fn serve_all(&mut self, inlets: &mut Inlets) -> Result<Option<oneshot::Sender<()>>> {
-        let mut timer = tokio::time::interval(self.config.tick.max(Duration::from_millis(1)));
+        // Often enough to see that sinks have what a snapshot waits for, however long ticks are.
+        let mut timer = tokio::time::interval(self.config.tick.clamp(Duration::from_millis(1), HEARTBEAT_TEMPORAL));
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             let Inlets { requests, arrivals, reports, events, notes, drafts, published } = inlets;
