@@ -4,7 +4,8 @@
 -- Does not fire: a fast van on the motorway; two devices at one gate, seconds
 -- and some hundred metres apart (less than a minute counts as one, which also
 -- keeps the division from zero); a scan that arrives after its successor (a
--- way with a stop left out is only slower).
+-- way with a stop left out is only slower); a scan that says no place, such as
+-- one indoors: it is passed over.
 
 CREATE DETECTION diversion WITH (severity = 'high', entity = 'parcel', attack = 'T0831') AS
 WITH legs AS (
@@ -13,6 +14,7 @@ WITH legs AS (
          lag(lat) OVER (PARTITION BY parcel ORDER BY ts, device) AS prev_lat,
          lag(lon) OVER (PARTITION BY parcel ORDER BY ts, device) AS prev_lon
   FROM scans
+  WHERE lat IS NOT NULL AND lon IS NOT NULL
 ),
 -- Great-circle distance on a sphere of 6371 km (haversine).
 ways AS (
