@@ -15,6 +15,7 @@ mod process;
 mod skab;
 mod stats;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -82,4 +83,9 @@ fn wait<T>(measured: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::engine(format!("threads cannot be started: {error}")))?;
     runtime.block_on(measured)
+}
+
+/// An error of the file system, by the path it is about.
+fn at(path: &Path, error: &std::io::Error) -> Error {
+    Error::user(format!("{}: {error}", path.display()))
 }

@@ -20,7 +20,7 @@ use tidegate::{Config, Engine};
 use tidegate_types::error::{Error, Result};
 
 use self::score::{PROFILES, Scored, best, held_out, probation};
-use crate::engine;
+use crate::{at, engine};
 
 #[derive(Args)]
 pub struct NabOptions {
@@ -231,10 +231,6 @@ const SECOND: usize = 19;
 
 fn second(time: &str) -> &str {
     time.get(..SECOND).unwrap_or(time)
-}
-
-fn at(path: &Path, error: &std::io::Error) -> Error {
-    Error::user(format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]

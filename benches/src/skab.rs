@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tidegate::{Config, Engine};
 use tidegate_types::error::{Error, Result};
 
-use crate::engine;
+use crate::{at, engine};
 
 #[derive(Args)]
 pub struct SkabOptions {
@@ -198,10 +198,6 @@ fn file(text: &str, path: &Path) -> Result<Option<File>> {
         file.is_anomaly.push(numbers[SENSORS].parse::<f64>().is_ok_and(|label| label != 0.0));
     }
     Ok(Some(file))
-}
-
-fn at(path: &Path, error: &std::io::Error) -> Error {
-    Error::user(format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]

@@ -629,7 +629,7 @@ impl Coordinator {
             log.commit(open.tick, BTreeMap::new());
         }
         log.stop();
-        let Some(from) = from.filter(|_| !self.is_restoring) else { return error };
+        let Some(from) = from.filter(|_| !self.is_restoring && !log.is_temporary()) else { return error };
         match self.accuse(&log, from, reason) {
             Ok(hint) => error.hint(hint),
             Err(unwritten) => unwritten,

@@ -110,7 +110,8 @@ pub struct Log {
     thread: Option<JoinHandle<()>>,
     /// Held while the engine runs: one engine per folder.
     _lock: Box<dyn Send + Sync>,
-    _temporary: Option<TempDir>,
+    /// The folder, where it goes with the process.
+    temporary: Option<TempDir>,
 }
 
 /// A log that was opened, and what it held.
@@ -188,7 +189,7 @@ impl Log {
         let snapshot = snapshot.transpose()?;
         let thread = std::thread::Builder::new().name("log".into()).spawn(move || writing.run(&taken, &|event| drop(sender.send(event))));
         let thread = Some(thread.map_err(|error| Error::engine(format!("the log's thread cannot be started: {error}")))?);
-        let log = Self { disk, folder, orders, shared, quarantine, thread, _lock: lock, _temporary: temporary };
+        let log = Self { disk, folder, orders, shared, quarantine, thread, _lock: lock, temporary };
         Ok(Opened { log, events, writer, snapshot, replay, suspect })
     }
 
@@ -242,6 +243,11 @@ impl Log {
         let (disk, quarantine) = (Arc::clone(&self.disk), Arc::clone(&self.quarantine));
         let Shared { holdings, seeded, .. } = self.shared.clone();
         Shelf { disk, folder: self.folder.clone(), holdings, quarantine, seeded }
+    }
+
+    /// Nothing of it is there for the next engine.
+    pub fn is_temporary(&self) -> bool {
+        self.temporary.is_some()
     }
 
     /// What is passed over.

@@ -99,6 +99,7 @@ impl Coordinator {
             let schema = Arc::clone(&self.kept[&name].node.schema);
             let [old, new] = [name.clone(), preview_name(&name)].map(|name| self.read_now(name));
             self.workers.broadcast(&Command::Drop { name: preview_name(&name) });
+            self.born.remove(&preview_name(&name));
             let (count, tick) = (self.workers.count(), self.last_closed);
             spawn_blocking(move || {
                 let old = old.iter().take(count).flatten().map(|delta| delta.negate());

@@ -454,6 +454,7 @@ impl Coordinator {
         if let Some(mut follow) = self.followers.remove(&follower_name(name)) {
             tokio::spawn(follow.queue.finish());
             self.workers.broadcast(&Command::Drop { name: follower_name(name) });
+            self.born.remove(&follower_name(name));
             return Ok(());
         }
         if let Some(mut state) = self.sources.remove(name) {
