@@ -1,13 +1,46 @@
 //! The engine that is measured, started as `tidegate run --once` starts it.
 
+use std::path::Path;
+
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tidegate::generator::ServerConnectors;
 use tidegate::output::{self, Format};
-use tidegate::{Engine, Inbox, Registry, Response};
+use tidegate::{Durability, Engine, Inbox, Registry, Response};
 use tidegate_types::error::{Error, Result};
 
 use crate::stats::histogram_quantile;
+
+/// Where the engine's log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogWanted {
+    Off,
+    /// As `tidegate run` has it without `--data-dir`.
+    Temporary,
+    /// As with `--data-dir`.
+    Synced,
+}
+
+impl LogWanted {
+    /// As it is written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Temporary => "temporary",
+            Self::Synced => "synced",
+        }
+    }
+
+    /// `folder`: of a log that is synced.
+    pub fn durability(self, folder: &Path) -> Durability {
+        match self {
+            Self::Off => Durability::Off,
+            Self::Temporary => Durability::Temporary,
+            Self::Synced => Durability::Folder { path: folder.to_path_buf(), accept_loss: false },
+        }
+    }
+}
 
 /// How long ticks took, from open to visible.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]

@@ -15,16 +15,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tidegate::{Config, Durability, Engine};
+use tidegate::{Config, Engine};
 use tidegate_types::error::{Error, Result};
 
 use self::data::Data;
 use self::queries::Query;
 use crate::duckdb::{DuckDb, Question, Recomputed, Wanted};
-use crate::engine::{self, Ticks};
+use crate::engine::{self, LogWanted, Ticks};
 use crate::process;
 
 #[derive(Args)]
@@ -65,16 +65,6 @@ pub struct NexmarkOptions {
     /// A run that takes longer has failed
     #[arg(long, default_value_t = 600)]
     limit_s: u64,
-}
-
-/// Where the engine's log is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogWanted {
-    Off,
-    /// As `tidegate run --once` has it.
-    Temporary,
-    /// As with `--data-dir`, beside the events.
-    Synced,
 }
 
 /// What one process runs.
@@ -172,8 +162,7 @@ pub fn run(options: &NexmarkOptions) -> Result<bool> {
 fn repeat(options: &NexmarkOptions, query: &Query, workers: usize, data: &Data, limit: Duration) -> Result<Measured> {
     let (threads, tick_ms, folder) = (workers.to_string(), options.tick_ms.to_string(), data.folder.display().to_string());
     let mut args = vec!["one-query", "--query", query.name, "--workers", &threads, "--tick-ms", &tick_ms, "--data", &folder];
-    let log = options.log.to_possible_value().expect("no value is hidden");
-    args.extend(["--log", log.get_name()]);
+    args.extend(["--log", options.log.name()]);
     args.extend(options.check.then_some("--check"));
     let mut all = Vec::new();
     for _ in 0..options.runs.max(1) {
@@ -209,11 +198,7 @@ pub async fn one(options: &OneQuery) -> Result<Measured> {
     let tick = Duration::from_millis(options.tick_ms);
 
     let folder = tempfile::tempdir_in(&options.data).map_err(|error| Error::engine(format!("no folder for the log: {error}")))?;
-    let durability = match options.log {
-        LogWanted::Off => Durability::Off,
-        LogWanted::Temporary => Durability::Temporary,
-        LogWanted::Synced => Durability::Folder { path: folder.path().join("log"), accept_loss: false },
-    };
+    let durability = options.log.durability(&folder.path().join("log"));
 
     let started = Instant::now();
     let config = Config { workers: options.workers, tick, once: true, durability, variables, ..Config::default() };
