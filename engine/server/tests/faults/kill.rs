@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::door::{Answer, Request, ask, exchange};
+
 const CYCLES: u64 = 20;
 
 /// Until all is settled after the last start.
@@ -84,8 +86,8 @@ fn approve_all(door: SocketAddr, rows: &[(i64, String)]) {
     for finding in ask(door, waiting).expect("it has answered before") {
         let approve = format!("APPROVE ACTION '{}'", finding["id"].as_str().unwrap());
         for status in [200, 400] {
-            let answered = exchange(door, "/v1/execute", "application/sql", "", approve.as_bytes());
-            assert_eq!(answered.as_ref().map(|(status, _)| *status), Some(status), "{answered:?}");
+            let answered = execute(door, &approve);
+            assert_eq!(answered.as_ref().map(|answer| answer.status), Some(status), "{answered:?}");
             wait_for("the approval to be carried out", || ask(door, waiting).is_some_and(|left| left.iter().all(|left| left != &finding)));
         }
     }
@@ -190,7 +192,12 @@ fn start(folder: &Path, partner: &Partner, world: &World) -> Child {
 }
 
 fn checkpoint(door: SocketAddr) {
-    let _ = exchange(door, "/v1/execute", "application/sql", "", b"CHECKPOINT");
+    // It may be recovering, and killed before it answers.
+    let _ = execute(door, "CHECKPOINT");
+}
+
+fn execute(door: SocketAddr, sql: &str) -> Option<Answer> {
+    exchange(door, &Request { method: "POST", path: "/v1/execute", kind: "application/sql", key: None, body: sql.as_bytes() })
 }
 
 /// All rows once as many are there as were brought: (id, kind).
@@ -210,51 +217,6 @@ fn settled(door: SocketAddr, least: u64, posts: &BTreeSet<i64>) -> Vec<(i64, Str
     let slice = |k: i64| ask(door, &format!("SELECT id, kind FROM rows WHERE id % {SLICES} = {k}")).expect("it has answered before");
     let row = |row: &Value| (row["id"].as_i64().unwrap(), row["kind"].as_str().unwrap().to_string());
     (0..SLICES).flat_map(|k| slice(k).iter().map(row).collect::<Vec<_>>()).collect()
-}
-
-/// A query's rows as objects; None where there is no answer.
-fn ask(door: SocketAddr, sql: &str) -> Option<Vec<Value>> {
-    let question = json!({ "sql": sql }).to_string();
-    let (_, answer) = exchange(door, "/v1/query", "application/json", "", question.as_bytes()).filter(|(status, _)| *status == 200)?;
-    let answer: Value = serde_json::from_str(&answer).unwrap();
-    let columns: Vec<String> =
-        answer["columns"].as_array()?.iter().map(|column| column["name"].as_str().or(column.as_str()).unwrap().to_string()).collect();
-    let object = |row: &Value| match row.as_array() {
-        Some(cells) => columns.iter().cloned().zip(cells.iter().cloned()).collect::<serde_json::Map<_, _>>().into(),
-        None => row.clone(),
-    };
-    Some(answer["rows"].as_array()?.iter().map(object).collect())
-}
-
-/// One request on a connection of its own: status and body.
-fn exchange(at: SocketAddr, path: &str, kind: &str, more: &str, body: &[u8]) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(1)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: {at}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n{more}\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).ok()?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).ok()?;
-    let answer = String::from_utf8_lossy(&answer).into_owned();
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let status = head.split(' ').nth(1)?.parse().ok()?;
-    let body = if head.to_ascii_lowercase().contains("chunked") { dechunked(body) } else { body.to_string() };
-    Some((status, body))
-}
-
-fn dechunked(mut body: &str) -> String {
-    let mut whole = String::new();
-    while let Some((length, rest)) = body.split_once("\r\n") {
-        let length = usize::from_str_radix(length.trim(), 16).unwrap_or(0);
-        if length == 0 {
-            break;
-        }
-        whole.push_str(&rest[..length]);
-        body = rest[length..].trim_start_matches("\r\n");
-    }
-    whole
 }
 
 /// Who brings rows for as long as it runs: a writer of the file, and clients that repeat what was not answered.
@@ -305,10 +267,12 @@ fn post(client: i64, door: &Mutex<SocketAddr>, over: &AtomicBool) -> BTreeSet<i6
     while !over.load(Ordering::Relaxed) {
         let ids: Vec<i64> = (0..5).map(|i| 1_000_000 * (client + 1) + batch * 5 + i).collect();
         let rows: Vec<Value> = ids.iter().map(|id| json!({ "id": id, "key": id % 3 })).collect();
-        let key = format!("Idempotency-Key: {client}-{batch}\r\n");
+        let (body, key) = (json!(rows).to_string(), format!("{client}-{batch}"));
+        let request =
+            Request { method: "POST", path: "/v1/ingest/posts", kind: "application/json", key: Some(&key), body: body.as_bytes() };
         let at = *door.lock().unwrap();
-        match exchange(at, "/v1/ingest/posts", "application/json", &key, json!(rows).to_string().as_bytes()) {
-            Some((200, _)) => {
+        match exchange(at, &request) {
+            Some(Answer { status: 200, .. }) => {
                 acknowledged.extend(ids);
                 batch += 1;
             }
