@@ -2,16 +2,30 @@
 //!
 //! In reading order: [`nexmark`] runs the suite's queries from file to settled
 //! result; [`cascade`] changes one edge of a dependency graph at a time; [`nab`]
-//! and [`skab`] score the detectors of anomalies on labelled series.
+//! and [`skab`] score the detectors of anomalies on labelled series; [`overload`]
+//! brings more than can be taken, and [`durability`] says what the log costs.
 //! [`engine`] starts what is measured, [`process`] measures it from outside,
+//! [`served`] keeps it behind its HTTP door, where [`load`] brings it rows and
+//! [`ledger`] keeps account: these two, [`door`] and [`memory`] are the tests' own.
 //! [`duckdb`] recomputes it, [`stats`] sums it up. README.md has the method.
 
 mod cascade;
+#[path = "../../engine/server/tests/faults/door.rs"]
+mod door;
 mod duckdb;
+mod durability;
 mod engine;
+#[path = "../../engine/server/tests/faults/ledger.rs"]
+mod ledger;
+#[path = "../../engine/server/tests/faults/load.rs"]
+mod load;
+#[path = "../../engine/server/tests/faults/memory.rs"]
+mod memory;
 mod nab;
 mod nexmark;
+mod overload;
 mod process;
+mod served;
 mod skab;
 mod stats;
 
@@ -43,11 +57,17 @@ enum Command {
     Nab(nab::NabOptions),
     /// F1, FAR and MAR on the Skoltech Anomaly Benchmark
     Skab(skab::SkabOptions),
+    /// More than the engine can take: memory, conservation, and the speed afterwards
+    Overload(overload::OverloadOptions),
+    /// What the log costs: throughput, latency, and the time of a recovery
+    Durability(durability::DurabilityOptions),
     /// One run of one query, in a process of its own so that its memory is its own
     #[command(hide = true)]
     OneQuery(nexmark::OneQuery),
     #[command(hide = true)]
     OneCascade(cascade::OneCascade),
+    #[command(hide = true)]
+    OneEngine(served::OneEngine),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +76,9 @@ fn main() -> ExitCode {
         Command::Cascade(options) => cascade::run(&options),
         Command::Nab(options) => wait(nab::run(&options)),
         Command::Skab(options) => wait(skab::run(&options)),
+        Command::Overload(options) => overload::run(&options),
+        Command::Durability(options) => durability::run(&options),
+        Command::OneEngine(one) => wait(served::one(&one)),
         Command::OneQuery(one) => answer(nexmark::one(&one)),
         Command::OneCascade(one) => answer(cascade::one(&one)),
     };

@@ -213,7 +213,7 @@ fn connections(text: &str) -> Result<usize, String> {
 }
 
 /// `250ms`, `30s`, `2m`, `1h`
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let factor_ms = match &text[digits..] {
         "ms" => Some(1),
