@@ -23,3 +23,5 @@ pub mod recompute;
 
 pub mod detector;
 pub mod series;
+pub mod cascade;
+pub mod analysis;

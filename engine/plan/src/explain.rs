@@ -41,6 +41,7 @@ fn grows(node: &Node) -> Option<&'static str> {
         Op::Series { plan, .. } if plan.free.is_none() || !plan.key.is_empty() => Some("Series"),
         Op::Recompute { .. } => Some("Recompute"),
         Op::Top { plan, .. } if !plan.key.is_empty() || !plan.append_only || plan.limit.is_none() => Some("Top"),
+        Op::Analysis { .. } => Some("Analysis"),
         Op::Fixpoint { .. } => Some("Fixpoint"),
         _ => None,
     }
@@ -101,6 +102,7 @@ fn title(node: &Node, catalog: &Catalog) -> String {
             format!("Series [{calls}]{per} by [{}]", ordered(&plan.input, &plan.order))
         }
         Op::Recompute { plan, calls, .. } => format!("Recompute [{calls}] per [{}]", names(node, &plan.output_key)),
+        Op::Analysis { plan, .. } => format!("Analysis {}", plan.shown()),
         Op::Fixpoint { name, distinct, .. } => format!("Fixpoint {name}{}", if *distinct { " of distinct rows" } else { "" }),
         Op::Recursive { name } => format!("Recursive {name}"),
     }
@@ -175,6 +177,7 @@ fn state(node: &Node, catalog: &Catalog) -> Option<String> {
             None => "all rows with their scores, ordered per series; unbounded: freed only as rows are deleted".to_string(),
         },
         Op::Recompute { .. } => "all rows per key and the last result; unbounded: freed only as keys empty".to_string(),
+        Op::Analysis { .. } => "arrangements of its relations, and per round; unbounded: freed only as rows are deleted".to_string(),
         Op::Fixpoint { .. } => "arrangements per round; unbounded: freed only as rows are deleted".to_string(),
         _ => return None,
     })

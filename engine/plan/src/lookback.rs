@@ -168,6 +168,9 @@ impl Reach<'_> {
             // A score comes from all readings before it.
             Op::Series { input, .. } => self.content(input, "Series"),
             Op::Recompute { input, .. } => self.content(input, "Recompute"),
+            Op::Analysis { inputs, .. } => {
+                inputs.iter().map(|input| self.content(input, "Analysis")).fold(Lookback::Nothing, Lookback::and)
+            }
             Op::Fixpoint { step, .. } => self.content(step, "Fixpoint"),
         }
     }

@@ -39,7 +39,7 @@ use tidegate_types::expr::{RowProgram, evaluate};
 
 use crate::catalog::{Catalog, RelationKind};
 use crate::node::{ColumnBound, Facts, Node, NodeRef, Op};
-use crate::sql::{date_bin, planning_error, relation_name};
+use crate::sql::{AnalysisNode, date_bin, planning_error, relation_name};
 
 /// The nodes of an optimised `plan`.
 pub fn lower(plan: &LogicalPlan, catalog: &Catalog) -> Result<NodeRef> {
@@ -105,6 +105,7 @@ impl Lowering<'_> {
             )),
             LogicalPlan::Unnest(unnest) => self.unnest(unnest),
             LogicalPlan::RecursiveQuery(recursive) => self.fixpoint(recursive),
+            LogicalPlan::Extension(extension) => self.analysis(extension),
             other => Err(Error::unsupported(
                 format!("{} in a view", other.display().to_string().split([':', ' ']).next().unwrap_or_default()),
                 "write it as SELECT over relations",
@@ -288,6 +289,21 @@ impl Lowering<'_> {
         Ok(Node::new(Op::Fixpoint { name: query.name.clone(), step, distinct: query.is_distinct }, schema, facts))
     }
 
+    fn analysis(&mut self, extension: &datafusion::logical_expr::Extension) -> Result<NodeRef> {
+        let Some(AnalysisNode { plan, .. }) = extension.node.as_any().downcast_ref::<AnalysisNode>() else {
+            return Err(Error::unsupported(format!("{} in a view", extension.node.name()), "write it as SELECT over relations"));
+        };
+        let inputs = extension.node.inputs().into_iter().zip(&plan.inputs).map(|(input, schema)| {
+            let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+            let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+            Ok(retyped(&self.node(input)?, &schema))
+        });
+        let inputs = inputs.collect::<Result<Vec<_>>>()?;
+        let keys = if plan.function.key.is_empty() { Vec::new() } else { vec![plan.function.key.to_vec()] };
+        let schema = Arc::clone(&plan.schema);
+        Ok(Node::new(Op::Analysis { inputs, plan: plan.clone() }, schema, Facts { keys, ..Facts::default() }))
+    }
+
     /// `expr` over rows of `schema`, refusing what a view cannot compute.
     fn physical(&self, expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
         refuse_in_expression(expr)?;
@@ -362,6 +378,7 @@ fn refuse_in_recursion(step: &Node) -> Result<()> {
             Op::Top { .. } => "LIMIT or DISTINCT ON",
             Op::Recompute { .. } | Op::Series { .. } => "a window function or aggregate",
             Op::Temporal { .. } => "a comparison with the clock",
+            Op::Analysis { plan, .. } => plan.function.name,
             _ => continue,
         };
         return Err(Error::unsupported(
@@ -413,7 +430,7 @@ fn empty_columns(schema: &DFSchema) -> Vec<ArrayRef> {
     schema.fields().iter().map(|field| arrow::array::new_empty_array(field.data_type())).collect()
 }
 
-fn one_row() -> RecordBatch {
+pub(crate) fn one_row() -> RecordBatch {
     let options = RecordBatchOptions::new().with_row_count(Some(1));
     RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options).expect("no columns, one row")
 }

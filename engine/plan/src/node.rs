@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use tidegate_operators::aggregate::AggregatePlan;
+use tidegate_operators::analysis::AnalysisPlan;
 use tidegate_operators::expand::ExpandPlan;
 use tidegate_operators::join::FreeRule as JoinFreeRule;
 use tidegate_operators::recompute::RecomputePlan;
@@ -96,6 +97,11 @@ pub enum Op {
         plan: RecomputePlan,
         calls: String,
     },
+    /// A function over relations, which have its columns in its order.
+    Analysis {
+        inputs: Vec<NodeRef>,
+        plan: AnalysisPlan,
+    },
     /// The least relation that `step` maps to itself; `step` reads it as [`Op::Recursive`].
     Fixpoint {
         name: String,
@@ -158,7 +164,7 @@ impl Node {
             | Op::Recompute { input, .. }
             | Op::Fixpoint { step: input, .. } => vec![input],
             Op::Join { left, right, .. } => vec![left, right],
-            Op::Union { inputs } => inputs.iter().collect(),
+            Op::Union { inputs } | Op::Analysis { inputs, .. } => inputs.iter().collect(),
         }
     }
 

@@ -25,6 +25,7 @@ use tidegate_types::error::{Error, Result, did_you_mean};
 use crate::catalog::{Catalog, RelationKind};
 use crate::statement::arrow_type;
 
+mod analysis;
 mod checked;
 mod detectors;
 mod functions;
@@ -32,6 +33,7 @@ mod membership;
 mod relations;
 mod sound;
 
+pub(crate) use analysis::AnalysisNode;
 use checked::Arithmetic;
 pub(crate) use detectors::detector_call;
 pub(crate) use functions::date_bin;

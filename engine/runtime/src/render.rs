@@ -8,7 +8,7 @@ use tidegate_operators::arrange::{Layout, Trace, arrange, rows_of};
 use tidegate_operators::fixpoint::{enter, fixpoint};
 use tidegate_operators::join::{JoinPlan, RoundsPlan, join, join_rounds};
 use tidegate_operators::stream::{Errors, Round, Rows, Time, Timed, Watermarks, negate};
-use tidegate_operators::{aggregate, combine, distinct, expand, program, recompute, series, temporal, top};
+use tidegate_operators::{aggregate, analysis, combine, distinct, expand, program, recompute, series, temporal, top};
 use tidegate_plan::{Node, NodeRef, Op};
 use tidegate_types::Delta;
 use timely::dataflow::Scope;
@@ -85,6 +85,10 @@ impl<'scope> Renderer<'scope> {
             Op::Top { input, plan } => top::top(self.render(input), plan.clone()),
             Op::Series { input, plan, .. } => series::series(self.render(input), plan.clone(), self.watermarks.clone()),
             Op::Recompute { input, plan, .. } => recompute::recompute(self.render(input), plan.clone(), errors),
+            Op::Analysis { inputs, plan } => {
+                let inputs = inputs.iter().map(|input| self.render(input)).collect();
+                analysis::analysis(self.scope, inputs, plan.clone(), errors)
+            }
             Op::Fixpoint { step, distinct, .. } => {
                 self.render_outside(step);
                 let layout = Arc::new(Layout::whole(Arc::clone(&node.schema)));

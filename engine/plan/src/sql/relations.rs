@@ -1,5 +1,5 @@
 //! What SQL says in FROM and between queries that DataFusion does not plan as a stream needs it:
-//! TUMBLE and HOP, and INTERSECT ALL and EXCEPT ALL.
+//! TUMBLE, HOP and the functions over relations, and INTERSECT ALL and EXCEPT ALL.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use tidegate_types::error::Error;
 
-use super::{date_bin, millisecond};
+use super::{analysis, date_bin, millisecond};
 
 /// `query` as DataFusion is to see it.
 ///
@@ -68,15 +68,41 @@ impl VisitorMut for Rewrite {
         if let TableFactor::Derived { lateral: true, .. } = relation {
             return ControlFlow::Break(Error::unsupported("LATERAL", "join with a view by the columns it would see"));
         }
-        if let TableFactor::Table { name, args: Some(args), .. } = relation
-            && is_window(&name.to_string())
-            && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(first))) = args.args.first_mut()
-            && let ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_) = first
-            && let Some(query) = parsed(&format!("SELECT * FROM {first}"))
-        {
-            *first = ast::Expr::Subquery(query);
+        if let TableFactor::Table { name, args: Some(args), .. } = relation {
+            let function = name.to_string();
+            let is_relation = |at, name: Option<&str>| match is_window(&function) {
+                true => at == 0,
+                false => analysis::takes_relation(&function, at, name),
+            };
+            for (at, arg) in args.args.iter_mut().enumerate() {
+                let (name, expr) = named(arg);
+                expr.filter(|_| is_relation(at, name.as_deref())).into_iter().for_each(as_query);
+            }
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// An argument's name, where it has one, and its value, where that is an expression.
+pub(super) fn named(arg: &mut FunctionArg) -> (Option<String>, Option<&mut ast::Expr>) {
+    let (name, value) = match arg {
+        FunctionArg::Unnamed(value) => (None, value),
+        FunctionArg::Named { name, arg, .. } => (Some(name.value.to_lowercase()), arg),
+        FunctionArg::ExprNamed { name: ast::Expr::Identifier(name), arg, .. } => (Some(name.value.to_lowercase()), arg),
+        FunctionArg::ExprNamed { name, arg, .. } => (Some(name.to_string()), arg),
+    };
+    match value {
+        FunctionArgExpr::Expr(expr) => (name, Some(expr)),
+        _ => (name, None),
+    }
+}
+
+/// `s` as `(SELECT * FROM s)`.
+fn as_query(relation: &mut ast::Expr) {
+    if let ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_) = relation
+        && let Some(query) = parsed(&format!("SELECT * FROM {relation}"))
+    {
+        *relation = ast::Expr::Subquery(query);
     }
 }
 
@@ -182,7 +208,10 @@ impl RelationPlanner for Relations {
             "session" => return Err(plan_error("SESSION is not supported; group by a number that lag() over the gaps gives, or use HOP")),
             "intersect_all" => copies(args, context, LogicalPlanBuilder::intersect)?,
             "except_all" => copies(args, context, LogicalPlanBuilder::except)?,
-            _ => return Ok(RelationPlanning::Original(Box::new(relation))),
+            other => match analysis::planned(other, args, context)? {
+                Some(plan) => plan,
+                None => return Ok(RelationPlanning::Original(Box::new(relation))),
+            },
         };
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
     }
@@ -195,6 +224,10 @@ fn plan_error(message: &str) -> DataFusionError {
 /// A query among the arguments.
 fn planned_argument(arg: Option<FunctionArg>, usage: &str, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
     let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(ast::Expr::Subquery(subquery)))) = arg else { return Err(plan_error(usage)) };
+    planned_query(subquery, context)
+}
+
+pub(super) fn planned_query(subquery: Box<Query>, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
     context.plan(TableFactor::Derived { lateral: false, subquery, alias: None, sample: None })
 }
 

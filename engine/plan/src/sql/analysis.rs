@@ -1,0 +1,272 @@
+//! Functions over relations in FROM, `reach(outages, groups, members)`, as nodes of a plan: each
+//! relation's columns found by name, options computed. The optimiser moves nothing through them.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNanoType, IntervalUnit, Schema};
+use arrow::row::{RowConverter, SortField};
+use datafusion::common::{Column as ColumnName, DFSchema, DFSchemaRef, DataFusionError, ExprSchema, Result, ScalarValue};
+use datafusion::logical_expr::planner::RelationPlannerContext;
+use datafusion::logical_expr::{
+    EmptyRelation, Expr, Extension, LogicalPlan, LogicalPlanBuilder, UserDefinedLogicalNodeCore, cast as cast_expr,
+    execution_props::ExecutionProps, physical_planning_context::PhysicalPlanningContext,
+};
+use datafusion::physical_expr::create_physical_expr;
+use datafusion::sql::sqlparser::ast::{self, FunctionArg};
+use tidegate_operators::analysis::{AnalysisPlan, Column, Function, Parameter, ParameterKind, Table, Types, function};
+use tidegate_types::error::{Error, did_you_mean};
+use tidegate_types::expr::evaluate;
+
+use super::millisecond;
+use super::relations::{named, planned_query};
+use crate::lower::one_row;
+
+/// A call in a logical plan. Its inputs have the function's columns, in the function's order.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AnalysisNode {
+    pub plan: AnalysisPlan,
+    inputs: Vec<LogicalPlan>,
+    schema: DFSchemaRef,
+}
+
+impl PartialOrd for AnalysisNode {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        let order = self.plan.partial_cmp(&other.plan)?.then(self.inputs.partial_cmp(&other.inputs)?);
+        (order != Ordering::Equal || self == other).then_some(order)
+    }
+}
+
+impl UserDefinedLogicalNodeCore for AnalysisNode {
+    fn name(&self) -> &str {
+        self.plan.function.name
+    }
+
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        self.inputs.iter().collect()
+    }
+
+    fn schema(&self) -> &DFSchemaRef {
+        &self.schema
+    }
+
+    fn expressions(&self) -> Vec<Expr> {
+        Vec::new()
+    }
+
+    fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.plan.shown())
+    }
+
+    fn with_exprs_and_inputs(&self, _: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
+        Ok(Self { inputs, ..self.clone() })
+    }
+}
+
+/// Whether an argument of `name` is a relation, by its position or its own name.
+pub(super) fn takes_relation(name: &str, at: usize, argument: Option<&str>) -> bool {
+    let Some(function) = function(name) else { return false };
+    match argument {
+        Some(argument) => function.relations.iter().any(|table| table.name == argument),
+        None => at < function.relations.len(),
+    }
+}
+
+/// The call `name(args)`, where there is such a function.
+pub(super) fn planned(name: &str, args: Vec<FunctionArg>, context: &mut dyn RelationPlannerContext) -> Result<Option<LogicalPlan>> {
+    let Some(function) = function(name) else { return Ok(None) };
+    let mut arguments = assigned(function, args).map_err(external)?;
+    let options = arguments.split_off(function.relations.len());
+    let mut queries = Vec::new();
+    for (table, argument) in function.relations.iter().zip(arguments) {
+        let query = match argument {
+            Some(ast::Expr::Subquery(query)) => Some(planned_query(query, context)?),
+            None if table.is_optional => None,
+            Some(other) => {
+                let message = format!("{}'s {} is a relation, not {other}", function.name, table.name);
+                return Err(external(Error::user(message).hint("name a relation, or write (SELECT … FROM …)")));
+            }
+            None => return Err(external(missing(function, table.name))),
+        };
+        queries.push(query);
+    }
+    let options = function.options.iter().zip(options).map(|(option, given)| value(function, option, given, context));
+    let options = options.collect::<Result<Vec<i64>>>()?;
+    let mut types = Types::default();
+    let picked = function.relations.iter().zip(queries).map(|(table, query)| match query {
+        Some(query) => picked(function, table, query, &mut types).map(Some),
+        None => Ok(None),
+    });
+    let picked = picked.collect::<Result<Vec<_>>>()?;
+    // Only now is it known of what types the ids are.
+    let inputs = function.relations.iter().zip(picked).map(|(table, plan)| match plan {
+        Some((query, exprs)) => typed(table, query, exprs, &types),
+        None => empty(table, &types),
+    });
+    call(function, inputs.collect::<Result<Vec<_>>>()?, options, types).map(Some)
+}
+
+fn call(function: &'static Function, inputs: Vec<LogicalPlan>, options: Vec<i64>, types: Types) -> Result<LogicalPlan> {
+    let schemas = inputs.iter().map(|input| Arc::clone(input.schema().inner()));
+    let plan = AnalysisPlan::new(function, schemas.collect(), options, types);
+    let schema = Arc::new(DFSchema::try_from_qualified_schema(function.name, &plan.schema)?);
+    Ok(LogicalPlan::Extension(Extension { node: Arc::new(AnalysisNode { plan, inputs, schema }) }))
+}
+
+/// An expression for each relation and then for each option, as far as they are given.
+fn assigned(function: &Function, args: Vec<FunctionArg>) -> Result<Vec<Option<ast::Expr>>, Error> {
+    let names = || function.relations.iter().map(|table| table.name).chain(function.options.iter().map(|option| option.name));
+    let mut assigned = vec![None; names().count()];
+    let mut is_named = false;
+    for (position, mut arg) in args.into_iter().enumerate() {
+        let (name, Some(expr)) = named(&mut arg) else {
+            return Err(Error::user(format!("{arg} is no argument of {}", function.name)).hint(function.usage()));
+        };
+        is_named |= name.is_some();
+        let at = match &name {
+            Some(name) => names().position(|known| known == name).ok_or_else(|| {
+                let error = Error::user(format!("{} has no argument \"{name}\"", function.name));
+                match did_you_mean(name, names()) {
+                    Some(close) => error.hint(format!("did you mean \"{close}\"?")),
+                    None => error.hint(function.usage()),
+                }
+            })?,
+            None if is_named => {
+                return Err(
+                    Error::user(format!("{} has an argument without a name behind one with a name", function.name)).hint("name it too")
+                );
+            }
+            None => position,
+        };
+        match assigned.get_mut(at) {
+            None => return Err(Error::user(format!("{} has too many arguments", function.name)).hint(function.usage())),
+            Some(Some(_)) => {
+                let name = name.unwrap_or_default();
+                return Err(Error::user(format!("{}'s argument \"{name}\" is given twice", function.name)).hint("leave one out"));
+            }
+            Some(free) => *free = Some(expr.clone()),
+        }
+    }
+    Ok(assigned)
+}
+
+fn missing(function: &Function, argument: &str) -> Error {
+    Error::user(format!("{} lacks its argument \"{argument}\"", function.name)).hint(function.usage())
+}
+
+/// The value of an option: a constant.
+fn value(function: &Function, option: &Parameter, given: Option<ast::Expr>, context: &mut dyn RelationPlannerContext) -> Result<i64> {
+    let Some(given) = given else { return option.default.ok_or_else(|| external(missing(function, option.name))) };
+    let what = format!("{}'s {}", function.name, option.name);
+    let text = given.to_string();
+    let none = DFSchema::empty();
+    let expr = context.sql_to_expr(given, &none)?;
+    let physical = create_physical_expr(&expr, &none, &ExecutionProps::new(), &PhysicalPlanningContext::default());
+    let column = physical.map_err(|error| error.to_string()).and_then(|physical| evaluate(physical.as_ref(), &one_row()));
+    let column = column.map_err(|_| {
+        external(
+            Error::user(format!("{what} is {text}, where a constant is wanted")).hint("write a literal, such as 1440 or INTERVAL '1 day'"),
+        )
+    })?;
+    match (option.kind, integer(&column)) {
+        (ParameterKind::Integer { min, max }, Some(value)) if column.data_type().is_integer() && (min..=max).contains(&value) => Ok(value),
+        (ParameterKind::Integer { min, max }, _) => {
+            Err(external(Error::user(format!("{what} is {text}")).hint(format!("write a whole number from {min} to {max}"))))
+        }
+        (ParameterKind::Time, Some(value)) => Ok(value),
+        (ParameterKind::Time, None) => {
+            let hint = "write an integer in the unit of the times, an INTERVAL without months, or a TIMESTAMP";
+            Err(external(Error::user(format!("{what} is {text}")).hint(hint)))
+        }
+    }
+}
+
+/// An integer; the milliseconds of an interval or a time.
+fn integer(column: &ArrayRef) -> Option<i64> {
+    if column.is_null(0) {
+        return None;
+    }
+    match column.data_type() {
+        DataType::Interval(IntervalUnit::MonthDayNano) => {
+            let interval = column.as_primitive::<IntervalMonthDayNanoType>().value(0);
+            let is_whole = interval.months == 0 && interval.nanoseconds % 1_000_000 == 0;
+            is_whole.then_some(i64::from(interval.days) * 86_400_000 + interval.nanoseconds / 1_000_000)
+        }
+        DataType::Timestamp(_, None) => as_integer(&cast(column, &millisecond()).ok()?),
+        data_type if data_type.is_integer() => as_integer(column),
+        _ => None,
+    }
+}
+
+fn as_integer(column: &ArrayRef) -> Option<i64> {
+    let column = cast(column, &DataType::Int64).ok()?;
+    column.is_valid(0).then(|| column.as_primitive::<Int64Type>().value(0))
+}
+
+/// The columns of `query` that `table` names, and of what types its ids and times are.
+fn picked(function: &Function, table: &Table, query: LogicalPlan, types: &mut Types) -> Result<(LogicalPlan, Vec<Option<Expr>>)> {
+    let exprs = table.columns.iter().map(|column| {
+        let Some(found) = found(function, table, column, &query)? else { return Ok(None) };
+        let field = query.schema().field_from_column(&found)?;
+        types.bind(function, table, column, field.data_type()).map_err(external)?;
+        refuse_without_order(function, table, column, field.data_type())?;
+        Ok(Some(Expr::Column(found)))
+    });
+    let exprs = exprs.collect::<Result<Vec<_>>>()?;
+    Ok((query, exprs))
+}
+
+fn found(function: &Function, table: &Table, column: &Column, query: &LogicalPlan) -> Result<Option<ColumnName>> {
+    let names: Vec<ColumnName> = query.schema().columns().into_iter().filter(|found| found.name == column.name).collect();
+    match &names[..] {
+        [found] => Ok(Some(found.clone())),
+        [] if column.is_optional => Ok(None),
+        [] => {
+            let fields = query.schema().fields();
+            let error = Error::user(format!("{}'s {} has no column \"{}\"", function.name, table.name, column.name));
+            Err(external(match did_you_mean(column.name, fields.iter().map(|field| field.name().as_str())) {
+                Some(close) => error.hint(format!("did you mean \"{close}\"? (SELECT {close} AS {}, … FROM …)", column.name)),
+                None => error.hint(format!("give it one: (SELECT … AS {}, … FROM …)", column.name)),
+            }))
+        }
+        _ => {
+            let error = Error::user(format!("{}'s {} has several columns \"{}\"", function.name, table.name, column.name));
+            Err(external(error.hint("select one of them in a subquery")))
+        }
+    }
+}
+
+fn refuse_without_order(function: &Function, table: &Table, column: &Column, data_type: &DataType) -> Result<()> {
+    if RowConverter::supports_fields(&[SortField::new(data_type.clone())]) {
+        return Ok(());
+    }
+    let construct = format!("column \"{}\" of {}'s {} with its type {data_type}", column.name, function.name, table.name);
+    Err(external(Error::unsupported(construct, "take an id that has an order")))
+}
+
+fn typed(table: &Table, query: LogicalPlan, exprs: Vec<Option<Expr>>, types: &Types) -> Result<LogicalPlan> {
+    let columns = table.columns.iter().zip(exprs).map(|(column, expr)| {
+        let wanted = types.of(column.kind);
+        let expr = match expr {
+            None => Expr::Literal(ScalarValue::try_new_null(&wanted)?, None),
+            Some(Expr::Column(found)) if query.schema().field_from_column(&found)?.data_type() == &wanted => Expr::Column(found),
+            Some(expr) => cast_expr(expr, wanted),
+        };
+        Ok(expr.alias(column.name))
+    });
+    let columns = columns.collect::<Result<Vec<_>>>()?;
+    LogicalPlanBuilder::from(query).project(columns)?.build()
+}
+
+fn empty(table: &Table, types: &Types) -> Result<LogicalPlan> {
+    let fields = table.columns.iter().map(|column| arrow::datatypes::Field::new(column.name, types.of(column.kind), true));
+    let schema = Arc::new(DFSchema::try_from(Schema::new(fields.collect::<Vec<_>>()))?);
+    Ok(LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema }))
+}
+
+fn external(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
