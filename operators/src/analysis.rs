@@ -560,3 +560,113 @@ impl Hash for Function {
         self.name.hash(state);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use arrow::array::StringArray;
+    use timely::dataflow::operators::{Input, Inspect, Probe};
+
+    use super::*;
+
+    fn texts(values: &[Option<&str>]) -> ArrayRef {
+        Arc::new(StringArray::from(values.to_vec()))
+    }
+
+    fn integers(values: &[Option<i64>]) -> ArrayRef {
+        Arc::new(Int64Array::from(values.to_vec()))
+    }
+
+    fn called(function: &'static Function, given: &[(&str, DataType)]) -> Result<AnalysisPlan> {
+        let mut types = Types::default();
+        let columns = || function.relations.iter().flat_map(|table| table.columns.iter().map(move |column| (table, column)));
+        for (table, column) in columns() {
+            let found = given.iter().find(|(name, _)| *name == column.name);
+            found.map_or(Ok(()), |(_, data_type)| types.bind(function, table, column, data_type))?;
+        }
+        let inputs = function.relations.iter().map(|table| {
+            let fields = table.columns.iter().map(|column| Field::new(column.name, types.of(column.kind), true));
+            Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+        });
+        Ok(AnalysisPlan::new(function, inputs.collect(), Vec::new(), types.clone()))
+    }
+
+    #[test]
+    fn names_are_unique_and_columns_of_the_key_are_there() {
+        for function in functions() {
+            assert_eq!(functions().filter(|other| *other == function).count(), 1, "{function:?}");
+            assert!(function.key.iter().all(|column| *column < function.output.len()), "{function:?}");
+        }
+    }
+
+    #[test]
+    fn ids_and_times_of_a_call_are_of_one_type() {
+        let function = function("Time_To_Impact").unwrap();
+        let plan = called(function, &[("node", DataType::Utf8), ("group_id", DataType::Int32), ("starts", millisecond())]).unwrap();
+        let types: Vec<DataType> = plan.schema.fields().iter().map(|field| field.data_type().clone()).collect();
+        assert_eq!(types, [DataType::Utf8, millisecond(), DataType::Int64]);
+        let table = &function.relations[0];
+        let mut types = Types::default();
+        types.bind(function, table, &table.columns[0], &DataType::Utf8).unwrap();
+        assert!(types.bind(function, table, &table.columns[0], &DataType::Int64).is_err());
+        assert!(types.bind(function, table, &table.columns[1], &DataType::Utf8).is_err());
+    }
+
+    /// What the function says of node and time, and its errors, after each of these ticks of outages.
+    #[test]
+    fn rows_come_back_as_values_and_bad_ones_are_errors_until_they_go() {
+        let plan = called(
+            function("time_to_impact").unwrap(),
+            &[("node", DataType::Utf8), ("group_id", DataType::Int64), ("starts", DataType::Int64)],
+        );
+        let plan = plan.unwrap();
+        let ticks = timely::execute_directly(move |worker| {
+            let errors = Errors::default();
+            let seen: Rc<RefCell<BTreeMap<(String, i64), i64>>> = Rc::default();
+            let (told, failed, call) = (Rc::clone(&seen), errors.clone(), plan.clone());
+            let (mut inputs, probe) = worker.dataflow::<u64, _, _>(|scope| {
+                let (outages, first) = scope.new_input::<Vec<Timed<u64>>>();
+                let (groups, second) = scope.new_input::<Vec<Timed<u64>>>();
+                let (members, third) = scope.new_input::<Vec<Timed<u64>>>();
+                let rows = analysis(scope, vec![first, second, third], call, failed).inspect(move |Timed { delta, .. }| {
+                    let starts = delta.rows.column(1).as_primitive::<Int64Type>();
+                    for (at, diff) in delta.diffs.iter().enumerate() {
+                        let row = (shown(delta.rows.column(0), at), starts.value(at));
+                        *told.borrow_mut().entry(row).or_default() += diff;
+                    }
+                });
+                ([outages, groups, members], rows.probe().0)
+            });
+            let schemas = plan.inputs;
+            let mut send = |table: usize, tick: u64, columns: Vec<ArrayRef>, diff: i64| {
+                let rows = RecordBatch::try_new(Arc::clone(&schemas[table]), columns).unwrap();
+                let diffs = vec![diff; rows.num_rows()];
+                inputs[table].send(Timed { time: tick, delta: Delta::new(rows, diffs) });
+            };
+            send(0, 1, vec![texts(&[Some("a"), None]), integers(&[Some(5), Some(1)])], 1);
+            send(1, 1, vec![integers(&[Some(1)]), texts(&[Some("b")]), integers(&[None]), integers(&[Some(10)])], 1);
+            send(2, 1, vec![integers(&[Some(1), Some(1)]), texts(&[Some("a"), Some("c")]), integers(&[None, Some(-2)])], 1);
+            send(2, 2, vec![integers(&[Some(1)]), texts(&[Some("c")]), integers(&[Some(-2)])], -1);
+            send(0, 3, vec![texts(&[None]), integers(&[Some(1)])], -1);
+            send(0, 3, vec![texts(&[Some("a")]), integers(&[Some(5)])], -1);
+            let closed = (1..=3).map(|tick| {
+                inputs.iter_mut().for_each(|input| input.advance_to(tick + 1));
+                worker.step_while(|| probe.less_than(&(tick + 1)));
+                let rows = seen.borrow().iter().filter(|(_, count)| **count != 0).map(|(row, _)| row.clone()).collect::<Vec<_>>();
+                let mut reasons: Vec<(String, i64)> =
+                    errors.take_through(tick).into_iter().map(|(error, diff)| (error.reason, diff)).collect();
+                reasons.sort();
+                (rows, reasons)
+            });
+            closed.collect::<Vec<_>>()
+        });
+        let row = |node: &str, starts: i64| (node.to_string(), starts);
+        let negative = "members: delay_ms -2 of group_id 1, node c is negative".to_string();
+        let null = "outages: node NULL must not be NULL".to_string();
+        assert_eq!(ticks[0], (vec![row("a", 5), row("b", 15)], vec![(negative.clone(), 1), (null.clone(), 1)]));
+        assert_eq!(ticks[1], (vec![row("a", 5), row("b", 15)], vec![(negative, -1)]));
+        assert_eq!(ticks[2], (vec![], vec![(null, -1)]));
+    }
+}

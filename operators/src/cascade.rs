@@ -29,6 +29,11 @@ use timely::order::Product;
 use timely::progress::Timestamp;
 use timely::progress::frontier::MutableAntichain;
 
+pub mod downtime;
+pub mod impact_causes;
+pub mod lanes;
+pub mod reach;
+pub mod risk_chains;
 pub mod time_to_impact;
 
 /// A relation: rows, times, and how many copies come or go.

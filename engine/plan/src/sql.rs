@@ -72,6 +72,7 @@ pub fn state_builder() -> SessionStateBuilder {
         .with_default_features()
         .with_type_planner(Arc::new(Types))
         .with_relation_planners(vec![Arc::new(relations::Relations)])
+        .with_query_planner(Arc::new(analysis::Reads))
         .with_analyzer_rules(analyzer_rules(Arithmetic::All));
     // The last of a name counts.
     builder.scalar_functions().get_or_insert_default().push(functions::date_bin());

@@ -199,7 +199,7 @@ pub fn duty(statement: &Statement) -> Result<Duty, Refusal> {
 
 /// `SHOW DETECTIONS`, unlike `SHOW TimeZone`.
 fn is_engines(variable: &[Ident]) -> bool {
-    const WORDS: [&str; 7] = ["sources", "tables", "views", "materialized", "detections", "sinks", "actions"];
+    const WORDS: [&str; 8] = ["sources", "tables", "views", "materialized", "detections", "sinks", "actions", "functions"];
     variable.first().is_some_and(|word| WORDS.contains(&word.value.to_lowercase().as_str()))
 }
 

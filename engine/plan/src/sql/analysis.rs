@@ -9,15 +9,21 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNanoType, IntervalUnit, Schema};
 use arrow::row::{RowConverter, SortField};
+use async_trait::async_trait;
+use datafusion::catalog::Session;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Column as ColumnName, DFSchema, DFSchemaRef, DataFusionError, ExprSchema, Result, ScalarValue};
+use datafusion::execution::context::QueryPlanner;
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::logical_expr::{
     EmptyRelation, Expr, Extension, LogicalPlan, LogicalPlanBuilder, UserDefinedLogicalNodeCore, cast as cast_expr,
     execution_props::ExecutionProps, physical_planning_context::PhysicalPlanningContext,
 };
 use datafusion::physical_expr::create_physical_expr;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::sql::sqlparser::ast::{self, FunctionArg};
-use tidegate_operators::analysis::{AnalysisPlan, Column, Function, Parameter, ParameterKind, Table, Types, function};
+use tidegate_operators::analysis::{AnalysisPlan, Column, Function, Kind, Parameter, ParameterKind, Table, Types, function};
 use tidegate_types::error::{Error, did_you_mean};
 use tidegate_types::expr::evaluate;
 
@@ -66,6 +72,25 @@ impl UserDefinedLogicalNodeCore for AnalysisNode {
     }
 }
 
+/// Physical plans for reads, which wait for no dataflow.
+#[derive(Debug)]
+pub(super) struct Reads;
+
+#[async_trait]
+impl QueryPlanner for Reads {
+    async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
+        plan.apply_with_subqueries(|node| match node {
+            LogicalPlan::Extension(extension) if extension.node.as_any().is::<AnalysisNode>() => {
+                let name = extension.node.name();
+                let hint = format!("CREATE MATERIALIZED VIEW v AS SELECT * FROM {name}(…), and select from that");
+                Err(external(Error::unsupported(format!("{name}() in a read"), hint)))
+            }
+            _ => Ok(TreeNodeRecursion::Continue),
+        })?;
+        DefaultPhysicalPlanner::default().create_physical_plan(plan, session).await
+    }
+}
+
 /// Whether an argument of `name` is a relation, by its position or its own name.
 pub(super) fn takes_relation(name: &str, at: usize, argument: Option<&str>) -> bool {
     let Some(function) = function(name) else { return false };
@@ -93,15 +118,15 @@ pub(super) fn planned(name: &str, args: Vec<FunctionArg>, context: &mut dyn Rela
         };
         queries.push(query);
     }
-    let options = function.options.iter().zip(options).map(|(option, given)| value(function, option, given, context));
-    let options = options.collect::<Result<Vec<i64>>>()?;
     let mut types = Types::default();
     let picked = function.relations.iter().zip(queries).map(|(table, query)| match query {
         Some(query) => picked(function, table, query, &mut types).map(Some),
         None => Ok(None),
     });
     let picked = picked.collect::<Result<Vec<_>>>()?;
-    // Only now is it known of what types the ids are.
+    // Only now is it known of what types ids and times are.
+    let options = function.options.iter().zip(options).map(|(option, given)| value(function, option, given, &types, context));
+    let options = options.collect::<Result<Vec<i64>>>()?;
     let inputs = function.relations.iter().zip(picked).map(|(table, plan)| match plan {
         Some((query, exprs)) => typed(table, query, exprs, &types),
         None => empty(table, &types),
@@ -158,7 +183,13 @@ fn missing(function: &Function, argument: &str) -> Error {
 }
 
 /// The value of an option: a constant.
-fn value(function: &Function, option: &Parameter, given: Option<ast::Expr>, context: &mut dyn RelationPlannerContext) -> Result<i64> {
+fn value(
+    function: &Function,
+    option: &Parameter,
+    given: Option<ast::Expr>,
+    types: &Types,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<i64> {
     let Some(given) = given else { return option.default.ok_or_else(|| external(missing(function, option.name))) };
     let what = format!("{}'s {}", function.name, option.name);
     let text = given.to_string();
@@ -176,12 +207,18 @@ fn value(function: &Function, option: &Parameter, given: Option<ast::Expr>, cont
         (ParameterKind::Integer { min, max }, _) => {
             Err(external(Error::user(format!("{what} is {text}")).hint(format!("write a whole number from {min} to {max}"))))
         }
-        (ParameterKind::Time, Some(value)) => Ok(value),
-        (ParameterKind::Time, None) => {
-            let hint = "write an integer in the unit of the times, an INTERVAL without months, or a TIMESTAMP";
-            Err(external(Error::user(format!("{what} is {text}")).hint(hint)))
-        }
+        (ParameterKind::Time, Some(value)) if is_timestamp(column.data_type()) == is_timestamp(&types.of(Kind::Time)) => Ok(value),
+        (ParameterKind::Time, _) => Err(external(Error::user(format!("{what} is {text}")).hint(match types.of(Kind::Time) {
+            DataType::Int64 => {
+                "its times are BIGINT: write an integer in their unit, or an INTERVAL without months where that is milliseconds"
+            }
+            _ => "its times are TIMESTAMP: write one, or make them BIGINT, such as the milliseconds since the incident",
+        }))),
     }
+}
+
+fn is_timestamp(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Timestamp(..))
 }
 
 /// An integer; the milliseconds of an interval or a time.

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, StringArray};
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::Query;
 use datafusion::sql::sqlparser::tokenizer::Token;
+use tidegate_operators::analysis::{Function, functions};
 use tidegate_plan::catalog::{SourceInfo, WatermarkRule};
 use tidegate_plan::explain::explain;
 use tidegate_plan::lower::lower;
@@ -534,6 +535,7 @@ impl Coordinator {
 
     fn show(&self, what: &str) -> Result<Response> {
         let kinds: &[&str] = match what.trim() {
+            "functions" => return Ok(shown_functions()),
             "sources" => &["source"],
             "tables" => &["table"],
             "views" => &["view", "materialized view", "detection"],
@@ -543,7 +545,8 @@ impl Coordinator {
             "actions" => &["action"],
             "relations" | "all" => &["source", "late rows", "table", "view", "materialized view", "detection", "system relation"],
             other => {
-                let known = ["sources", "tables", "views", "materialized views", "detections", "sinks", "actions", "relations"];
+                let known =
+                    ["sources", "tables", "views", "materialized views", "detections", "sinks", "actions", "relations", "functions"];
                 let error = Error::user(format!("SHOW {} is not known", other.to_uppercase()));
                 return Err(match did_you_mean(other, known) {
                     Some(close) => error.hint(format!("did you mean SHOW {}?", close.to_uppercase())),
@@ -654,6 +657,18 @@ pub(super) fn follower_name(name: &str) -> String {
 
 pub(super) fn shown_name(name: &str) -> &str {
     name.strip_prefix("-> ").unwrap_or(name)
+}
+
+/// The functions over relations, and how they are called.
+fn shown_functions() -> Response {
+    let column = |of: fn(&Function) -> String| -> ArrayRef { Arc::new(StringArray::from_iter_values(functions().map(of))) };
+    let columns = [
+        ("name", column(|function| function.name.to_string())),
+        ("usage", column(Function::usage)),
+        ("about", column(|function| function.about.to_string())),
+    ];
+    let rows = RecordBatch::try_from_iter(columns).expect("columns of one length");
+    Response::Rows { tick: None, schema: rows.schema(), batches: vec![rows] }
 }
 
 /// A query, what computes it, and the relations it names.
