@@ -1,7 +1,7 @@
 //! One edge of a dependency graph changes: how soon does the cascade show it?
 //!
-//! Tables of nodes, edges and failed nodes; a recursive view of who is
-//! affected. Four kinds of update, one statement of one edge each, in turn:
+//! Tables of nodes, edges and failed nodes; a view of who is affected, by
+//! WITH RECURSIVE or by one of the functions over relations. Four kinds of update, one statement of one edge each, in turn:
 //!
 //!   attach  a branch of ten nodes begins to depend on an affected node
 //!   detach  and no longer does: ten nodes leave the view again
@@ -11,11 +11,12 @@
 //!
 //! The clock runs from before `execute` until a sink has the change. For cut
 //! and mend it is a second view's, which counts the edges: all views show a
-//! tick at once. After each update a search in plain Rust says what the view
-//! must hold; the same search is what recomputing costs.
+//! tick at once. After each update plain Rust says how many rows the view must
+//! hold, and at first and last what they sum up to; it is what recomputing costs.
 
 mod graph;
 mod probe;
+mod rule;
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -30,6 +31,7 @@ use tidegate_types::error::{Error, Result};
 
 use self::graph::{Change, Graph, Shape};
 use self::probe::Probes;
+use self::rule::{Answer, Rule};
 use crate::duckdb::{DuckDb, Question, Recomputed, Wanted};
 use crate::engine::{self, Ticks};
 use crate::process;
@@ -53,6 +55,9 @@ pub struct CascadeOptions {
     /// Numbers of timely threads to run with
     #[arg(long, value_delimiter = ',', default_value = "1,2")]
     workers: Vec<usize>,
+    /// What is asked of the graph, one after the other
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "recursive,reach,time-to-impact,downtime")]
+    rules: Vec<Rule>,
     /// Pace of commits, in milliseconds: an update may have to wait for one
     #[arg(long, default_value_t = 1)]
     tick_ms: u64,
@@ -75,6 +80,8 @@ pub struct CascadeOptions {
 pub struct OneCascade {
     #[command(flatten)]
     shape: Shape,
+    #[arg(long, value_enum)]
+    rule: Rule,
     #[arg(long)]
     updates: usize,
     #[arg(long)]
@@ -106,6 +113,12 @@ pub struct Latency {
     pub acknowledged_ms: f64,
 }
 
+struct Run {
+    rule: Rule,
+    workers: usize,
+    outcome: Result<Measured>,
+}
+
 /// False: a run failed.
 pub fn run(options: &CascadeOptions) -> Result<bool> {
     let shape = &options.shape;
@@ -122,11 +135,11 @@ pub fn run(options: &CascadeOptions) -> Result<bool> {
         format!("--tick-ms={}", options.tick_ms),
     ];
     let mut runs = Vec::new();
-    for workers in &options.workers {
-        eprintln!("cascade with {workers} worker(s)");
-        let workers_arg = format!("--workers={workers}");
-        let args: Vec<&str> = args.iter().map(String::as_str).chain([workers_arg.as_str()]).collect();
-        runs.push((*workers, process::again::<Measured>(&args, limit)));
+    for (rule, workers) in options.rules.iter().flat_map(|rule| options.workers.iter().map(move |workers| (*rule, *workers))) {
+        eprintln!("cascade by {} with {workers} worker(s)", rule.name());
+        let (rule_arg, workers_arg) = (format!("--rule={}", rule.name()), format!("--workers={workers}"));
+        let args: Vec<&str> = args.iter().map(String::as_str).chain([rule_arg.as_str(), workers_arg.as_str()]).collect();
+        runs.push(Run { rule, workers, outcome: process::again::<Measured>(&args, limit) });
     }
     let recomputed = match &duckdb {
         Some(duckdb) => {
@@ -137,7 +150,7 @@ pub fn run(options: &CascadeOptions) -> Result<bool> {
     };
     let text = if options.json { json(options, &runs, recomputed.as_ref()) } else { table(options, &runs, recomputed.as_ref()) };
     print!("{text}");
-    Ok(runs.iter().all(|(_, outcome)| outcome.is_ok()))
+    Ok(runs.iter().all(|run| run.outcome.is_ok()))
 }
 
 /// The cascade in DuckDB over its own tables; loading them is not measured.
@@ -179,14 +192,16 @@ pub async fn one(options: &OneCascade) -> Result<Measured> {
     load(&engine, &graph).await?;
     let load_seconds = started.elapsed().as_secs_f64();
     let started = Instant::now();
-    engine.execute(AFFECTED, "cascade.sql").await?;
+    engine.execute(options.rule.view(), "cascade.sql").await?;
+    engine.execute(COUNTED, "cascade.sql").await?;
     engine.commit().await?;
     let first_seconds = started.elapsed().as_secs_f64();
     engine.execute(SINKS, "cascade.sql").await?;
     engine.start_sources().await?;
-    let affected = engine::select_count(&engine, "SELECT count(*) AS n FROM affected").await?;
     let mut reached = graph.reached();
-    same("at first", affected, &reached)?;
+    let mut expected = options.rule.recompute(&graph);
+    same("at first", &engine, options.rule, expected).await?;
+    let affected = expected.rows;
 
     let (mut latencies, mut search_ms) = (Vec::new(), Vec::new());
     // What the sinks are given to begin with is no update's.
@@ -199,10 +214,11 @@ pub async fn one(options: &OneCascade) -> Result<Measured> {
         let acknowledged = started.elapsed();
 
         let searched = Instant::now();
-        let now_reached = graph.reached();
+        let now_expected = options.rule.recompute(&graph);
         search_ms.push(searched.elapsed().as_secs_f64() * 1000.0);
-        let net = count(&now_reached) as i64 - count(&reached) as i64;
-        reached = now_reached;
+        let net = now_expected.rows as i64 - expected.rows as i64;
+        expected = now_expected;
+        reached = graph.reached();
         let at = seen.visible(net).await.map_err(|error| Error::engine(format!("{sql}: {error}")))?;
         latencies.push(Latency {
             kind: change.kind.to_string(),
@@ -210,7 +226,7 @@ pub async fn one(options: &OneCascade) -> Result<Measured> {
             acknowledged_ms: acknowledged.as_secs_f64() * 1000.0,
         });
     }
-    same("at last", engine::select_count(&engine, "SELECT count(*) AS n FROM affected").await?, &reached)?;
+    same("at last", &engine, options.rule, expected).await?;
 
     let (ticks, peak_mib) = (engine::ticks(&engine), process::peak_mib());
     engine.shutdown().await?;
@@ -222,15 +238,7 @@ CREATE TABLE nodes (id BIGINT PRIMARY KEY, kind TEXT);
 CREATE TABLE edges (src BIGINT, dst BIGINT, PRIMARY KEY (src, dst));
 CREATE TABLE failed (node BIGINT PRIMARY KEY);";
 
-const AFFECTED: &str = "
-CREATE MATERIALIZED VIEW affected AS
-WITH RECURSIVE reached AS (
-  SELECT node AS id FROM failed
-  UNION
-  SELECT e.src AS id FROM reached r JOIN edges e ON e.dst = r.id
-)
-SELECT n.id, n.kind FROM reached r JOIN nodes n ON n.id = r.id;
-CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS edges FROM edges;";
+const COUNTED: &str = "CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS edges FROM edges;";
 
 const SINKS: &str = "
 CREATE SINK affected_seen FROM affected WITH (connector = 'probe');
@@ -260,16 +268,14 @@ fn sql(change: &Change) -> String {
     }
 }
 
-fn count(reached: &[bool]) -> u64 {
-    reached.iter().filter(|is_reached| **is_reached).count() as u64
-}
-
-fn same(when: &str, affected: u64, reached: &[bool]) -> Result<()> {
-    let expected = count(reached);
-    if affected == expected {
+async fn same(when: &str, engine: &Engine, rule: Rule, expected: Answer) -> Result<()> {
+    let rows = engine::select_count(engine, "SELECT count(*) AS n FROM affected").await?;
+    let sum = engine::select_count(engine, rule.sum()).await? as i64;
+    if (Answer { rows, sum }) == expected {
         return Ok(());
     }
-    Err(Error::engine(format!("{when} the view holds {affected} nodes, and the search finds {expected}")))
+    let Answer { rows: expected_rows, sum: expected_sum } = expected;
+    Err(Error::engine(format!("{when} the view holds {rows} rows and {sum}, and from scratch it is {expected_rows} and {expected_sum}")))
 }
 
 /// p50 and p99 in milliseconds, of one kind or of all.
@@ -306,7 +312,7 @@ impl Measured {
     }
 }
 
-fn table(options: &CascadeOptions, runs: &[(usize, Result<Measured>)], recomputed: Option<&Recomputed>) -> String {
+fn table(options: &CascadeOptions, runs: &[Run], recomputed: Option<&Recomputed>) -> String {
     let shape = &options.shape;
     let mut text = format!(
         "Cascade, {} nodes, {} edges, {} failed, seed {}; {}\ntick {} ms: an update waits for a commit at most that long, and the times below include it\n",
@@ -317,17 +323,18 @@ fn table(options: &CascadeOptions, runs: &[(usize, Result<Measured>)], recompute
         process::machine(),
         options.tick_ms
     );
-    for (workers, outcome) in runs {
+    for Run { rule, workers, outcome } in runs {
+        let rule_name = rule.name();
         let measured = match outcome {
             Ok(measured) => measured,
             Err(error) => {
-                let _ = writeln!(text, "\n{workers} worker(s) failed: {error}");
+                let _ = writeln!(text, "\n{rule_name}, {workers} worker(s) failed: {error}");
                 continue;
             }
         };
         let _ = writeln!(
             text,
-            "\n{workers} worker(s): loaded in {:.1} s, first computed in {:.2} s, {} nodes affected, peak {:.0} MiB",
+            "\n{rule_name}, {workers} worker(s): loaded in {:.1} s, first computed in {:.2} s, {} nodes affected, peak {:.0} MiB",
             measured.load_seconds, measured.first_seconds, measured.affected, measured.peak_mib
         );
         let _ = writeln!(text, "{:<7} {:>7} {:>9} {:>9} {:>9} {:>17}", "update", "count", "p50 ms", "p99 ms", "max ms", "execute() p50 ms");
@@ -347,8 +354,8 @@ fn table(options: &CascadeOptions, runs: &[(usize, Result<Measured>)], recompute
             tick(measured.ticks.p99_ms)
         );
         let search = measured.search_p50_ms();
-        let _ = writeln!(text, "from scratch: a plain search in Rust {search:.2} ms ({:.1} × the update's p50)", search / all.p50_ms);
-        if let Some(recomputed) = recomputed {
+        let _ = writeln!(text, "from scratch: plain Rust {search:.2} ms ({:.1} × the update's p50)", search / all.p50_ms);
+        if let Some(recomputed) = recomputed.filter(|_| *rule == Rule::Recursive) {
             let ms = recomputed.seconds * 1000.0;
             let _ = writeln!(text, "from scratch: DuckDB {} {ms:.0} ms ({:.0} × the update's p50)", recomputed.version, ms / all.p50_ms);
         }
@@ -356,9 +363,9 @@ fn table(options: &CascadeOptions, runs: &[(usize, Result<Measured>)], recompute
     text
 }
 
-fn json(options: &CascadeOptions, runs: &[(usize, Result<Measured>)], recomputed: Option<&Recomputed>) -> String {
-    let runs = runs.iter().map(|(workers, outcome)| match outcome {
-        Err(error) => json!({ "workers": workers, "error": error.to_string() }),
+fn json(options: &CascadeOptions, runs: &[Run], recomputed: Option<&Recomputed>) -> String {
+    let runs = runs.iter().map(|Run { rule, workers, outcome }| match outcome {
+        Err(error) => json!({ "rule": rule.name(), "workers": workers, "error": error.to_string() }),
         Ok(measured) => {
             let updates = measured.quantiles().into_iter().map(|line| {
                 json!({
@@ -367,7 +374,7 @@ fn json(options: &CascadeOptions, runs: &[(usize, Result<Measured>)], recomputed
                 })
             });
             json!({
-                "workers": workers, "load_seconds": measured.load_seconds, "first_seconds": measured.first_seconds,
+                "rule": rule.name(), "workers": workers, "load_seconds": measured.load_seconds, "first_seconds": measured.first_seconds,
                 "affected": measured.affected, "updates": updates.collect::<Vec<_>>(), "search_p50_ms": measured.search_p50_ms(),
                 "ticks": measured.ticks, "peak_mib": measured.peak_mib,
             })

@@ -107,6 +107,11 @@ impl Graph {
         }
     }
 
+    /// Who depends on `node`, now.
+    pub fn dependents(&self, node: u32) -> &[u32] {
+        &self.dependents[node as usize]
+    }
+
     /// By node: is it affected? A breadth-first search from nothing.
     pub fn reached(&self) -> Vec<bool> {
         let mut reached = vec![false; self.nodes as usize];

@@ -1,0 +1,141 @@
+//! What is asked of the graph, as a view; and the same from nothing, in plain Rust.
+//!
+//! To the functions a node is a group of all it depends on: one that fails is enough.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use clap::ValueEnum;
+
+use super::graph::Graph;
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// Who is affected, by WITH RECURSIVE
+    Recursive,
+    /// The same, by `reach`
+    Reach,
+    /// When, by `time_to_impact`: each edge with a delay, each node with a buffer
+    TimeToImpact,
+    /// From when to when, by `downtime`: outages of an hour, buffers of ten minutes
+    Downtime,
+}
+
+/// What a view must hold: so many rows, and the sum of what they say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    pub rows: u64,
+    pub sum: i64,
+}
+
+const BUFFER_MS: i64 = 600_000;
+const OUTAGE_MS: i64 = 3_600_000;
+
+impl Rule {
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string())
+    }
+
+    pub fn view(self) -> &'static str {
+        match self {
+            Self::Recursive => {
+                "CREATE MATERIALIZED VIEW affected AS
+                 WITH RECURSIVE reached AS (
+                   SELECT node AS id FROM failed
+                   UNION
+                   SELECT e.src AS id FROM reached r JOIN edges e ON e.dst = r.id
+                 )
+                 SELECT n.id, n.kind FROM reached r JOIN nodes n ON n.id = r.id;"
+            }
+            Self::Reach => {
+                "CREATE MATERIALIZED VIEW affected AS
+                 SELECT n.id, n.kind FROM reach(
+                   failed,
+                   (SELECT id AS group_id, id AS node FROM nodes),
+                   (SELECT src AS group_id, dst AS node FROM edges)) r JOIN nodes n ON n.id = r.node;"
+            }
+            Self::TimeToImpact => {
+                "CREATE MATERIALIZED VIEW affected AS
+                 SELECT node AS id, starts FROM time_to_impact(
+                   (SELECT node, 0 AS starts FROM failed),
+                   (SELECT id AS group_id, id AS node, id % 100 AS buffer_ms FROM nodes),
+                   (SELECT src AS group_id, dst AS node, (7 * src + 13 * dst) % 1000 AS delay_ms FROM edges));"
+            }
+            Self::Downtime => {
+                "CREATE MATERIALIZED VIEW affected AS
+                 SELECT node AS id, starts, ends FROM downtime(
+                   (SELECT node, 0 AS starts, 3600000 AS ends FROM failed),
+                   (SELECT id AS group_id, id AS node, 600000 AS buffer_ms FROM nodes),
+                   (SELECT src AS group_id, dst AS node FROM edges),
+                   horizon => 86400000);"
+            }
+        }
+    }
+
+    /// The sum of what the view's rows say.
+    pub fn sum(self) -> &'static str {
+        match self {
+            Self::Recursive | Self::Reach => "SELECT CAST(sum(id) AS BIGINT) AS n FROM affected",
+            Self::TimeToImpact => "SELECT CAST(sum(starts) AS BIGINT) AS n FROM affected",
+            Self::Downtime => "SELECT CAST(sum(ends - starts) AS BIGINT) AS n FROM affected",
+        }
+    }
+
+    /// From nothing.
+    pub fn recompute(self, graph: &Graph) -> Answer {
+        match self {
+            Self::Recursive | Self::Reach => {
+                let reached = graph.reached();
+                let ids = reached.iter().enumerate().filter(|(_, is_reached)| **is_reached).map(|(id, _)| id as i64);
+                answer(ids)
+            }
+            Self::TimeToImpact => answer(times(graph).into_iter().flatten()),
+            Self::Downtime => answer(starts(graph).into_iter().flatten().map(|start| OUTAGE_MS - start)),
+        }
+    }
+}
+
+fn answer(values: impl Iterator<Item = i64>) -> Answer {
+    values.fold(Answer { rows: 0, sum: 0 }, |all, value| Answer { rows: all.rows + 1, sum: all.sum + value })
+}
+
+/// Dijkstra's.
+fn times(graph: &Graph) -> Vec<Option<i64>> {
+    let mut times = vec![None; graph.nodes as usize];
+    let mut open: BinaryHeap<Reverse<(i64, u32)>> = graph.failed.iter().map(|node| Reverse((0, *node))).collect();
+    while let Some(Reverse((time, node))) = open.pop() {
+        if times[node as usize].is_some() {
+            continue;
+        }
+        times[node as usize] = Some(time);
+        for src in graph.dependents(node) {
+            if times[*src as usize].is_none() {
+                let (from, to) = (i64::from(*src), i64::from(node));
+                open.push(Reverse((time + (7 * from + 13 * to) % 1000 + from % 100, *src)));
+            }
+        }
+    }
+    times
+}
+
+/// All outages are of one hour and no restart takes time, so a node is down from a buffer after the
+/// first node that it depends on until that hour is over, if anything is left of it.
+fn starts(graph: &Graph) -> Vec<Option<i64>> {
+    let mut starts = vec![None; graph.nodes as usize];
+    let mut queue = graph.failed.clone();
+    queue.iter().for_each(|node| starts[*node as usize] = Some(0));
+    let mut next = 0;
+    while next < queue.len() {
+        let start = starts[queue[next] as usize].expect("it is in the queue") + BUFFER_MS;
+        if start < OUTAGE_MS {
+            for src in graph.dependents(queue[next]) {
+                if starts[*src as usize].is_none() {
+                    starts[*src as usize] = Some(start);
+                    queue.push(*src);
+                }
+            }
+        }
+        next += 1;
+    }
+    starts
+}
