@@ -138,7 +138,7 @@ pub fn settle<'scope, D: Id, F: Id, G: Id>(
     let (rows, doubts) = scope.scoped::<Round, _, _>(name, |inner| {
         let (variable, last) = Variable::new(inner, Product::new(0, 1));
         let (rows, next) = step(inner, last);
-        let doubts = next.clone().inner.filter(move |(_, time, _)| time.inner == rounds_max).as_collection();
+        let doubts = next.clone().inner.filter(move |(_, time, _)| rounds_max <= time.inner).as_collection();
         variable.set(next.inner.filter(move |(_, time, _)| time.inner < rounds_max).as_collection());
         (rows.leave(scope), doubts.leave(scope))
     });

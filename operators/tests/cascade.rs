@@ -269,7 +269,7 @@ impl Still {
     fn time_to_impact(&self) -> BTreeMap<Node, Impact> {
         let mut done: BTreeMap<Node, Impact> = BTreeMap::new();
         loop {
-            let own = self.outages.iter().map(|(node, (start, _), _)| (Impact { at: *start, hops: 0 }, *node));
+            let own = self.outages.iter().map(|(node, (start, _), _)| (Impact::own(*start), *node));
             let by_groups = self.gates.iter().filter_map(|(group, gate)| Some((self.fails_at(*group, gate, &done)?, gate.node)));
             let open = own.chain(by_groups).filter(|(_, node)| !done.contains_key(node));
             match open.min() {
@@ -281,7 +281,7 @@ impl Still {
 
     fn fails_at(&self, group: Name, gate: &Gate<Node>, done: &BTreeMap<Node, Impact>) -> Option<Impact> {
         let (last, _) = self.failing(group, done).into_iter().nth(gate.failures as usize - 1)?;
-        Some(Impact { at: last.at + gate.buffer_ms, hops: last.hops + 1 })
+        Some(Impact { at: last.at + gate.buffer_ms, hops: last.hops + 1, since: last.since })
     }
 
     /// The members that fail, in order.
@@ -298,9 +298,9 @@ impl Still {
     fn impact_causes(&self) -> BTreeSet<(Node, Cause<Node, Name>)> {
         let impacts = self.time_to_impact();
         let mut causes = BTreeSet::new();
-        for (&node, impact @ Impact { at, hops }) in &impacts {
+        for (&node, impact @ Impact { at, hops, .. }) in &impacts {
             let (at, hops) = (*at, *hops);
-            if self.outages.iter().any(|(other, (start, _), _)| *other == node && Impact { at: *start, hops: 0 } == *impact) {
+            if self.outages.iter().any(|(other, (start, _), _)| *other == node && Impact::own(*start) == *impact) {
                 causes.insert((node, Cause { at, hops, through: None, is_critical: true }));
                 continue;
             }

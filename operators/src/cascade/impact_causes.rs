@@ -45,12 +45,12 @@ pub fn impact_causes<'scope, V: Id, G: Id>(
     members: Relation<'scope, u64, (V, (G, i64))>,
     impacts: Relation<'scope, u64, (V, Impact)>,
 ) -> Relation<'scope, u64, (V, Cause<V, G>)> {
-    let failing = impacts.clone().join_map(members, |node, impact, (group, delay_ms)| {
-        (group.clone(), Part::Member(Impact { at: impact.at + delay_ms, ..*impact }, node.clone()))
-    });
+    let failing = impacts
+        .clone()
+        .join_map(members, |node, impact, (group, delay_ms)| (group.clone(), Part::Member(impact.later(*delay_ms), node.clone())));
     let parts = gates.map(|(group, gate)| (group, Part::Gate(gate))).concat(failing);
     let reasons = reduced(parts, "Reasons", |group, parts, out| out.extend(reason(group, parts).map(|reason| (reason, 1))));
-    let own = outages.map(|(node, at)| (node, Reason { impact: Impact { at, hops: 0 }, group: None, members: Vec::new() }));
+    let own = outages.map(|(node, at)| (node, Reason { impact: Impact::own(at), group: None, members: Vec::new() }));
     // An outage of a node that the loop does not settle for is no reason yet.
     let own = own.semijoin(impacts.map(|(node, _)| node));
     let all = reasons.as_collection(|_, (node, reason)| (node.clone(), reason.clone())).concat(own);
@@ -67,7 +67,7 @@ fn reason<V: Id, G: Id>(group: &G, parts: &[(&Part<V>, i64)]) -> Option<(V, Reas
         members.push(member.clone());
         passed += count;
         if gate.failures <= passed {
-            let impact = Impact { at: impact.at + gate.buffer_ms, hops: impact.hops + 1 };
+            let impact = impact.through(gate.buffer_ms);
             return Some((gate.node.clone(), Reason { impact, group: Some(group.clone()), members }));
         }
     }
@@ -75,7 +75,7 @@ fn reason<V: Id, G: Id>(group: &G, parts: &[(&Part<V>, i64)]) -> Option<(V, Reas
 }
 
 fn causes<V: Id, G: Id>(reason: &Reason<V, G>) -> Vec<Cause<V, G>> {
-    let Impact { at, hops } = reason.impact;
+    let Impact { at, hops, .. } = reason.impact;
     let Some(group) = &reason.group else { return vec![Cause { at, hops, through: None, is_critical: true }] };
     let (last, others) = reason.members.split_last().expect("a group fails by a member");
     let through = |member: &V| Some((group.clone(), member.clone()));
