@@ -29,6 +29,7 @@ use tidegate_types::row::{RowCodec, project_schema};
 use crate::arrange::Bytes;
 use crate::keyed::by_tick;
 use crate::stream::{Errors, Rows, Watermarks, exchange};
+use crate::usage::{ENTRY_BYTES, Usage};
 use accumulators::{Accumulator, accumulator};
 pub use exact::exact;
 
@@ -89,11 +90,17 @@ pub struct AggregatePlan {
 }
 
 /// Wires the plan.
-pub fn aggregate<'scope>(rows: Rows<'scope, u64>, plan: AggregatePlan, watermarks: Watermarks, errors: Errors) -> Rows<'scope, u64> {
+pub fn aggregate<'scope>(
+    rows: Rows<'scope, u64>,
+    plan: AggregatePlan,
+    watermarks: Watermarks,
+    errors: Errors,
+    usage: Usage,
+) -> Rows<'scope, u64> {
     let scope = rows.scope();
     let group: Vec<usize> = (0..plan.group_columns).collect();
     let rows = exchange(rows, &plan.input, &group);
-    let mut groups = Groups::new(&plan);
+    let mut groups = Groups::new(&plan, usage);
     // Without GROUP BY there is a row even for no input; one worker owns it.
     let first = groups.always.then(|| groups.first_row(scope.index() as u64, scope.peers() as u64)).flatten();
     by_tick(rows, "Aggregate", first, move |tick, deltas, out, _| {
@@ -119,6 +126,7 @@ struct Groups {
     calls: Vec<Box<dyn Accumulator>>,
     /// Keys by the value of the bounded column, where there is a free rule.
     expiry: BTreeMap<i64, Vec<Bytes>>,
+    usage: Usage,
 }
 
 /// The groups a tick touches, and what they were before.
@@ -129,12 +137,12 @@ struct Touched {
 }
 
 impl Groups {
-    fn new(plan: &AggregatePlan) -> Self {
+    fn new(plan: &AggregatePlan, usage: Usage) -> Self {
         let group: Vec<usize> = (0..plan.group_columns).collect();
         let results: Vec<usize> = (plan.group_columns..plan.schema.fields().len()).collect();
         let calls = plan.calls.iter().zip(&results).map(|(call, &result)| {
             let argument = call.argument.map(|i| plan.input.field(i).data_type());
-            accumulator(call, argument, plan.schema.field(result).data_type(), plan.append_only)
+            accumulator(call, argument, plan.schema.field(result).data_type(), plan.append_only, &usage)
         });
         Self {
             codec: RowCodec::new(project_schema(&plan.input, &group)).expect("the planner checked the types"),
@@ -145,6 +153,7 @@ impl Groups {
             vacant: Vec::new(),
             calls: calls.collect(),
             expiry: BTreeMap::new(),
+            usage: usage.clone(),
             plan: plan.clone(),
         }
     }
@@ -210,10 +219,16 @@ impl Groups {
             slots as u32 - 1
         });
         self.slots.insert(key.to_vec(), slot);
+        self.usage.grow(self.group_bytes(key));
         if let Some(bound) = bound {
             self.expiry.entry(bound).or_default().push(key.to_vec());
         }
         slot
+    }
+
+    fn group_bytes(&self, key: &[u8]) -> usize {
+        let copies = 1 + usize::from(self.plan.free.is_some());
+        copies * (ENTRY_BYTES + key.len()) + self.calls.len() * SLOT_BYTES
     }
 
     fn update(&mut self, delta: &Delta, slots: &[u32]) {
@@ -281,6 +296,7 @@ impl Groups {
 
     fn vacate(&mut self, key: &[u8]) {
         if let Some(slot) = self.slots.remove(key) {
+            self.usage.shrink(self.group_bytes(key));
             self.rows[slot as usize] = 0;
             self.calls.iter_mut().for_each(|call| call.clear(slot));
             self.vacant.push(slot);
@@ -295,6 +311,9 @@ impl Groups {
         }
     }
 }
+
+/// An accumulator's own part of a group; those that keep values count these themselves.
+const SLOT_BYTES: usize = 32;
 
 struct Snapshot {
     columns: Vec<ArrayRef>,

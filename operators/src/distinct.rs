@@ -19,12 +19,13 @@ use tidegate_types::row::RowCodec;
 use crate::arrange::{Bytes, Layout, Spine, Trace, arrange};
 use crate::keyed::by_tick;
 use crate::stream::{Round, Rows, Time, exchange};
+use crate::usage::{ENTRY_BYTES, Usage};
 
 /// Outside recursion: plain counts, stepped from tick to tick.
-pub fn distinct<'scope>(rows: Rows<'scope, u64>, schema: SchemaRef) -> Rows<'scope, u64> {
+pub fn distinct<'scope>(rows: Rows<'scope, u64>, schema: SchemaRef, usage: Usage) -> Rows<'scope, u64> {
     let all: Vec<usize> = (0..schema.fields().len()).collect();
     let codec = RowCodec::new(Arc::clone(&schema)).expect("the planner checked the types");
-    let mut counts = Counts::default();
+    let mut counts = Counts { rows: HashMap::new(), usage };
     by_tick(exchange(rows, &schema, &all), "Distinct", None, move |_, deltas, out, _| {
         let mut before = HashMap::new();
         for delta in &deltas {
@@ -56,13 +57,15 @@ fn reduce_to_one<'scope, T: Time>(arranged: Arranged<'scope, Trace<T>>) -> Arran
 }
 
 /// How often each row is there. The rule.
-#[derive(Default)]
-pub(crate) struct Counts(HashMap<Bytes, i64>);
+struct Counts {
+    rows: HashMap<Bytes, i64>,
+    usage: Usage,
+}
 
 impl Counts {
     /// Adds `diff`; `before` keeps the count a row had when the tick began.
-    pub(crate) fn add(&mut self, row: &[u8], diff: i64, before: &mut HashMap<Bytes, i64>) {
-        match self.0.get_mut(row) {
+    fn add(&mut self, row: &[u8], diff: i64, before: &mut HashMap<Bytes, i64>) {
+        match self.rows.get_mut(row) {
             Some(count) => {
                 if !before.contains_key(row) {
                     before.insert(row.into(), *count);
@@ -71,18 +74,20 @@ impl Counts {
             }
             None => {
                 before.entry_ref(row).or_insert(0);
-                self.0.insert(row.into(), diff);
+                self.rows.insert(row.into(), diff);
+                self.usage.grow(ENTRY_BYTES + row.len());
             }
         }
     }
 
     /// The rows that came (+1) or went (-1) since `before`; counts of 0 are freed.
-    pub(crate) fn changes(&mut self, before: HashMap<Bytes, i64>) -> Vec<(Bytes, i64)> {
+    fn changes(&mut self, before: HashMap<Bytes, i64>) -> Vec<(Bytes, i64)> {
         let mut changes = Vec::new();
         for (row, before) in before {
-            let now = self.0.get(&row).copied().unwrap_or(0);
+            let now = self.rows.get(&row).copied().unwrap_or(0);
             if now == 0 {
-                self.0.remove(&row);
+                self.rows.remove(&row);
+                self.usage.shrink(ENTRY_BYTES + row.len());
             }
             let change = i64::from(0 < now) - i64::from(0 < before);
             if change != 0 {
@@ -99,13 +104,13 @@ mod tests {
 
     #[test]
     fn only_crossing_zero_is_a_change() {
-        let mut counts = Counts::default();
+        let mut counts = Counts { rows: HashMap::new(), usage: Usage::default() };
         for (diffs, change) in [(vec![2], 1), (vec![-1], 0), (vec![1, -2], -1), (vec![1, -1], 0), (vec![-1], 0), (vec![2], 1)] {
             let mut before = HashMap::new();
             diffs.iter().for_each(|&diff| counts.add(b"row", diff, &mut before));
             let changes = counts.changes(before);
             assert_eq!(changes.iter().map(|(_, diff)| *diff).sum::<i64>(), change, "{diffs:?}");
         }
-        assert_eq!(counts.0.len(), 1);
+        assert_eq!((counts.rows.len(), counts.usage.bytes()), (1, ENTRY_BYTES + 3));
     }
 }

@@ -26,6 +26,7 @@ use side::Side;
 use crate::arrange::Layout;
 use crate::keyed::by_tick_of_two;
 use crate::stream::{Rows, Watermarks, exchange};
+use crate::usage::Usage;
 
 /// How both sides are laid down, and the schema of the pairs.
 pub struct JoinPlan {
@@ -51,13 +52,19 @@ pub struct FreeRule {
 }
 
 /// Wires the plan, outside recursion.
-pub fn join<'scope>(left: Rows<'scope, u64>, right: Rows<'scope, u64>, plan: JoinPlan, watermarks: Watermarks) -> Rows<'scope, u64> {
+pub fn join<'scope>(
+    left: Rows<'scope, u64>,
+    right: Rows<'scope, u64>,
+    plan: JoinPlan,
+    watermarks: Watermarks,
+    usage: Usage,
+) -> Rows<'scope, u64> {
     let left = exchange(left, plan.left.schema(), plan.left.key());
     let right = exchange(right, plan.right.schema(), plan.right.key());
     let ends_by = plan.free.as_ref().map(|rule| rule.key_column);
     let mut sides = [
-        Side::new(Arc::clone(&plan.left), plan.left_append_only, plan.null_equals_null, ends_by),
-        Side::new(Arc::clone(&plan.right), plan.right_append_only, plan.null_equals_null, ends_by),
+        Side::new(Arc::clone(&plan.left), plan.left_append_only, plan.null_equals_null, ends_by, usage.clone()),
+        Side::new(Arc::clone(&plan.right), plan.right_append_only, plan.null_equals_null, ends_by, usage),
     ];
     by_tick_of_two(left, right, "Join", move |tick, left, right, out| {
         for (own, deltas) in [(0, left), (1, right)] {

@@ -5,6 +5,7 @@
 //! (wires the plan), the rule (no dataflow types), tests.
 
 pub mod stream;
+pub mod usage;
 
 pub mod program;
 pub mod combine;

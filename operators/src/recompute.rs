@@ -35,6 +35,7 @@ use tidegate_types::row::{RowCodec, project_schema};
 use crate::arrange::Bytes;
 use crate::keyed::by_tick;
 use crate::stream::{Errors, Rows, exchange};
+use crate::usage::{ENTRY_BYTES, Usage};
 
 /// Plain data but for the plan, which is DataFusion's.
 #[derive(Debug, Clone)]
@@ -54,11 +55,11 @@ pub struct RecomputePlan {
 }
 
 /// Wires the plan.
-pub fn recompute<'scope>(rows: Rows<'scope, u64>, plan: RecomputePlan, errors: Errors) -> Rows<'scope, u64> {
+pub fn recompute<'scope>(rows: Rows<'scope, u64>, plan: RecomputePlan, errors: Errors, usage: Usage) -> Rows<'scope, u64> {
     let scope = rows.scope();
     let rows = exchange(rows, &plan.input, &plan.key);
     let owner = tidegate_types::row::hash_row(&[]) % scope.peers() as u64 == scope.index() as u64;
-    let mut keys = Keys::new(&plan);
+    let mut keys = Keys::new(&plan, usage);
     let first = (plan.always && owner).then(|| keys.start(|failure| errors.report(0, "Recompute", failure)));
     by_tick(rows, "Recompute", first, move |tick, deltas, out, _| {
         out.push(keys.step(&deltas, |failure| errors.report(tick, "Recompute", failure)));
@@ -73,6 +74,7 @@ struct Keys {
     output_key_codec: RowCodec,
     output_codec: RowCodec,
     keys: HashMap<Bytes, Group>,
+    usage: Usage,
 }
 
 struct Group {
@@ -83,6 +85,10 @@ struct Group {
 /// A key's result rows, or why it has none.
 type Outcome = Result<BTreeMap<Bytes, i64>, String>;
 
+fn bytes(result: &Outcome) -> usize {
+    result.iter().flat_map(BTreeMap::keys).map(|row| ENTRY_BYTES + row.len()).sum()
+}
+
 impl Default for Group {
     fn default() -> Self {
         Self { rows: BTreeMap::new(), result: Ok(BTreeMap::new()) }
@@ -90,7 +96,7 @@ impl Default for Group {
 }
 
 impl Keys {
-    fn new(plan: &RecomputePlan) -> Self {
+    fn new(plan: &RecomputePlan, usage: Usage) -> Self {
         // Timely's workers share the planner's plan, but each needs a slot of its own.
         let slot = Arc::new(Slot::new(Arc::clone(&plan.input)));
         let plan = RecomputePlan { plan: with_slot(&plan.plan, &slot), slot, ..plan.clone() };
@@ -102,6 +108,7 @@ impl Keys {
             output_codec: codec(Arc::clone(&plan.schema)),
             keys: HashMap::new(),
             plan,
+            usage,
         }
     }
 
@@ -120,11 +127,15 @@ impl Keys {
                 let group = self.keys.entry_ref(keys.row(i)).or_default();
                 let count = match group.rows.get_mut(rows.row(i)) {
                     Some(count) => count,
-                    None => group.rows.entry(rows.row(i).to_vec()).or_default(),
+                    None => {
+                        self.usage.grow(ENTRY_BYTES + rows.row(i).len());
+                        group.rows.entry(rows.row(i).to_vec()).or_default()
+                    }
                 };
                 *count += diff;
                 if *count == 0 {
                     group.rows.remove(rows.row(i));
+                    self.usage.shrink(ENTRY_BYTES + rows.row(i).len());
                 }
                 touched.entry_ref(keys.row(i)).or_default();
             }
@@ -149,8 +160,10 @@ impl Keys {
                     Err(reason) => fail(Failure { reason: reason.clone(), diff: sign }),
                 }
             }
+            self.usage.resize(bytes(&group.result), bytes(&outcome));
             group.result = outcome;
             if group.rows.is_empty() && !self.plan.always {
+                self.usage.shrink(bytes(&group.result));
                 self.keys.remove(&key);
             }
         }

@@ -29,6 +29,7 @@ use crate::detector::Rule;
 use crate::keyed::by_tick;
 use crate::stream::{Rows, Watermarks, exchange};
 use crate::top::order::OrderedRows;
+use crate::usage::Usage;
 use fold::{Folds, Series};
 
 /// Plain data; columns are indices into the input.
@@ -60,9 +61,9 @@ pub struct FreeRule {
 }
 
 /// Wires the plan.
-pub fn series<'scope>(rows: Rows<'scope, u64>, plan: SeriesPlan, watermarks: Watermarks) -> Rows<'scope, u64> {
+pub fn series<'scope>(rows: Rows<'scope, u64>, plan: SeriesPlan, watermarks: Watermarks, usage: Usage) -> Rows<'scope, u64> {
     let rows = exchange(rows, &plan.input, &plan.key);
-    let mut keys = Keys::new(plan);
+    let mut keys = Keys::new(plan, usage);
     by_tick(rows, "Series", None, move |tick, deltas, out, _| {
         let bound = keys.plan.free.and_then(|rule| Some(watermarks.passed(tick, rule.source)?.saturating_sub(rule.slack_ms)));
         out.push(keys.step(&deltas, bound));
@@ -77,10 +78,11 @@ struct Keys {
     /// Where a row's numbers are, call by call.
     columns: Vec<usize>,
     series: HashMap<Bytes, Series>,
+    usage: Usage,
 }
 
 impl Keys {
-    fn new(plan: SeriesPlan) -> Self {
+    fn new(plan: SeriesPlan, usage: Usage) -> Self {
         let mut columns = Vec::new();
         let folds = plan.calls.iter().map(|call| {
             let first = columns.len();
@@ -88,7 +90,8 @@ impl Keys {
             (call.rule.clone(), first..columns.len())
         });
         let folds = Folds(folds.collect());
-        Self { codec: OrderedRows::new(&plan.input, &plan.key, &plan.order), folds, columns, series: HashMap::new(), plan }
+        let codec = OrderedRows::new(&plan.input, &plan.key, &plan.order);
+        Self { codec, folds, columns, series: HashMap::new(), plan, usage }
     }
 
     /// All of a tick's rows; behind it nothing below `bound` changes.
@@ -102,7 +105,9 @@ impl Keys {
             if let Some(bound) = &bound {
                 series.settle(&self.folds, bound);
             }
+            self.usage.grow(series.bytes());
             if series.is_empty() {
+                self.usage.shrink(series.bytes());
                 self.series.remove(&key);
             }
         }
@@ -117,9 +122,14 @@ impl Keys {
             let numbers: Vec<&Float64Array> = self.columns.iter().map(|&i| delta.rows.column(i).as_primitive::<Float64Type>()).collect();
             for (i, &diff) in delta.diffs.iter().enumerate().filter(|(_, diff)| **diff != 0) {
                 let key = encoded.keys.row(i);
-                let folds = &self.folds;
-                let series = self.series.entry_ref(key).or_insert_with(|| Series::new(folds));
+                let (folds, usage) = (&self.folds, &self.usage);
+                let series = self.series.entry_ref(key).or_insert_with(|| {
+                    let series = Series::new(folds);
+                    usage.grow(series.bytes());
+                    series
+                });
                 if !series.is_changed() {
+                    self.usage.shrink(series.bytes());
                     touched.push(key.into());
                 }
                 encoded.ordered(i, &mut row);
@@ -296,7 +306,7 @@ mod tests {
             let mut handle = InputHandle::<u64, _>::new();
             let probe = worker.dataflow(|scope| {
                 let rows: Rows<'_, u64> = handle.to_stream(scope);
-                let scored = series(rows, plan(free), known);
+                let scored = series(rows, plan(free), known, Usage::default());
                 scored.inspect(move |timed: &Timed<u64>| read(&timed.delta, &mut sink.borrow_mut())).probe().0
             });
             for (tick, (changes, watermark)) in ticks.iter().enumerate() {
@@ -329,7 +339,7 @@ mod tests {
 
     #[test]
     fn rows_below_the_watermark_are_freed_and_empty_series_too() {
-        let mut keys = Keys::new(plan(true));
+        let mut keys = Keys::new(plan(true), Usage::default());
         keys.step(&[delta(&[((0, 10, Some(1), 0), 1), ((0, 30, Some(2), 0), 1), ((1, 30, Some(2), 0), 1)])], Some(20));
         assert_eq!(keys.series.len(), 2);
         // The one row of series 1 goes, and nothing is known of it any more; of series 0 a state is.

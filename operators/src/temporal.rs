@@ -23,6 +23,7 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::operator::Operator;
 
 use crate::stream::{Errors, Rows, Timed, Watermarks};
+use crate::usage::Usage;
 
 /// What the bounds are compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,10 +53,16 @@ pub struct TemporalPlan {
 }
 
 /// Wires the plan.
-pub fn temporal<'scope>(rows: Rows<'scope, u64>, plan: TemporalPlan, watermarks: Watermarks, errors: Errors) -> Rows<'scope, u64> {
+pub fn temporal<'scope>(
+    rows: Rows<'scope, u64>,
+    plan: TemporalPlan,
+    watermarks: Watermarks,
+    errors: Errors,
+    usage: Usage,
+) -> Rows<'scope, u64> {
     rows.unary_frontier(Pipeline, "Temporal", move |capability, _| {
         let mut arrived: BTreeMap<Tick, Vec<Delta>> = BTreeMap::new();
-        let mut schedule = Schedule { due: BTreeMap::new() };
+        let mut schedule = Schedule { due: BTreeMap::new(), usage };
         let mut seen = 0;
         // Held at the frontier: the clock may move a row at any coming tick.
         let mut held = Some(capability);
@@ -111,6 +118,7 @@ fn clock_readings(
 /// Which rows change when the clock reaches which millisecond.
 struct Schedule {
     due: BTreeMap<i64, Vec<Delta>>,
+    usage: Usage,
 }
 
 impl Schedule {
@@ -119,7 +127,9 @@ impl Schedule {
             Some(next) => self.due.split_off(&next),
             None => BTreeMap::new(),
         };
-        std::mem::replace(&mut self.due, later).into_values().flatten().collect()
+        let due: Vec<Delta> = std::mem::replace(&mut self.due, later).into_values().flatten().collect();
+        self.usage.shrink(due.iter().map(bytes).sum());
+        due
     }
 
     /// What is visible of `delta` now; the rest is scheduled.
@@ -143,14 +153,17 @@ impl Schedule {
             }
         }
         let part = |indices: Vec<u32>| delta.take(&UInt32Array::from(indices)).expect("indices within the batch");
-        for (at, indices) in entering {
-            self.due.entry(at).or_default().push(part(indices));
-        }
-        for (at, indices) in leaving {
-            self.due.entry(at).or_default().push(part(indices).negate());
+        let entering = entering.into_iter().map(|(at, indices)| (at, part(indices)));
+        for (at, delta) in entering.chain(leaving.into_iter().map(|(at, indices)| (at, part(indices).negate()))) {
+            self.usage.grow(bytes(&delta));
+            self.due.entry(at).or_default().push(delta);
         }
         (!visible.is_empty()).then(|| part(visible))
     }
+}
+
+fn bytes(delta: &Delta) -> usize {
+    delta.rows.get_array_memory_size() + size_of_val(&delta.diffs[..])
 }
 
 /// The tightest of `bounds` per row, in milliseconds; None where one is NULL or failed.
@@ -228,7 +241,7 @@ mod tests {
     #[test]
     fn a_row_enters_at_from_and_leaves_after_until() {
         let (schema, delta) = row(Some(10), Some(20), 1);
-        let mut schedule = Schedule { due: BTreeMap::new() };
+        let mut schedule = Schedule { due: BTreeMap::new(), usage: Usage::default() };
         assert!(schedule.admit(&delta, &plan(&schema), 5, |_| ()).is_none());
         assert_eq!(net(&schedule.take_due(9)), 0);
         assert_eq!(net(&schedule.take_due(10)), 1);
@@ -240,7 +253,7 @@ mod tests {
     #[test]
     fn a_row_deleted_before_it_leaves_nets_to_nothing() {
         let (schema, delta) = row(Some(10), Some(20), 1);
-        let mut schedule = Schedule { due: BTreeMap::new() };
+        let mut schedule = Schedule { due: BTreeMap::new(), usage: Usage::default() };
         assert_eq!(schedule.admit(&delta, &plan(&schema), 15, |_| ()).map(|d| net(&[d])), Some(1));
         assert_eq!(schedule.admit(&delta.negate(), &plan(&schema), 16, |_| ()).map(|d| net(&[d])), Some(-1));
         assert_eq!(net(&schedule.take_due(30)), 0);
@@ -250,7 +263,7 @@ mod tests {
     fn null_bounds_and_empty_intervals_are_never_visible() {
         for (from, until) in [(None, Some(20)), (Some(10), None), (Some(20), Some(10))] {
             let (schema, delta) = row(from, until, 1);
-            let mut schedule = Schedule { due: BTreeMap::new() };
+            let mut schedule = Schedule { due: BTreeMap::new(), usage: Usage::default() };
             assert!(schedule.admit(&delta, &plan(&schema), 15, |_| ()).is_none());
             assert_eq!(net(&schedule.take_due(i64::MAX)), 0);
         }

@@ -24,6 +24,7 @@ use tidegate_types::{Delta, Tick};
 use crate::arrange::Bytes;
 use crate::keyed::by_tick;
 use crate::stream::{Rows, exchange};
+use crate::usage::{ENTRY_BYTES, Usage};
 use order::OrderedRows;
 
 /// Plain data; all columns are indices into the input.
@@ -42,7 +43,7 @@ pub struct TopPlan {
 }
 
 /// Wires the plan.
-pub fn top<'scope>(rows: Rows<'scope, u64>, plan: TopPlan) -> Rows<'scope, u64> {
+pub fn top<'scope>(rows: Rows<'scope, u64>, plan: TopPlan, usage: Usage) -> Rows<'scope, u64> {
     let codecs = OrderedRows::new(&plan.input, &plan.key, &plan.order);
     let mut keys: HashMap<Bytes, Ranked> = HashMap::new();
     let window = plan.skip..plan.limit.map_or(usize::MAX, |limit| plan.skip.saturating_add(limit));
@@ -61,6 +62,7 @@ pub fn top<'scope>(rows: Rows<'scope, u64>, plan: TopPlan) -> Rows<'scope, u64> 
                     continue;
                 }
                 if ranked.touched.replace(tick) != Some(tick) {
+                    usage.shrink(ranked.bytes);
                     touched.push((key.into(), ranked.window(&window)));
                 }
                 ranked.add(&row, diff);
@@ -73,8 +75,9 @@ pub fn top<'scope>(rows: Rows<'scope, u64>, plan: TopPlan) -> Rows<'scope, u64> 
         for (key, before) in touched {
             let ranked = &keys[&key];
             difference(before, ranked.window(&window), plan.numbered, &mut changes);
-            if ranked.is_empty() {
-                keys.remove(&key);
+            match ranked.is_empty() {
+                true => drop(keys.remove(&key)),
+                false => usage.grow(ranked.bytes),
             }
         }
         out.push(decode(&changes, &codecs, &plan));
@@ -102,6 +105,8 @@ struct Ranked {
     total: i64,
     /// The last tick that changed it.
     touched: Option<Tick>,
+    /// Of the rows.
+    bytes: usize,
 }
 
 impl Ranked {
@@ -112,6 +117,11 @@ impl Ranked {
     fn add(&mut self, row: &[u8], diff: i64) {
         let (before, after) = self.rows.add(row, diff);
         self.total += after.max(0) - before.max(0);
+        match (before, after) {
+            (0, _) => self.bytes += ENTRY_BYTES + row.len(),
+            (_, 0) => self.bytes -= ENTRY_BYTES + row.len(),
+            _ => {}
+        }
     }
 
     fn is_beyond(&self, row: &[u8], end: usize) -> bool {
@@ -120,9 +130,10 @@ impl Ranked {
 
     /// Forgets rows that `end` rows precede.
     fn trim(&mut self, end: usize) {
-        while let Some((_, count)) = self.rows.last()
+        while let Some((row, count)) = self.rows.last()
             && end as u64 <= (self.total - count) as u64
         {
+            self.bytes -= ENTRY_BYTES + row.len();
             self.total -= count;
             self.rows.remove_last();
         }

@@ -36,6 +36,7 @@ async fn every_panel_shows_what_the_demo_has() {
         plain: true,
         workers: 2,
         tick: Duration::from_millis(50),
+        state_bytes_max: 4 << 30,
         listen_http: Some(http),
         listen_pg: Some(pg),
     };

@@ -25,7 +25,7 @@ pub struct Workers {
 impl Workers {
     /// Starts `count` workers. Reports arrive on the returned channel; what a worker can owe is
     /// bounded by the one tick that may be closing.
-    pub fn start(count: usize, witness: Option<Witness>) -> Result<(Self, mpsc::UnboundedReceiver<Said>)> {
+    pub fn start(count: usize, witness: Option<Witness>, state_bytes_max: usize) -> Result<(Self, mpsc::UnboundedReceiver<Said>)> {
         let (senders, receivers): (Vec<Sender<Command>>, Vec<Receiver<Command>>) = (0..count).map(|_| unbounded()).unzip();
         let receivers = Arc::new(Mutex::new(receivers.into_iter().map(Some).collect::<Vec<_>>()));
         let (reports, reported) = mpsc::unbounded_channel();
@@ -37,7 +37,7 @@ impl Workers {
             let _ = ready.send((index, std::thread::current()));
             let reports = reports.clone();
             let run = AssertUnwindSafe(|| {
-                worker::run(worker, &commands, witness.as_ref(), |report| drop(reports.send(Said::Closed(report))));
+                worker::run(worker, &commands, witness.as_ref(), state_bytes_max, |said| drop(reports.send(said)));
             });
             if let Err(panic) = std::panic::catch_unwind(run) {
                 let _ = reports.send(Said::Failed(format!("worker {index}: {}", message(&*panic))));

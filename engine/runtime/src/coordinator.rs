@@ -11,6 +11,7 @@ mod recovery;
 mod replace;
 mod snapshot;
 mod statements;
+mod stopped;
 mod system;
 mod tables;
 
@@ -184,6 +185,8 @@ pub struct Coordinator {
     action_log: ActionLog,
     dead_letters: VecDeque<(Tick, String, DeadLetter)>,
     errors: BTreeMap<String, BTreeMap<ErrorRow, i64>>,
+    /// Dataflows that are no longer there, and why: their state grew too large, or they read such a one.
+    stopped: BTreeMap<String, String>,
     /// When each dataflow was made.
     born: BTreeMap<String, Tick>,
     watermarks: Vec<Option<i64>>,
@@ -294,6 +297,8 @@ struct ClosingTick {
     /// The log holds it.
     is_durable: bool,
     changes: HashMap<String, BTreeMap<Tick, Vec<Delta>>>,
+    /// How much memory dataflows take.
+    state: BTreeMap<String, usize>,
     held: Held,
 }
 
@@ -346,6 +351,7 @@ impl Coordinator {
             action_log: ActionLog::default(),
             dead_letters: VecDeque::new(),
             errors: BTreeMap::new(),
+            stopped: BTreeMap::new(),
             born: BTreeMap::new(),
             watermarks: Vec::new(),
             started: false,
@@ -607,6 +613,7 @@ impl Coordinator {
             waiting: self.workers.count(),
             is_durable: !is_logged,
             changes: HashMap::new(),
+            state: BTreeMap::new(),
             held: open.held,
         });
         self.last_tick_at = Instant::now();
@@ -615,6 +622,7 @@ impl Coordinator {
     fn said(&mut self, said: Said) -> Result<()> {
         match said {
             Said::Closed(report) => self.reported(report),
+            Said::Grew { name, bytes } => self.state_grew(&name, bytes),
             Said::Failed(reason) => return Err(self.worker_failed(reason)),
         }
         Ok(())
@@ -653,6 +661,9 @@ impl Coordinator {
         closing.waiting -= 1;
         for (name, tick, deltas) in report.changes {
             closing.changes.entry(name).or_default().entry(tick).or_default().extend(deltas);
+        }
+        for (name, bytes) in report.state {
+            *closing.state.entry(name).or_default() += bytes;
         }
         for (view, rows) in report.errors {
             let known = self.errors.entry(view.clone()).or_default();
@@ -745,6 +756,8 @@ impl Coordinator {
         self.last_closed = closed.tick;
         self.tell_takeovers(closed.tick, &mut closed.changes);
         self.answer_previews();
+        // What was stopped within the tick is not through with it.
+        closed.changes.retain(|name, _| !self.stopped.contains_key(name));
         for (name, ticks) in closed.changes {
             for (tick, deltas) in ticks {
                 match self.followers.get_mut(&name) {
@@ -761,6 +774,12 @@ impl Coordinator {
         for (source, offset) in closed.held.offsets {
             if let Some(acknowledge) = self.sources.get(&source).and_then(|state| state.acknowledge.as_ref()) {
                 let _ = acknowledge.send(offset);
+            }
+        }
+        for (name, bytes) in closed.state {
+            if self.kept.contains_key(&name) && !self.stopped.contains_key(&name) {
+                self.metrics.view_state_bytes.with_label_values(&[&name]).set(bytes as i64);
+                self.state_grew(&name, bytes);
             }
         }
         closed.held.replies.into_iter().for_each(|reply| reply(closed.tick));
@@ -828,6 +847,10 @@ impl Coordinator {
             match self.catalog.get(name) {
                 Some(relation) if matches!(relation.kind, RelationKind::System) => {
                     relations.insert(name.clone(), self.system_rows(&relation.name));
+                }
+                Some(relation) if self.stopped.contains_key(&relation.name) => {
+                    let stopped = self.check_runs(&relation.name);
+                    return drop(reply.send(stopped.map(|()| Snapshot { tick, relations })));
                 }
                 Some(relation) if self.is_kept(relation) => kept.push((relation.name.clone(), Arc::clone(&relation.schema))),
                 Some(relation) => {

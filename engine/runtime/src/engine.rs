@@ -42,7 +42,7 @@ impl Engine {
     /// meanwhile waits. Must be called inside a tokio runtime. Errors: a data folder that cannot be used.
     pub fn start(config: Config, connectors: Arc<dyn Connectors>) -> Result<Self> {
         let opened = open_log(&config)?;
-        let (workers, reports) = Workers::start(config.workers, config.witness.clone())?;
+        let (workers, reports) = Workers::start(config.workers, config.witness.clone(), config.state_bytes_max)?;
         let metrics = Metrics::new();
         let health = Health { ready: false, reason: "recovering".into(), tick: 0, lag_ms: 0 };
         let health = Arc::new(Mutex::new(health));

@@ -27,6 +27,8 @@ pub struct Config {
     pub durability: Durability,
     /// How long what sources brought is kept for views that are created later, where none needs it.
     pub retain: Duration,
+    /// How much the state of one view may take, on all workers together; about.
+    pub state_bytes_max: usize,
     pub clock: Arc<dyn Clock>,
     pub disk: Arc<dyn Disk>,
     pub random: Arc<dyn Random>,
@@ -42,6 +44,9 @@ pub struct Config {
 
 /// A week, as is customary.
 pub const RETAIN: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What a machine of 8 GiB has room for beside all else.
+pub const STATE_BYTES_MAX: usize = 4 << 30;
 
 /// Where the log is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +71,7 @@ impl Default for Config {
             dry: false,
             durability: Durability::Temporary,
             retain: RETAIN,
+            state_bytes_max: STATE_BYTES_MAX,
             clock: Arc::new(WallClock),
             disk: Arc::new(LocalDisk),
             random: Arc::new(MachineRandom),

@@ -23,6 +23,8 @@ pub struct Metrics {
     pub disk_free_bytes: IntGauge,
     pub disk_size_bytes: IntGauge,
     pub view_errors: IntGaugeVec,
+    pub view_state_bytes: IntGaugeVec,
+    pub views_stopped: IntGauge,
     pub findings_open: IntGaugeVec,
     pub findings_raised: IntCounterVec,
     pub findings_withdrawn: IntCounterVec,
@@ -63,6 +65,8 @@ impl Metrics {
         let in_flight_bytes = IntGauge::new("tidegate_in_flight_bytes", "Input taken in but not yet visible.").expect("a valid name");
         let disk_free_bytes = IntGauge::new("tidegate_disk_free_bytes", "What is left on the data folder's disk.").expect("a valid name");
         let disk_size_bytes = IntGauge::new("tidegate_disk_size_bytes", "The size of the data folder's disk.").expect("a valid name");
+        let views_stopped =
+            IntGauge::new("tidegate_views_stopped", "Views whose state grew over the limit, and what reads them.").expect("a valid name");
         let build = gauges("tidegate_build_info", "1; the version is the label.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let metrics = Self {
@@ -84,6 +88,8 @@ impl Metrics {
             ),
             source_up: gauges("tidegate_source_up", "1 while the source is read, 0 when it has ended or failed.", &["source"]),
             view_errors: gauges("tidegate_view_errors", "Rows a view could not compute at present.", &["view"]),
+            view_state_bytes: gauges("tidegate_view_state_bytes", "What a view keeps in memory, about.", &["view"]),
+            views_stopped,
             findings_open: gauges("tidegate_findings_open", "Open findings.", &["detection"]),
             findings_raised: counters("tidegate_findings_raised_total", "Findings that appeared.", &["detection"]),
             findings_withdrawn: counters("tidegate_findings_withdrawn_total", "Findings that were withdrawn.", &["detection"]),
@@ -119,6 +125,7 @@ impl Metrics {
             Box::new(metrics.in_flight_bytes.clone()),
             Box::new(metrics.disk_free_bytes.clone()),
             Box::new(metrics.disk_size_bytes.clone()),
+            Box::new(metrics.views_stopped.clone()),
         ] {
             registry.register(collector).expect("a name of its own");
         }

@@ -8,6 +8,7 @@ use tidegate_operators::arrange::{Layout, Trace, arrange, rows_of};
 use tidegate_operators::fixpoint::{enter, fixpoint};
 use tidegate_operators::join::{JoinPlan, RoundsPlan, join, join_rounds};
 use tidegate_operators::stream::{Errors, Round, Rows, Time, Timed, Watermarks, negate};
+use tidegate_operators::usage::Usage;
 use tidegate_operators::{aggregate, analysis, combine, distinct, expand, program, recompute, series, temporal, top};
 use tidegate_plan::{Node, NodeRef, Op};
 use tidegate_types::Delta;
@@ -17,11 +18,18 @@ use timely::dataflow::operators::vec::ToStream;
 
 type Arrangement<'scope, T> = (Arranged<'scope, Trace<T>>, Arc<Layout>);
 
+/// What the operators of a dataflow share.
+#[derive(Clone, Default)]
+pub struct Shared {
+    pub errors: Errors,
+    pub watermarks: Watermarks,
+    pub usage: Usage,
+}
+
 /// Renders nodes into one dataflow. What is met twice is rendered once.
 pub struct Renderer<'scope> {
     pub scope: Scope<'scope, u64>,
-    pub errors: Errors,
-    pub watermarks: Watermarks,
+    shared: Shared,
     /// What the scans read.
     pub relations: HashMap<String, Rows<'scope, u64>>,
     /// Output of programs that comes from elsewhere.
@@ -31,8 +39,8 @@ pub struct Renderer<'scope> {
 }
 
 impl<'scope> Renderer<'scope> {
-    pub fn new(scope: Scope<'scope, u64>, errors: Errors, watermarks: Watermarks, relations: HashMap<String, Rows<'scope, u64>>) -> Self {
-        Self { scope, errors, watermarks, relations, added: HashMap::new(), rows: HashMap::new(), arranged: HashMap::new() }
+    pub fn new(scope: Scope<'scope, u64>, shared: Shared, relations: HashMap<String, Rows<'scope, u64>>) -> Self {
+        Self { scope, shared, relations, added: HashMap::new(), rows: HashMap::new(), arranged: HashMap::new() }
     }
 
     /// `rows` are beside what the program `node` gives.
@@ -44,7 +52,7 @@ impl<'scope> Renderer<'scope> {
         if let Some(rows) = self.rows.get(&Arc::as_ptr(node)) {
             return rows.clone();
         }
-        let errors = self.errors.clone();
+        let Shared { errors, watermarks, usage } = self.shared.clone();
         let rows = match &node.op {
             Op::Scan { relation } => self.relations[relation].clone(),
             Op::Constant { rows } => {
@@ -62,7 +70,7 @@ impl<'scope> Renderer<'scope> {
             }
             Op::Combine { input } => combine::combine(self.render(input), Arc::clone(&input.schema)),
             Op::Expand { input, plan } => expand::expand(self.render(input), plan.clone()),
-            Op::Temporal { input, plan, .. } => temporal::temporal(self.render(input), plan.clone(), self.watermarks.clone(), errors),
+            Op::Temporal { input, plan, .. } => temporal::temporal(self.render(input), plan.clone(), watermarks, errors, usage),
             Op::Join { left, right, left_key, right_key, null_equals_null, free } => {
                 let plan = JoinPlan {
                     left: Arc::new(Layout::new(Arc::clone(&left.schema), left_key)),
@@ -73,18 +81,18 @@ impl<'scope> Renderer<'scope> {
                     right_append_only: right.facts.append_only,
                     free: free.clone(),
                 };
-                join(self.render(left), self.render(right), plan, self.watermarks.clone())
+                join(self.render(left), self.render(right), plan, watermarks, usage)
             }
-            Op::Distinct { input } => distinct::distinct(self.render(input), Arc::clone(&input.schema)),
+            Op::Distinct { input } => distinct::distinct(self.render(input), Arc::clone(&input.schema), usage),
             Op::Union { inputs } => {
                 let inputs: Vec<_> = inputs.iter().map(|input| self.render(input)).collect();
                 self.scope.concatenate(inputs)
             }
             Op::Negate { input } => negate(self.render(input)),
-            Op::Aggregate { input, plan, .. } => aggregate::aggregate(self.render(input), plan.clone(), self.watermarks.clone(), errors),
-            Op::Top { input, plan } => top::top(self.render(input), plan.clone()),
-            Op::Series { input, plan, .. } => series::series(self.render(input), plan.clone(), self.watermarks.clone()),
-            Op::Recompute { input, plan, .. } => recompute::recompute(self.render(input), plan.clone(), errors),
+            Op::Aggregate { input, plan, .. } => aggregate::aggregate(self.render(input), plan.clone(), watermarks, errors, usage),
+            Op::Top { input, plan } => top::top(self.render(input), plan.clone(), usage),
+            Op::Series { input, plan, .. } => series::series(self.render(input), plan.clone(), watermarks, usage),
+            Op::Recompute { input, plan, .. } => recompute::recompute(self.render(input), plan.clone(), errors, usage),
             Op::Analysis { inputs, plan } => {
                 let inputs = inputs.iter().map(|input| self.render(input)).collect();
                 analysis::analysis(self.scope, inputs, plan.clone(), errors)
@@ -143,7 +151,7 @@ impl<'scope> Renderer<'scope> {
         match &node.op {
             Op::Recursive { .. } => relation.clone(),
             Op::Program { input, program } => {
-                program::program(self.render_round(input, inner, relation), program.clone(), self.errors.clone())
+                program::program(self.render_round(input, inner, relation), program.clone(), self.shared.errors.clone())
             }
             Op::Combine { input } => combine::combine(self.render_round(input, inner, relation), Arc::clone(&input.schema)),
             Op::Expand { input, plan } => expand::expand(self.render_round(input, inner, relation), plan.clone()),

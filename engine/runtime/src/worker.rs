@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use crossbeam_channel::{Receiver, TryRecvError};
+use differential_dataflow::logging::{DifferentialEvent, DifferentialEventBuilder};
 use differential_dataflow::trace::TraceReader;
 use tidegate_operators::arrange::{Layout, Trace, arrange, imported, read_at};
 use tidegate_operators::stream::{ErrorRow, Errors, Rows, Timed, Watermarks, each};
+use tidegate_operators::usage::{UPDATE_BYTES, Usage};
 use tidegate_plan::NodeRef;
 use tidegate_types::{Delta, Tick};
 use timely::container::CapacityContainerBuilder;
@@ -21,7 +23,7 @@ use timely::dataflow::operators::{Concatenate, Input, Probe, probe};
 use timely::progress::Antichain;
 use timely::worker::Worker;
 
-use crate::render::Renderer;
+use crate::render::{Renderer, Shared};
 
 /// The rows of a view whose past was read from a snapshot.
 pub const RESTORED: &str = "-> restored";
@@ -79,6 +81,11 @@ pub enum Command {
 /// What a worker says.
 pub enum Said {
     Closed(Report),
+    /// The state of a dataflow is over the limit on this worker alone.
+    Grew {
+        name: String,
+        bytes: usize,
+    },
     /// It panicked. Its peers would wait for it: nothing works any more.
     Failed(String),
 }
@@ -93,14 +100,22 @@ pub struct Report {
     pub changes: Vec<(String, Tick, Vec<Delta>)>,
     /// Per dataflow, its errors.
     pub errors: Vec<(String, Vec<(ErrorRow, i64)>)>,
+    /// Per dataflow, what its state takes in bytes.
+    pub state: Vec<(String, usize)>,
 }
 
 /// How long a worker without work sleeps before it looks again; commands wake it.
 const PARK: Duration = Duration::from_millis(20);
 
 /// Runs until `Stop`.
-pub fn run(worker: &mut Worker, commands: &Receiver<Command>, witness: Option<&Witness>, report: impl Fn(Report)) {
-    let mut state = State { dataflows: BTreeMap::new(), watermarks: Watermarks::default(), closing: None, open: 0 };
+pub fn run(worker: &mut Worker, commands: &Receiver<Command>, witness: Option<&Witness>, state_bytes_max: usize, say: impl Fn(Said)) {
+    let mut state = State {
+        dataflows: BTreeMap::new(),
+        watermarks: Watermarks::default(),
+        closing: None,
+        open: 0,
+        arrangements: watch_arrangements(worker),
+    };
     loop {
         loop {
             match commands.try_recv() {
@@ -115,7 +130,8 @@ pub fn run(worker: &mut Worker, commands: &Receiver<Command>, witness: Option<&W
             }
         }
         worker.step_or_park(Some(PARK));
-        state.report_closed(&report);
+        state.say_growth(state_bytes_max, &say);
+        state.report_closed(&say);
     }
 }
 
@@ -126,13 +142,22 @@ struct State {
     closing: Option<Tick>,
     /// Inputs are at this time.
     open: Tick,
+    arrangements: Arrangements,
 }
+
+/// Whose arrangements operators keep: by the first number of a dataflow's operators, the one behind the last.
+type Arrangements = Rc<RefCell<BTreeMap<usize, (usize, Usage)>>>;
 
 struct Running {
     index: usize,
     inputs: HashMap<String, InputHandle<Tick, CapacityContainerBuilder<Vec<Timed<Tick>>>>>,
     probe: probe::Handle<Tick>,
     errors: Errors,
+    usage: Usage,
+    /// Its state was said to be over the limit.
+    is_large: bool,
+    /// The number from which on its operators count.
+    first_operator: usize,
     export: Option<(Trace<Tick>, Arc<Layout>)>,
     captured: Option<Captured>,
 }
@@ -148,9 +173,9 @@ impl State {
             }
             Command::Drop { name } => {
                 if let Some(running) = self.dataflows.remove(&name) {
-                    let index = running.index;
-                    drop(running);
+                    let Running { index, first_operator, .. } = running;
                     worker.drop_dataflow(index);
+                    self.arrangements.borrow_mut().remove(&first_operator);
                 }
             }
             Command::Rows { relation, reader, timed } => {
@@ -197,7 +222,17 @@ impl State {
         self.closing = Some(tick);
     }
 
-    fn report_closed(&mut self, report: &impl Fn(Report)) {
+    /// Says once of each dataflow that its state is over the limit.
+    fn say_growth(&mut self, state_bytes_max: usize, say: &impl Fn(Said)) {
+        for (name, running) in &mut self.dataflows {
+            let bytes = running.usage.bytes();
+            if state_bytes_max < bytes && !std::mem::replace(&mut running.is_large, true) {
+                say(Said::Grew { name: name.clone(), bytes });
+            }
+        }
+    }
+
+    fn report_closed(&mut self, say: &impl Fn(Said)) {
         let Some(tick) = self.closing else { return };
         if self.dataflows.values().any(|running| running.probe.less_equal(&tick)) {
             return;
@@ -217,13 +252,14 @@ impl State {
                 changes.extend(done.into_iter().map(|(tick, deltas)| (name.clone(), tick, deltas)));
             }
         }
-        report(Report { tick, changes, errors });
+        let state = self.dataflows.iter().map(|(name, running)| (name.clone(), running.usage.bytes()));
+        say(Said::Closed(Report { tick, changes, errors, state: state.collect() }));
     }
 
     fn build(&mut self, worker: &mut Worker, spec: &DataflowSpec) -> Running {
         let index = worker.next_dataflow_index();
-        let errors = Errors::default();
-        let watermarks = self.watermarks.of_dataflow(spec.born);
+        let first_operator = worker.peek_identifier();
+        let shared = Shared { watermarks: self.watermarks.of_dataflow(spec.born), ..Shared::default() };
         let mut inputs = HashMap::new();
         let probe = probe::Handle::new();
         let captured: Option<Captured> = spec.capture.then(Captured::default);
@@ -241,7 +277,7 @@ impl State {
                     dataflows.get_mut(name).and_then(|running| running.export.as_mut()).expect("the catalog knows what is kept");
                 relations.insert(name.clone(), imported(trace, scope, Arc::clone(layout), name));
             }
-            let mut renderer = Renderer::new(scope, errors.clone(), watermarks, relations);
+            let mut renderer = Renderer::new(scope, shared.clone(), relations);
             for (name, program) in &spec.counted {
                 let (handle, rows) = scope.new_input::<Vec<Timed<Tick>>>();
                 inputs.insert(name.clone(), handle);
@@ -272,7 +308,9 @@ impl State {
         for input in inputs.values_mut() {
             input.advance_to(self.open);
         }
-        Running { index, inputs, probe, errors, export, captured }
+        let Shared { errors, usage, .. } = shared;
+        self.arrangements.borrow_mut().insert(first_operator, (worker.peek_identifier(), usage.clone()));
+        Running { index, inputs, probe, errors, usage, is_large: false, first_operator, export, captured }
     }
 
     fn stop(self, worker: &mut Worker) {
@@ -280,6 +318,34 @@ impl State {
         drop(self);
         indices.into_iter().for_each(|index| worker.drop_dataflow(index));
     }
+}
+
+/// Counts what arrangements take towards their dataflows.
+fn watch_arrangements(worker: &Worker) -> Arrangements {
+    let watched = Arrangements::default();
+    let usages = Rc::clone(&watched);
+    let count = move |_: &Duration, events: &mut Option<Vec<(Duration, DifferentialEvent)>>| {
+        for (_, event) in events.iter_mut().flat_map(|events| events.drain(..)) {
+            let (operator, gone, come) = match event {
+                DifferentialEvent::Batch(batch) => (batch.operator, 0, batch.length),
+                DifferentialEvent::Merge(merge) => match merge.complete {
+                    Some(merged) => (merge.operator, merge.length1 + merge.length2, merged),
+                    None => continue,
+                },
+                DifferentialEvent::Drop(dropped) => (dropped.operator, dropped.length, 0),
+                _ => continue,
+            };
+            if let Some((_, (end, usage))) = usages.borrow().range(..=operator).next_back()
+                && operator < *end
+            {
+                usage.resize(gone * UPDATE_BYTES, come * UPDATE_BYTES);
+            }
+        }
+    };
+    let mut register = worker.log_register().expect("timely's workers have a log");
+    register.insert::<DifferentialEventBuilder, _>("differential/arrange", count);
+    drop(register);
+    watched
 }
 
 fn capture<'scope>(rows: Rows<'scope, Tick>, captured: Captured) -> Rows<'scope, Tick> {

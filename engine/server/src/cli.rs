@@ -67,6 +67,9 @@ struct EngineArgs {
     /// Pace of commits, such as 50ms
     #[arg(long, default_value = "50ms", value_parser = duration)]
     tick: Duration,
+    /// Memory that one view's state may take, such as 512MiB, about; a view that needs more is stopped
+    #[arg(long, default_value = "4GiB", value_parser = bytes)]
+    state_max: usize,
 }
 
 #[derive(Args)]
@@ -227,6 +230,20 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     ms.map(Duration::from_millis).ok_or_else(|| "wanted is a time up to a day, such as 250ms, 30s, 2m or 1h".into())
 }
 
+/// `512MiB`, `4GiB`
+fn bytes(text: &str) -> Result<usize, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let factor = match &text[digits..] {
+        "KiB" => Some(1 << 10),
+        "MiB" => Some(1 << 20),
+        "GiB" => Some(1 << 30),
+        _ => None,
+    };
+    let number = text[..digits].parse::<usize>().ok().filter(|number| *number > 0);
+    let bytes = number.zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+    bytes.ok_or_else(|| "wanted is a size, such as 512MiB or 4GiB".into())
+}
+
 /// The program.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -284,6 +301,7 @@ async fn demo(args: Demo) -> Result<ExitCode> {
         plain: args.plain,
         workers: args.engine.workers,
         tick: args.engine.tick,
+        state_bytes_max: args.engine.state_max,
         listen_http: args.listen_http.0,
         listen_pg: args.listen_pg.0,
     };
@@ -365,6 +383,7 @@ fn start(pack: &Pack, args: &EngineArgs, data: &DataArgs, once: bool, inbox: Inb
     let config = Config {
         workers: args.workers,
         tick: args.tick,
+        state_bytes_max: args.state_max,
         once,
         durability: data.durability(),
         folder: pack.folder.clone(),
@@ -417,6 +436,10 @@ mod tests {
         assert_eq!(connections("10000"), Ok(10_000));
         for wrong in ["", "0", "-1", "1000001", "many"] {
             assert!(connections(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!([bytes("512MiB"), bytes("4GiB")], [Ok(512 << 20), Ok(4 << 30)]);
+        for wrong in ["", "0GiB", "4", "4GB", "-1GiB", "99999999999999999999GiB", "18446744073709551615KiB"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
         }
     }
 

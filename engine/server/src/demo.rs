@@ -86,6 +86,7 @@ pub struct DemoOptions {
     pub plain: bool,
     pub workers: usize,
     pub tick: Duration,
+    pub state_bytes_max: usize,
     pub listen_http: Option<SocketAddr>,
     pub listen_pg: Option<SocketAddr>,
 }
@@ -197,6 +198,7 @@ impl Stage {
         let config = Config {
             workers: options.workers,
             tick: options.tick,
+            state_bytes_max: options.state_bytes_max,
             clock: clock.clone(),
             variables: BTreeMap::from([("PARTNER".into(), format!("http://{}", partner.addr))]),
             ..Config::default()
@@ -381,8 +383,9 @@ mod tests {
     fn a_story_has_room_for_its_scenarios() {
         for (seconds, rate, is_enough) in [(10, 240.0, true), (9, 240.0, false), (10, 239.9, false), (10, f64::NAN, false)] {
             let duration = Duration::from_secs(seconds);
-            let tick = Duration::from_millis(50);
-            let options = DemoOptions { seed: 7, duration, rate, plain: true, workers: 1, tick, listen_http: None, listen_pg: None };
+            let Config { tick, state_bytes_max, .. } = Config::default();
+            let options =
+                DemoOptions { seed: 7, duration, rate, plain: true, workers: 1, tick, state_bytes_max, listen_http: None, listen_pg: None };
             assert_eq!(options.check().is_ok(), is_enough, "{seconds} s at {rate}");
         }
     }

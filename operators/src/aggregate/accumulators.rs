@@ -19,6 +19,7 @@ use xsum::{Xsum, XsumSmall};
 
 use super::{Call, Function};
 use crate::arrange::Bytes;
+use crate::usage::{ENTRY_BYTES, Usage};
 
 /// State per slot. NULL arguments never count.
 pub(super) trait Accumulator: Send {
@@ -31,7 +32,13 @@ pub(super) trait Accumulator: Send {
 }
 
 /// The accumulator for `call`.
-pub(super) fn accumulator(call: &Call, argument: Option<&DataType>, output: &DataType, append_only: bool) -> Box<dyn Accumulator> {
+pub(super) fn accumulator(
+    call: &Call,
+    argument: Option<&DataType>,
+    output: &DataType,
+    append_only: bool,
+    usage: &Usage,
+) -> Box<dyn Accumulator> {
     let plain: Box<dyn Accumulator> = match (call.function, argument) {
         (Function::Count, _) => Box::new(Count(Vec::new())),
         (Function::Sum | Function::Avg, Some(DataType::Float32 | DataType::Float64)) => {
@@ -42,12 +49,12 @@ pub(super) fn accumulator(call: &Call, argument: Option<&DataType>, output: &Dat
             Box::new(IntegerSum { sums: Vec::new(), average: call.function == Function::Avg, scale_argument, output: output.clone() })
         }
         // The smallest and largest of a set and of a bag are the same.
-        (Function::Min | Function::Max, Some(argument)) => return extreme(call.function == Function::Max, argument, append_only),
+        (Function::Min | Function::Max, Some(argument)) => return extreme(call.function == Function::Max, argument, append_only, usage),
         (Function::BoolAnd | Function::BoolOr, _) => Box::new(Truth { counts: Vec::new(), all: call.function == Function::BoolAnd }),
         (function, None) => unreachable!("{function:?} has an argument"),
     };
     match (call.distinct, argument) {
-        (true, Some(argument)) => Box::new(Distinct::new(argument, plain)),
+        (true, Some(argument)) => Box::new(Distinct::new(argument, plain, usage.clone())),
         _ => plain,
     }
 }
@@ -320,10 +327,10 @@ fn add_copies(sum: &mut XsumSmall, value: f64, diff: i64) {
 }
 
 /// min or max. While nothing is taken back the best value is enough; otherwise all are kept, in order.
-fn extreme(largest: bool, argument: &DataType, append_only: bool) -> Box<dyn Accumulator> {
+fn extreme(largest: bool, argument: &DataType, append_only: bool, usage: &Usage) -> Box<dyn Accumulator> {
     match append_only {
-        true => Box::new(Best { best: Vec::new(), largest, codec: codec(argument) }),
-        false => Box::new(Extreme { values: Vec::new(), largest, codec: codec(argument) }),
+        true => Box::new(Best { best: Vec::new(), largest, codec: codec(argument), usage: usage.clone() }),
+        false => Box::new(Extreme { values: Vec::new(), largest, codec: codec(argument), usage: usage.clone() }),
     }
 }
 
@@ -331,6 +338,7 @@ struct Best {
     best: Vec<Option<Bytes>>,
     largest: bool,
     codec: RowCodec,
+    usage: Usage,
 }
 
 impl Accumulator for Best {
@@ -346,10 +354,14 @@ impl Accumulator for Best {
             match best {
                 Some(best) if (self.largest && row <= &best[..]) || (!self.largest && &best[..] <= row) => {}
                 Some(best) => {
+                    self.usage.resize(best.len(), row.len());
                     best.clear();
                     best.extend_from_slice(row);
                 }
-                None => *best = Some(row.to_vec()),
+                None => {
+                    self.usage.grow(row.len());
+                    *best = Some(row.to_vec());
+                }
             }
         }
     }
@@ -359,7 +371,9 @@ impl Accumulator for Best {
     }
 
     fn clear(&mut self, slot: u32) {
-        self.best[slot as usize] = None;
+        if let Some(best) = self.best[slot as usize].take() {
+            self.usage.shrink(best.len());
+        }
     }
 }
 
@@ -367,6 +381,7 @@ struct Extreme {
     values: Vec<BTreeMap<Bytes, i64>>,
     largest: bool,
     codec: RowCodec,
+    usage: Usage,
 }
 
 impl Accumulator for Extreme {
@@ -381,11 +396,15 @@ impl Accumulator for Extreme {
             let values = &mut self.values[slot as usize];
             let count = match values.get_mut(rows.row(i)) {
                 Some(count) => count,
-                None => values.entry(rows.row(i).to_vec()).or_default(),
+                None => {
+                    self.usage.grow(ENTRY_BYTES + rows.row(i).len());
+                    values.entry(rows.row(i).to_vec()).or_default()
+                }
             };
             *count += diffs[i];
             if *count == 0 {
                 values.remove(rows.row(i));
+                self.usage.shrink(ENTRY_BYTES + rows.row(i).len());
             }
         }
     }
@@ -400,7 +419,8 @@ impl Accumulator for Extreme {
     }
 
     fn clear(&mut self, slot: u32) {
-        self.values[slot as usize] = BTreeMap::new();
+        let values = std::mem::take(&mut self.values[slot as usize]);
+        self.usage.shrink(values.keys().map(|value| ENTRY_BYTES + value.len()).sum());
     }
 }
 
@@ -447,6 +467,7 @@ impl Accumulator for Truth {
 struct Distinct {
     seen: Seen,
     inner: Box<dyn Accumulator>,
+    usage: Usage,
 }
 
 /// How often each value is there, per slot.
@@ -456,13 +477,13 @@ enum Seen {
 }
 
 impl Distinct {
-    fn new(argument: &DataType, inner: Box<dyn Accumulator>) -> Self {
+    fn new(argument: &DataType, inner: Box<dyn Accumulator>, usage: Usage) -> Self {
         use DataType::*;
         let seen = match argument {
             Int8 | Int16 | Int32 | Int64 | Date32 | Timestamp(_, _) => Seen::Integers(Vec::new()),
             _ => Seen::Rows(codec(argument), Vec::new()),
         };
-        Self { seen, inner }
+        Self { seen, inner, usage }
     }
 }
 
@@ -484,15 +505,19 @@ impl Accumulator for Distinct {
                 let values = cast(column, &DataType::Int64).expect("an integer at heart");
                 let values = values.as_primitive::<Int64Type>();
                 for i in valid() {
-                    let entry = seen[slots[i] as usize].entry(values.value(i));
-                    crossed.add(i, slots[i], counted(entry, diffs[i]));
+                    let seen = &mut seen[slots[i] as usize];
+                    let before = seen.len();
+                    crossed.add(i, slots[i], counted(seen.entry(values.value(i)), diffs[i]));
+                    self.usage.resize(before * INTEGER_BYTES, seen.len() * INTEGER_BYTES);
                 }
             }
             Seen::Rows(codec, seen) => {
                 let rows = codec.encode_columns(std::slice::from_ref(column), column.len()).expect("the planner's type");
                 for i in valid() {
-                    let entry = seen[slots[i] as usize].entry(rows.row(i).to_vec());
-                    crossed.add(i, slots[i], counted(entry, diffs[i]));
+                    let (seen, bytes) = (&mut seen[slots[i] as usize], ENTRY_BYTES + rows.row(i).len());
+                    let before = seen.len();
+                    crossed.add(i, slots[i], counted(seen.entry(rows.row(i).to_vec()), diffs[i]));
+                    self.usage.resize(before * bytes, seen.len() * bytes);
                 }
             }
         }
@@ -506,12 +531,21 @@ impl Accumulator for Distinct {
 
     fn clear(&mut self, slot: u32) {
         match &mut self.seen {
-            Seen::Integers(seen) => seen[slot as usize] = HashMap::new(),
-            Seen::Rows(_, seen) => seen[slot as usize] = HashMap::new(),
+            Seen::Integers(seen) => {
+                let seen = std::mem::take(&mut seen[slot as usize]);
+                self.usage.shrink(seen.len() * INTEGER_BYTES);
+            }
+            Seen::Rows(_, seen) => {
+                let seen = std::mem::take(&mut seen[slot as usize]);
+                self.usage.shrink(seen.keys().map(|value| ENTRY_BYTES + value.len()).sum());
+            }
         }
         self.inner.clear(slot);
     }
 }
+
+/// An integer and its count in a map.
+const INTEGER_BYTES: usize = 24;
 
 /// Values that came to be there, or ceased to.
 #[derive(Default)]
@@ -585,7 +619,7 @@ mod tests {
 
     #[test]
     fn an_integer_sum_out_of_range_fails_and_heals() {
-        let mut sum = accumulator(&call(Function::Sum, false), Some(&DataType::Int64), &DataType::Int64, false);
+        let mut sum = accumulator(&call(Function::Sum, false), Some(&DataType::Int64), &DataType::Int64, false, &Usage::default());
         sum.grow(1);
         let column: ArrayRef = Arc::new(Int64Array::from(vec![i64::MAX, 1]));
         sum.update(&[0, 0], Some(&column), &[1, 1]);
@@ -598,7 +632,7 @@ mod tests {
 
     #[test]
     fn distinct_counts_survive_retraction() {
-        let mut count = accumulator(&call(Function::Count, true), Some(&DataType::Int64), &DataType::Int64, false);
+        let mut count = accumulator(&call(Function::Count, true), Some(&DataType::Int64), &DataType::Int64, false, &Usage::default());
         count.grow(1);
         let column: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), Some(1), Some(2), None]));
         count.update(&[0; 4], Some(&column), &[1, 1, 1, 1]);
@@ -608,7 +642,7 @@ mod tests {
 
     #[test]
     fn the_next_best_takes_over() {
-        let mut max = accumulator(&call(Function::Max, false), Some(&DataType::Int64), &DataType::Int64, false);
+        let mut max = accumulator(&call(Function::Max, false), Some(&DataType::Int64), &DataType::Int64, false, &Usage::default());
         max.grow(1);
         let column: ArrayRef = Arc::new(Int64Array::from(vec![5, 7]));
         max.update(&[0, 0], Some(&column), &[1, 1]);

@@ -21,6 +21,7 @@ use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 
 use super::accumulators::{self, accumulator};
 use super::{Call, Function};
+use crate::usage::Usage;
 
 /// `function`, or one that stands for it and answers right.
 pub fn exact(function: &Arc<AggregateUDF>) -> Arc<AggregateUDF> {
@@ -127,7 +128,7 @@ impl AggregateUDFImpl for Exact {
         Ok(match self.sliding(argument) {
             Some(function) => {
                 let call = Call { function, argument: Some(0), filter: None, distinct: args.is_distinct };
-                Box::new(Sliding::new(accumulator(&call, Some(argument), args.return_type(), false)))
+                Box::new(Sliding::new(accumulator(&call, Some(argument), args.return_type(), false, &Usage::default())))
             }
             None => Box::new(Anew { function: Arc::clone(&self.0), args: OwnedArgs::from(&args), frame: Vec::new() }),
         })

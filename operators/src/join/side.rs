@@ -14,6 +14,7 @@ use tidegate_types::row::{EncodedRows, hash_row};
 
 use super::Hit;
 use crate::arrange::{Bytes, Layout};
+use crate::usage::{ENTRY_BYTES, Usage};
 
 /// The state, and the rule: what changes in it, and what meets it.
 pub(super) struct Side {
@@ -29,6 +30,7 @@ pub(super) struct Side {
     /// Which of the key's columns bounds how long a key is met, and the keys by its value.
     ends_by: Option<usize>,
     ends: BTreeMap<i64, Vec<Bytes>>,
+    usage: Usage,
 }
 
 #[derive(Clone, Copy)]
@@ -67,7 +69,7 @@ struct Entry {
 const NONE: u32 = u32::MAX;
 
 impl Side {
-    pub(super) fn new(layout: Arc<Layout>, append_only: bool, null_equals_null: bool, ends_by: Option<usize>) -> Self {
+    pub(super) fn new(layout: Arc<Layout>, append_only: bool, null_equals_null: bool, ends_by: Option<usize>, usage: Usage) -> Self {
         Self {
             layout,
             append_only,
@@ -79,6 +81,7 @@ impl Side {
             heap: Heap::default(),
             ends_by,
             ends: BTreeMap::new(),
+            usage,
         }
     }
 
@@ -137,6 +140,7 @@ impl Side {
         let Ok(found) = self.keys.find_entry(hash, |known| known.is(hash, key, &self.heap)) else { return };
         let (known, _) = found.remove();
         self.heap.free(known.at);
+        self.usage.shrink(self.key_bytes(known.at));
         let mut at = known.first;
         while at != NONE {
             let Entry { value, hash, next, .. } = self.entries[at as usize];
@@ -144,6 +148,7 @@ impl Side {
                 found.remove();
             }
             self.heap.free(value);
+            self.usage.shrink(entry_bytes(value));
             self.vacant.push(at);
             at = next;
         }
@@ -187,7 +192,8 @@ impl Side {
     fn insert(&mut self, key: &[u8], value: &[u8], diff: i64, key_hash: u64, hash: u64) -> bool {
         let at = self.vacant.pop().unwrap_or(self.entries.len() as u32);
         let value = self.heap.put(value);
-        let Self { keys, heap, entries, .. } = self;
+        self.usage.grow(entry_bytes(value));
+        let Self { keys, heap, .. } = self;
         let (key, next) = match keys.find_mut(key_hash, |known| known.is(key_hash, key, heap)) {
             Some(known) => (known.at, std::mem::replace(&mut known.first, at)),
             None => {
@@ -200,13 +206,14 @@ impl Side {
                 (known.at, NONE)
             }
         };
-        if next != NONE {
-            entries[next as usize].previous = at;
+        match next {
+            NONE => self.usage.grow(self.key_bytes(key)),
+            next => self.entries[next as usize].previous = at,
         }
         let entry = Entry { key, value, diff, hash, previous: NONE, next };
-        match entries.get_mut(at as usize) {
+        match self.entries.get_mut(at as usize) {
             Some(place) => *place = entry,
-            None => entries.push(entry),
+            None => self.entries.push(entry),
         }
         if !self.append_only {
             let entries = &self.entries;
@@ -230,15 +237,22 @@ impl Side {
                 NONE => {
                     found.remove();
                     self.heap.free(key);
+                    self.usage.shrink(self.key_bytes(key));
                 }
                 _ => found.get_mut().first = next,
             }
         }
         self.heap.free(value);
+        self.usage.shrink(entry_bytes(value));
         self.vacant.push(at);
         if self.heap.is_half_empty() {
             self.compact();
         }
+    }
+
+    fn key_bytes(&self, key: Span) -> usize {
+        let ends = if self.ends_by.is_some() { key.len as usize + ENTRY_BYTES } else { 0 };
+        size_of::<Key>() + key.len as usize + ends
     }
 
     /// Moves all that is kept to a new heap.
@@ -256,6 +270,10 @@ impl Side {
         }
         self.heap = heap;
     }
+}
+
+fn entry_bytes(value: Span) -> usize {
+    size_of::<Entry>() + size_of::<u32>() + value.len as usize
 }
 
 /// A place in the heap.
@@ -340,8 +358,8 @@ mod tests {
     #[test]
     fn what_is_kept_is_what_was_not_taken_back() {
         for null_equals_null in [false, true] {
-            let layout = Arc::new(Layout::new(schema(), &[0]));
-            let mut side = Side::new(Arc::clone(&layout), false, null_equals_null, None);
+            let (layout, usage) = (Arc::new(Layout::new(schema(), &[0])), Usage::default());
+            let mut side = Side::new(Arc::clone(&layout), false, null_equals_null, None, usage.clone());
             let mut oracle = std::collections::BTreeMap::<(Option<i64>, String), i64>::new();
             let mut rng = StdRng::seed_from_u64(7);
             for _ in 0..300 {
@@ -371,6 +389,8 @@ mod tests {
                 assert_eq!(met(&side, &layout), expected);
             }
             assert!(side.heap.blocks.len() < 40, "what was taken back still takes room");
+            let kept = oracle.keys().filter(|(key, _)| null_equals_null || key.is_some()).map(|(_, text)| text.len()).sum::<usize>();
+            assert!((kept..kept + 100_000).contains(&usage.bytes()), "{} for {kept}", usage.bytes());
         }
     }
 }

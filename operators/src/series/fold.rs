@@ -89,6 +89,12 @@ impl Series {
         self.first_changed.is_some()
     }
 
+    /// What it takes, about: copies of the state weigh as much as the rows.
+    pub fn bytes(&self) -> usize {
+        let states: usize = [&self.base, &self.tail].into_iter().flatten().map(State::bytes).sum();
+        states + 2 * self.rows.len() * ROW_BYTES
+    }
+
     /// `diff` copies of the row come; [`Self::refresh`] tells what follows.
     pub fn add(&mut self, row: &[u8], x: &[f64], diff: i64) {
         let known = match self.rows.get_mut(row) {

@@ -93,10 +93,11 @@ impl Coordinator {
         })
     }
 
-    /// Views that are kept and followers, by the names of their dataflows.
+    /// Views that are kept and followers, by the names of their dataflows; those that run.
     pub(super) fn reader_nodes(&self) -> impl Iterator<Item = (&String, &NodeRef)> {
         let kept = self.kept.iter().map(|(name, kept)| (name, &kept.node));
-        kept.chain(self.followers.iter().map(|(name, follow)| (name, &follow.node)))
+        let all = kept.chain(self.followers.iter().map(|(name, follow)| (name, &follow.node)));
+        all.filter(|(name, _)| !self.stopped.contains_key(*name))
     }
 }
 

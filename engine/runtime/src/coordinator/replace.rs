@@ -8,7 +8,7 @@
 //! Told      sinks and actions keep their queues, and get the difference as one tick's changes; an
 //!           action does nothing about what the new definition finds in the past
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
@@ -48,6 +48,7 @@ impl Coordinator {
         let mut catalog = self.catalog.clone();
         catalog.insert(relation);
         let readers = self.readers_anew(&name, &mut catalog)?;
+        self.check_inputs(&name, planned.as_ref(), &readers)?;
         let mut old = self.followed_rows(&readers)?;
         for (reader, _) in readers.iter().rev() {
             self.workers.broadcast(&Command::Drop { name: reader.clone() });
@@ -63,6 +64,8 @@ impl Coordinator {
             match anew {
                 Reader::View(_) => {}
                 Reader::Kept(_, planned) => self.keep_anew(&reader, planned)?,
+                // Nobody knows any more what it was told.
+                Reader::Follower(_) if self.stopped.contains_key(&reader) => {}
                 Reader::Follower(node) => {
                     self.start_dataflow(&reader, &node, false, true)?;
                     let follow = self.followers.get_mut(&reader).expect("it was planned");
@@ -86,6 +89,7 @@ impl Coordinator {
             None => self.no_relation(name),
             Some(kind) => Error::user(format!("the rows of {kind} \"{name}\" are not kept: there is nothing to compare with")),
         })?;
+        self.check_runs(name)?;
         let planned = self.on_deep_stack(&self.catalog, |catalog| plan_query(query, catalog))?;
         if planned.node.schema != kept.node.schema {
             return Err(Error::user(format!("the columns of \"{name}\" change")).hint("compare by a view of another name"));
@@ -107,6 +111,24 @@ impl Coordinator {
                 let _ = reply.send(difference(&consolidate(&schema, &parts), tick));
             });
         }
+    }
+
+    pub(super) fn refuse_preview(&mut self, at: usize, reason: String) {
+        let (name, reply) = self.previews.remove(at);
+        self.workers.broadcast(&Command::Drop { name: preview_name(&name) });
+        self.born.remove(&preview_name(&name));
+        let _ = reply.send(Err(Error::user(format!("the new definition of \"{name}\" cannot be computed: {reason}"))));
+    }
+
+    /// Errors: something that is made anew would read what is stopped. What the log says was done is done.
+    fn check_inputs(&self, name: &str, planned: Option<&Planned>, readers: &[(String, Reader)]) -> Result<()> {
+        let anew: BTreeSet<&str> = readers.iter().map(|(reader, _)| reader.as_str()).chain([name]).collect();
+        let nodes = readers.iter().filter_map(|(_, anew)| match anew {
+            Reader::Kept(_, planned) => Some(&planned.node),
+            Reader::View(_) | Reader::Follower(_) => None,
+        });
+        let mut inputs = nodes.chain(planned.map(|planned| &planned.node)).filter_map(|node| self.stopped_input(node, &anew));
+        inputs.next().filter(|_| !self.replaying).map_or(Ok(()), |stopped| self.check_runs(&stopped))
     }
 
     /// Asks all workers for the rows of a dataflow as of the last closed tick.
@@ -167,7 +189,12 @@ impl Coordinator {
     /// What each follower among the readers has been told of, in all, as of the last closed tick.
     fn followed_rows(&self, readers: &[(String, Reader)]) -> Result<BTreeMap<String, Takeover>> {
         let followers = readers.iter().filter(|(_, anew)| matches!(anew, Reader::Follower(_)));
-        followers.map(|(reader, _)| Ok((reader.clone(), Takeover { old: self.rows_now(&self.followers[reader].from)? }))).collect()
+        let running = followers.filter(|(reader, _)| !self.replaying || !self.stopped.contains_key(reader));
+        let rows = |reader: &String| {
+            self.check_runs(reader)?;
+            Ok((reader.clone(), Takeover { old: self.rows_now(&self.followers[reader].from)? }))
+        };
+        running.map(|(reader, _)| rows(reader)).collect()
     }
 
     /// A kept relation's rows as of the last closed tick. No tick may be closing.
@@ -212,7 +239,7 @@ impl Coordinator {
 }
 
 // No view can have such a name: it has no quotes around it.
-fn preview_name(name: &str) -> String {
+pub(super) fn preview_name(name: &str) -> String {
     format!("new {name}")
 }
 

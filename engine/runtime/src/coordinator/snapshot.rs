@@ -142,6 +142,7 @@ impl Coordinator {
             created: self.followers.iter().map(|(name, follow)| (name.clone(), follow.created)).collect(),
             lost: lost.map(|(name, _)| name.clone()).collect(),
             errors: errors.collect(),
+            stopped: self.stopped.clone(),
             counted: Vec::new(),
             quarantined: self.log.as_ref().map_or_else(Vec::new, |log| log.quarantined()),
             segments: self.log.as_ref().map_or_else(Vec::new, |log| log.holdings_before(segment)),
@@ -172,7 +173,7 @@ impl Coordinator {
             RelationKind::Kept { .. } => self.reads_sources(name),
             _ => false,
         });
-        kept.map(|(name, _)| name.clone()).collect()
+        kept.filter(|(_, relation)| !self.stopped.contains_key(&relation.name)).map(|(name, _)| name.clone()).collect()
     }
 
     fn reads_sources(&self, view: &str) -> bool {
@@ -258,6 +259,9 @@ impl Coordinator {
         for Defined { file, text, is_pack, generation } in &head.definitions {
             self.generation = generation - 1;
             self.repeat_statement(file, text, *is_pack)?;
+        }
+        for (name, reason) in &head.stopped {
+            self.stop_dataflow(name, reason.clone());
         }
         self.generation = head.generation;
         self.ran = head.ran.iter().cloned().collect();

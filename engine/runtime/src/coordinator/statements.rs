@@ -259,6 +259,11 @@ impl Coordinator {
 
     /// Builds a dataflow on all workers, and gives it what its sources brought before it was there.
     pub(super) fn start_dataflow(&mut self, name: &str, node: &NodeRef, export: bool, capture: bool) -> Result<()> {
+        if let Some(stopped) = self.stopped_input(node, &BTreeSet::new()) {
+            let runs = self.check_runs(&stopped);
+            return if self.replaying { self.begin_stopped(name, &stopped) } else { runs };
+        }
+        self.is_stopped_no_more(name);
         let relations = node.relations();
         let (sources, imports): (Vec<String>, Vec<String>) =
             relations.into_iter().partition(|relation| self.sources.contains_key(relation));
@@ -456,6 +461,7 @@ impl Coordinator {
             tokio::spawn(follow.queue.finish());
             self.workers.broadcast(&Command::Drop { name: follower_name(name) });
             self.born.remove(&follower_name(name));
+            self.is_stopped_no_more(&follower_name(name));
             return Ok(());
         }
         if let Some(mut state) = self.sources.remove(name) {
@@ -469,6 +475,8 @@ impl Coordinator {
         self.kept.remove(name);
         self.errors.remove(name);
         self.born.remove(name);
+        self.is_stopped_no_more(name);
+        let _ = self.metrics.view_state_bytes.remove_label_values(&[name]);
         self.catalog.relations.remove(name);
         self.workers.broadcast(&Command::Drop { name: name.to_string() });
         Ok(())

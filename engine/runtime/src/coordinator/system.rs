@@ -33,7 +33,16 @@ fn schema(name: &str) -> SchemaRef {
             number("rejected"),
             time("watermark"),
         ],
-        VIEWS => vec![text("name"), text("kind"), text("definition"), text("unbounded_state"), number("errors"), number("created_tick")],
+        VIEWS => vec![
+            text("name"),
+            text("kind"),
+            text("status"),
+            text("definition"),
+            text("unbounded_state"),
+            number("state_bytes"),
+            number("errors"),
+            number("created_tick"),
+        ],
         ERRORS => vec![text("view"), text("operator"), text("reason"), number("count")],
         DEAD_LETTER => vec![number("tick"), text("source"), text("position"), text("reason"), text("raw")],
         _ => return ActionLog::schema(),
@@ -92,12 +101,17 @@ impl Coordinator {
     fn view_rows(&self) -> Vec<ArrayRef> {
         let kinds = self.kept.keys().map(|name| self.catalog.get(name).map_or("", |relation| relation.kind_name()));
         let growing: Vec<String> = self.kept.values().map(|kept| unbounded(&kept.node).join(", ")).collect();
+        let status = |name: &String| self.stopped.get(name).map_or("running".to_string(), |reason| format!("stopped: {reason}"));
+        let statuses: Vec<String> = self.kept.keys().map(status).collect();
+        let bytes = self.kept.keys().map(|name| self.metrics.view_state_bytes.with_label_values(&[name]).get());
         let errors = |name: &String| self.errors.get(name).map_or(0, |rows| rows.values().sum());
         vec![
             text(self.kept.keys().map(String::as_str)),
             text(kinds),
+            text(statuses.iter().map(String::as_str)),
             text(self.kept.values().map(|kept| kept.query.as_str())),
             text(growing.iter().map(String::as_str)),
+            numbers(bytes),
             numbers(self.kept.keys().map(errors)),
             numbers(self.kept.values().map(|kept| kept.created as i64)),
         ]

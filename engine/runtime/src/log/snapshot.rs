@@ -47,6 +47,9 @@ pub struct Head {
     /// Sinks that had failed; the others had all up to the tick.
     pub lost: Vec<String>,
     pub errors: Vec<ErrorHead>,
+    /// Dataflows whose state grew too large, or that read such a one, with the reason.
+    #[serde(default)]
+    pub stopped: BTreeMap<String, String>,
     /// What views read of sources that is in the snapshot, and need not be in segments.
     pub counted: Vec<Intake>,
     /// What is passed over, in what is left of earlier segments.

@@ -16,12 +16,23 @@ use super::canonical;
 pub struct Bench {
     engine: Engine,
     folder: TempDir,
+    state_bytes_max: usize,
 }
 
 impl Bench {
     pub fn start(workers: usize) -> Self {
+        Self::start_limited(workers, Config::default().state_bytes_max)
+    }
+
+    pub fn start_limited(workers: usize, state_bytes_max: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self { engine: start(workers, &folder, RETAIN), folder }
+        Self { engine: start(workers, &folder, RETAIN, state_bytes_max), folder, state_bytes_max }
+    }
+
+    /// Another engine on the same folder, with another limit of a view's state.
+    pub async fn restart_limited(mut self, workers: usize, state_bytes_max: usize) -> Self {
+        self.state_bytes_max = state_bytes_max;
+        self.restart(workers, false, false).await
     }
 
     /// Another engine on the same folder. `is_forgetful`: what no view needs is trimmed.
@@ -31,7 +42,8 @@ impl Bench {
         }
         self.engine.shutdown().await.unwrap();
         let retain = if is_forgetful { Duration::ZERO } else { RETAIN };
-        Self { engine: start(workers, &self.folder, retain), folder: self.folder }
+        let engine = start(workers, &self.folder, retain, self.state_bytes_max);
+        Self { engine, ..self }
     }
 
     pub async fn try_run(&self, sql: &str) -> Result<Vec<Response>> {
@@ -49,8 +61,12 @@ impl Bench {
     }
 
     pub async fn rows(&self, name: &str) -> Vec<String> {
-        let snapshot = self.engine.snapshot(&[name.to_string()]).await.unwrap();
-        canonical(&[snapshot.relations[name].clone()])
+        self.try_rows(name).await.unwrap()
+    }
+
+    pub async fn try_rows(&self, name: &str) -> Result<Vec<String>> {
+        let snapshot = self.engine.snapshot(&[name.to_string()]).await?;
+        Ok(canonical(&[snapshot.relations[name].clone()]))
     }
 
     pub async fn stop(self) {
@@ -58,11 +74,11 @@ impl Bench {
     }
 }
 
-fn start(workers: usize, folder: &TempDir, retain: Duration) -> Engine {
+fn start(workers: usize, folder: &TempDir, retain: Duration, state_bytes_max: usize) -> Engine {
     let durability = Durability::Folder { path: folder.path().to_path_buf(), accept_loss: false };
     // What a test asks is durability's order, not its time.
     let disk = Arc::new(ScratchDisk);
-    let config = Config { workers, tick: Duration::from_millis(1), durability, retain, disk, ..Config::default() };
+    let config = Config { workers, tick: Duration::from_millis(1), durability, retain, disk, state_bytes_max, ..Config::default() };
     Engine::start(config, Arc::new(Nowhere)).unwrap()
 }
 

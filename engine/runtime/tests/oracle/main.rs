@@ -6,6 +6,7 @@
 mod changes;
 mod engine;
 mod queries;
+mod stopped;
 
 use std::collections::BTreeMap;
 

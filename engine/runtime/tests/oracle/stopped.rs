@@ -1,0 +1,76 @@
+//! A view whose state grows over the limit is stopped; the others are right at every tick.
+
+use std::sync::Arc;
+
+use arrow::array::{Int64Array, RecordBatch};
+
+use super::engine::Bench;
+
+const LIMIT: usize = 1 << 20;
+const ROOM: usize = 1 << 30;
+const BATCHES: i64 = 10;
+const ROWS: i64 = 5_000;
+
+const VIEWS: &str = "
+    CREATE SOURCE hits (k BIGINT, v BIGINT) WITH (connector = 'http');
+    CREATE MATERIALIZED VIEW keys AS SELECT k, count(*) AS n FROM hits GROUP BY k;
+    CREATE MATERIALIZED VIEW most AS SELECT max(n) AS n FROM keys;
+    CREATE MATERIALIZED VIEW total AS SELECT count(*) AS n, sum(v) AS v FROM hits;
+";
+
+fn batch(number: i64) -> RecordBatch {
+    let keys = Int64Array::from_iter_values(number * ROWS..(number + 1) * ROWS);
+    let values = Int64Array::from_iter_values((0..ROWS).map(|_| number));
+    RecordBatch::try_from_iter([("k", Arc::new(keys) as _), ("v", Arc::new(values) as _)]).unwrap()
+}
+
+async fn flooded(workers: usize) -> Bench {
+    let bench = Bench::start_limited(workers, LIMIT);
+    bench.run(VIEWS).await;
+    for number in 0..BATCHES {
+        bench.push("hits", batch(number)).await;
+        assert_eq!(bench.rows("total").await, [total(number + 1)], "{workers} workers");
+    }
+    bench
+}
+
+fn total(batches: i64) -> String {
+    format!("{} | {}", batches * ROWS, ROWS * batches * (batches - 1) / 2)
+}
+
+async fn assert_stopped(bench: &Bench) {
+    for (view, reason) in [("keys", "MiB is over the limit of 1 MiB"), ("most", "it reads \"keys\", which is stopped")] {
+        let refused = bench.try_rows(view).await.unwrap_err().to_string();
+        assert!(refused.contains(reason), "{view}: {refused}");
+    }
+    let refused = bench.try_run("CREATE MATERIALIZED VIEW more AS SELECT * FROM keys").await.unwrap_err().to_string();
+    assert!(refused.contains("\"keys\" is stopped"), "{refused}");
+    assert_eq!(bench.rows("total").await, [total(BATCHES)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_that_grows_too_large_is_stopped_alone() {
+    for workers in [1, 2, 4] {
+        let bench = flooded(workers).await;
+        assert_stopped(&bench).await;
+        let bench = bench.restart(3 - workers.min(2), false, false).await;
+        assert_stopped(&bench).await;
+        let bench = bench.restart_limited(workers, ROOM).await;
+        assert_eq!(bench.rows("keys").await.len() as i64, BATCHES * ROWS, "{workers} workers");
+        assert_eq!(bench.rows("most").await, ["1"]);
+        bench.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_knows_what_is_stopped() {
+    let bench = flooded(2).await.restart(1, true, true).await;
+    assert_stopped(&bench).await;
+    bench.run("CREATE OR REPLACE MATERIALIZED VIEW keys AS SELECT k, count(*) AS n FROM hits WHERE k < 10 GROUP BY k").await;
+    bench.push("hits", batch(0)).await;
+    assert_eq!(bench.rows("keys").await.len(), 10);
+    assert_eq!(bench.rows("most").await.len(), 1);
+    let bench = bench.restart(2, true, true).await;
+    assert_eq!(bench.rows("keys").await.len(), 10);
+    bench.stop().await;
+}
