@@ -71,7 +71,11 @@ impl View {
         ];
         lines.extend(self.doors.iter().map(|door| (false, door.clone())));
         lines.push((true, format!("OPEN FINDINGS  {}", self.open())));
-        lines.extend(self.detections.iter().map(|(name, severity, open)| (false, format!("{open:>6}  {name:<24} {severity}"))));
+        // Two to a line: a terminal of 24 lines still shows what follows.
+        lines.extend(self.detections.chunks(2).map(|pair| {
+            let shown = pair.iter().map(|(name, severity, open)| format!("{open:>6}  {name:<22} {severity:<9}"));
+            (false, shown.collect::<String>().trim_end().to_string())
+        }));
         lines.push((true, "CASCADE".into()));
         lines.push((
             false,
@@ -84,7 +88,7 @@ impl View {
             false,
             format!("        partner: {holds} holds, {updates} updates, {releases} withdrawn, {held} held now, {duplicates} repeats"),
         ));
-        lines.extend(self.deeds.iter().take(3).map(|deed| (false, format!("        {:<12} by {}", deed.path, deed.action))));
+        lines.extend(self.deeds.iter().take(2).map(|deed| (false, format!("        {:<12} by {}", deed.path, deed.action))));
         lines.push((true, "LATEST".into()));
         let left = height.saturating_sub(lines.len() + 1).max(1);
         lines.extend(self.news.iter().take(left).map(|news| {
@@ -203,6 +207,24 @@ mod tests {
         let cases = [(15, "15 ms"), (59_000, "59 s"), (125_000, "2 min 5 s"), (3_780_000, "1 h 3 min")];
         for (ms, expected) in cases {
             assert_eq!(span(ms), expected);
+        }
+    }
+
+    /// The pilots' detections on a terminal of the usual size.
+    #[test]
+    fn all_parts_fit_in_eighty_columns_and_twenty_four_lines() {
+        let detections = vec![("temperature_excursion".into(), "critical".into(), 12); 19];
+        let deeds = vec![Deed { path: "/quarantine".into(), action: "quarantine_lot".into(), tick: 1 }; 5];
+        let news = vec![News { tick: 1, detection: "newest".into(), entity: "e".into(), is_open: true }; 5];
+        let view = View { doors: vec!["  metrics  http://127.0.0.1:7470/metrics".into(); 2], detections, deeds, news, ..View::default() };
+        let lines = view.lines(24);
+        let shown = &lines[..24];
+        assert!(shown.iter().any(|(_, line)| line.contains("newest")));
+        let found = shown.iter().filter(|(_, line)| line.contains("temperature_excursion"));
+        assert_eq!(found.map(|(_, line)| line.matches("critical").count()).sum::<usize>(), 19);
+        assert!(shown.iter().all(|(_, line)| line.chars().count() <= 80), "{shown:#?}");
+        for part in ["OPEN FINDINGS", "CASCADE", "ACTIONS", "LATEST"] {
+            assert!(shown.iter().any(|(is_heading, line)| *is_heading && line.starts_with(part)), "{part} is off the screen");
         }
     }
 
