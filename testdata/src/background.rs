@@ -11,7 +11,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use crate::story::{HOUR, MINUTE, SECOND};
-use crate::{BACKGROUND_PER_HOUR_MIN, Event, bank, combined, logistics, pharma};
+use crate::{BACKGROUND_PER_HOUR_MIN, Event, audit, bank, branch, checkout, combined, logistics, pharma, pharmacy, returns};
 
 /// The world's size, which the lanes' rows depend on.
 #[derive(Clone)]
@@ -45,20 +45,32 @@ impl Scale {
 
     /// Bits that depend on the seed, `salt` and `case` only.
     pub fn bits(&self, salt: u64, case: u64) -> u64 {
-        // The finaliser of splitmix64.
-        let mut bits = (self.seed ^ salt.wrapping_mul(0xA24B_AED4_963E_E407)).wrapping_add(case.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        bits ^ (bits >> 31)
+        let seed = self.seed ^ salt.wrapping_mul(0xA24B_AED4_963E_E407);
+        finalise(seed.wrapping_add(case.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
     }
+}
+
+/// The finaliser of splitmix64.
+fn finalise(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    bits ^ (bits >> 31)
+}
+
+/// 64 hexadecimal digits that look like the SHA-256 of something: one text per
+/// number, in every world.
+pub fn digest(number: u64) -> String {
+    let word = |at: u64| finalise(finalise(number).wrapping_add(at.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+    format!("{:016x}{:016x}{:016x}{:016x}", word(1), word(2), word(3), word(4))
 }
 
 /// The part of the background that sensors send; the other shares stand with
 /// their lanes below.
 const SENSORS_SHARE: f64 = 0.10;
 
-/// One background event in this many arrives late.
+/// One background event in this many arrives late, by this or more.
 const LATE_EVERY: u64 = 200;
+pub const LATE_MS_MIN: i64 = MINUTE;
 
 /// One background event in this many arrives twice.
 const TWICE_EVERY: u64 = 500;
@@ -141,8 +153,21 @@ impl Iterator for Events {
 }
 
 impl Events {
+    /// All streams.
     pub(crate) fn new(scale: Scale, told: Arc<[Event]>) -> Events {
         let lanes = lanes(&scale);
+        Events::of_lanes(scale, told, lanes)
+    }
+
+    /// One stream. A lane knows nothing of the others, so the rest need not be
+    /// made.
+    pub(crate) fn of(stream: &str, scale: Scale, told: &[Event]) -> Events {
+        let told = told.iter().filter(|event| event.stream == stream).cloned().collect();
+        let lanes = lanes(&scale).into_iter().filter(|lane| lane.stream == stream).collect();
+        Events::of_lanes(scale, told, lanes)
+    }
+
+    fn of_lanes(scale: Scale, told: Arc<[Event]>, lanes: Vec<Lane>) -> Events {
         let lanes_next = lanes.iter().map(|lane| lane.arrival_ms(&scale)).collect();
         Events { scale, told, told_next: 0, lanes, lanes_next, held: BinaryHeap::new(), held_count: 0 }
     }
@@ -173,8 +198,8 @@ impl Events {
             let second_ms = arrival_ms + SECOND + (bits >> 20) as i64 % (20 * SECOND);
             self.hold(second_ms, stream, json.clone());
         }
-        if late_ms_max > MINUTE && bits.is_multiple_of(LATE_EVERY) {
-            let late_ms = MINUTE + (bits >> 20) as i64 % (late_ms_max - MINUTE);
+        if late_ms_max > LATE_MS_MIN && bits.is_multiple_of(LATE_EVERY) {
+            let late_ms = LATE_MS_MIN + (bits >> 20) as i64 % (late_ms_max - LATE_MS_MIN);
             self.hold(arrival_ms + late_ms, stream, json);
             return None;
         }
@@ -205,8 +230,8 @@ fn lanes(scale: &Scale) -> Vec<Lane> {
     add("payments", orders, 32, 5 * SECOND, late_ms, bank::clean_decline);
     add("payments", orders, 1, 12 * SECOND, late_ms, bank::clean_payment);
 
-    // Sessions: 3.125 events a case, 32 % of all.
-    let sessions = hourly * 0.32 / (3.0 + 1.0 / 8.0);
+    // Sessions: 3.125 events a case, 22 % of all.
+    let sessions = hourly * 0.22 / (3.0 + 1.0 / 8.0);
     add("web_events", sessions, 1, 0, late_ms, bank::clean_login);
     add("web_events", sessions, 1, 20 * SECOND, late_ms, bank::clean_browse);
     add("web_events", sessions, 1, 50 * SECOND, late_ms, bank::clean_browse);
@@ -223,9 +248,9 @@ fn lanes(scale: &Scale) -> Vec<Lane> {
     add("auth_log", hourly * 0.015, 1, 0, late_ms, pharma::clean_portal_login);
     add("setpoints", hourly * 0.005, 1, MINUTE, late_ms, pharma::clean_setpoint);
 
-    // Parcels: six scans a case, 30 % of all. They begin when the credentials
-    // of all scanners have long been read.
-    let parcels = hourly * 0.30 / 6.0;
+    // Parcels: six scans and a proof a case, 30 % of all. They begin when the
+    // credentials of all scanners have long been read.
+    let parcels = hourly * 0.30 / 7.0;
     for (stop, write) in logistics::CLEAN_STOPS.iter().enumerate() {
         let offset_ms = 2 * MINUTE + logistics::STOPS[stop].1;
         add("scans", parcels, 1, offset_ms, logistics::SCANS_LATENESS_MS - 5 * MINUTE, *write);
@@ -234,5 +259,38 @@ fn lanes(scale: &Scale) -> Vec<Lane> {
 
     // Threat intelligence: 1 % of all.
     add("ioc", hourly * 0.01, 1, 0, 0, combined::clean_indicator);
+
+    // The code is shown at the door while the parcel is scanned.
+    let shown_ms = 2 * MINUTE + logistics::STOPS[5].1 - 20 * SECOND;
+    add("proofs", parcels, 1, shown_ms, logistics::SCANS_LATENESS_MS - 5 * MINUTE, logistics::clean_proof);
+    add("refunds", hourly * 0.003, 1, 0, late_ms, returns::clean_refund);
+
+    // Cash machines: 2.125 events a case, 3 % of all.
+    let payouts = hourly * 0.03 / (2.0 + 1.0 / 16.0 + 2.0 / 32.0);
+    let late_atm_ms = branch::ATM_LATE_MS_MAX;
+    add("host_authorisations", payouts, 1, 0, late_atm_ms, branch::clean_authorisation);
+    add("atm_events", payouts, 1, 5 * SECOND, late_atm_ms, branch::clean_dispense);
+    add("atm_events", payouts, 16, 30 * SECOND, late_atm_ms, branch::clean_vibration);
+    add("atm_events", payouts, 32, 40 * SECOND, late_atm_ms, branch::clean_door_open);
+    add("atm_events", payouts, 32, 4 * MINUTE, late_atm_ms, branch::clean_door_closed);
+    add("back_office", hourly * 0.008, 1, 0, late_ms, branch::clean_back_office);
+
+    // Checkout pages: 1 % of all.
+    add("page_hashes", hourly * 0.0095, 1, checkout::FIRST_LOOK_MS, late_ms, checkout::clean_page_hash);
+    add("releases", hourly * 0.0005, 1, checkout::FIRST_LOOK_MS, 0, checkout::clean_release);
+
+    // Packs: three events a case, 3 % of all; sales: 1.17 a case, 1.5 %. What a
+    // credential is late by is less than what it is early by.
+    let packs = hourly * 0.03 / 3.0;
+    add("authenticity", packs, 1, 0, late_ms, pharmacy::clean_authenticity);
+    add("packs", packs, 1, pharmacy::RECEIVED_MS, late_ms, pharmacy::clean_received);
+    add("packs", packs, 1, pharmacy::DISPENSED_MS, late_ms, pharmacy::clean_dispensed);
+    let sales = hourly * 0.015 / (1.0 + 1.0 / pharmacy::RESTRICTED_EVERY as f64);
+    add("buyer_credentials", sales, pharmacy::RESTRICTED_EVERY, 0, late_ms, pharmacy::clean_buyer_credential);
+    add("sales", sales, 1, pharmacy::SOLD_MS, late_ms, pharmacy::clean_sale);
+
+    // Logs: anchored and audited, 0.5 % of all.
+    add("log_anchors", hourly * 0.0025, 1, 0, late_ms, audit::clean_hashed);
+    add("log_audits", hourly * 0.0025, 1, audit::AUDITED_MS, late_ms, audit::clean_hashed);
     lanes
 }

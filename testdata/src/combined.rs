@@ -76,7 +76,8 @@ fn tell_chain(story: &mut Story, chain: Chain, administrators: &mut RangeFrom<u6
 
     if chain != Chain::Harmless {
         trip.degrees.extend([(first, 8.8), (first + 1, 10.1), (first + 2, 11.0), (first + 3, 9.0)]);
-        trip.warm = Some((edit_ts, edit_ts + 60 * MINUTE, 7.0));
+        // The air cools before what lies in it.
+        trip.warm = Some((edit_ts, edit_ts + 45 * MINUTE, 7.0));
     }
     let readings = trip.tell(story);
     let out_ms = readings.complete(first).max(readings.complete(first + 1));

@@ -14,11 +14,16 @@
 //! assert!(world.truths().iter().any(|truth| truth.scenario == "B1"));
 //! ```
 
+mod audit;
 mod background;
 mod bank;
+mod branch;
+mod checkout;
 mod combined;
 mod logistics;
 mod pharma;
+mod pharmacy;
+mod returns;
 mod story;
 
 use std::sync::Arc;
@@ -34,6 +39,31 @@ pub const SPAN_MS_MIN: i64 = 2 * 3_600_000;
 /// Fewest background events per hour: watermarks move only with data, so a
 /// story without any would leave absences undecided.
 pub const BACKGROUND_PER_HOUR_MIN: f64 = 1_200.0;
+
+const STREAMS: [&str; 22] = [
+    "orders",
+    "payments",
+    "web_events",
+    "page_hashes",
+    "releases",
+    "back_office",
+    "atm_events",
+    "host_authorisations",
+    "sensors",
+    "setpoints",
+    "auth_log",
+    "authenticity",
+    "packs",
+    "sales",
+    "buyer_credentials",
+    "scans",
+    "credentials",
+    "proofs",
+    "refunds",
+    "ioc",
+    "log_anchors",
+    "log_audits",
+];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -92,6 +122,11 @@ impl World {
         pharma::tell(&mut story);
         logistics::tell(&mut story);
         combined::tell(&mut story);
+        checkout::tell(&mut story);
+        branch::tell(&mut story);
+        pharmacy::tell(&mut story);
+        returns::tell(&mut story);
+        audit::tell(&mut story);
         let (told, truths) = story.finish();
         World { scale: Scale::new(seed, start_ms, span_ms, background_per_hour), told: told.into(), truths }
     }
@@ -107,8 +142,13 @@ impl World {
         Events::new(self.scale.clone(), self.told.clone())
     }
 
+    /// The events of one stream, as they are among all.
+    pub fn events_of(&self, stream: &str) -> Events {
+        Events::of(stream, self.scale.clone(), &self.told)
+    }
+
     /// The names of all streams, by pilot.
     pub fn streams() -> &'static [&'static str] {
-        &["orders", "payments", "web_events", "sensors", "setpoints", "auth_log", "scans", "credentials", "ioc"]
+        &STREAMS
     }
 }

@@ -1,7 +1,7 @@
-//! The parcel carrier: scans of parcels, and the credentials of the devices
-//! that scan them.
+//! The parcel carrier: scans of parcels, the credentials of the devices that
+//! scan them, and what is shown at the door.
 //!
-//! L1 rogue scanner, L2 diversion, L4 skipped custody.
+//! L1 rogue scanner, L2 diversion, L3 false delivery, L4 skipped custody.
 
 use std::fmt::Display;
 
@@ -10,10 +10,15 @@ use crate::story::{HOUR, MINUTE, SECOND, Scenario, Story};
 
 const L1: Scenario = Scenario { id: "L1", pilot: "logistics", detection: "rogue_scanner" };
 const L2: Scenario = Scenario { id: "L2", pilot: "logistics", detection: "diversion" };
+const L3: Scenario = Scenario { id: "L3", pilot: "logistics", detection: "false_delivery" };
 const L4: Scenario = Scenario { id: "L4", pilot: "logistics", detection: "skipped_custody" };
 
 /// How far the watermark of `scans` stays behind, as in the pack.
 pub const SCANS_LATENESS_MS: i64 = 20 * MINUTE;
+
+/// How long before and after a delivery its proof counts, as in the pack.
+const PROOF_BEFORE_MS: i64 = 15 * MINUTE;
+const PROOF_AFTER_MS: i64 = 5 * MINUTE;
 
 /// A parcel's way: step, and time since pickup.
 pub const STOPS: [(&str, i64); 6] = [
@@ -59,6 +64,7 @@ pub fn tell(story: &mut Story) {
     renewed_scanner(story);
     diversion(story);
     skipped_custody(story);
+    false_delivery(story);
 }
 
 /// L1: a scan by a device without a credential that was valid at its time.
@@ -219,6 +225,7 @@ fn skipped_custody(story: &mut Story) {
         let out_ms = way.step(story, "out_for_delivery", depot, out_ts);
         story.again();
         way.step(story, "delivered", depot, out_ts + 18 * MINUTE);
+        way.show_proof(story, out_ts + 18 * MINUTE - 20 * SECOND);
         // Settled when scans of that time can no longer come.
         story.attack(L4, &way.parcel, out_ms.max(out_ts + SCANS_LATENESS_MS));
     }
@@ -246,6 +253,37 @@ fn skipped_custody(story: &mut Story) {
     }
 }
 
+/// L3: delivered, but nobody showed that it was theirs.
+fn false_delivery(story: &mut Story) {
+    for (number, begin) in story.times(3, 90 * MINUTE).into_iter().enumerate() {
+        let mut way = Way::new(story);
+        let ts = way.bring(story, begin);
+        // Once, the code had been shown at an earlier attempt.
+        if number == 1 {
+            way.show_proof(story, ts - PROOF_BEFORE_MS - 5 * MINUTE);
+        }
+        let delivered_ms = way.step(story, "delivered", way.region.depots[1], ts);
+        story.again();
+        // Settled when proofs of that time can no longer come.
+        story.attack(L3, &way.parcel, delivered_ms.max(ts + PROOF_AFTER_MS + SCANS_LATENESS_MS));
+    }
+
+    // The proof is uploaded long after the scan; the scan long after the proof.
+    for number in 0..2 {
+        for begin in story.times(1, 90 * MINUTE) {
+            let mut way = Way::new(story);
+            let ts = way.bring(story, begin);
+            let late_ms = story.draw(14 * MINUTE..=17 * MINUTE);
+            way.late_ms = (number == 0).then_some(late_ms);
+            let proof_ms = way.show_proof(story, ts - 10 * SECOND);
+            story.again();
+            way.late_ms = (number == 1).then_some(late_ms);
+            let delivered_ms = way.step(story, "delivered", way.region.depots[1], ts);
+            story.look_alike(L3, &way.parcel, proof_ms.max(delivered_ms));
+        }
+    }
+}
+
 /// A parcel of the story on its way.
 struct Way {
     parcel: String,
@@ -257,6 +295,25 @@ impl Way {
     fn new(story: &mut Story) -> Way {
         let region = region(story);
         Way { parcel: story.name(&format!("{}-", region.code), 8), region, late_ms: None }
+    }
+
+    /// Tells all scans before the delivery. Returns when that is.
+    fn bring(&mut self, story: &mut Story, begin: i64) -> i64 {
+        let (hub, depots) = (self.region.hub, self.region.depots);
+        self.step(story, "pickup", depots[0], begin);
+        self.step(story, "hub_in", hub, begin + 30 * MINUTE);
+        self.step(story, "out_for_delivery", hub, begin + 32 * MINUTE);
+        begin + 60 * MINUTE
+    }
+
+    /// Tells that the recipient's code was read. Returns its arrival.
+    fn show_proof(&mut self, story: &mut Story, ts: i64) -> i64 {
+        let device = scanner(self.region, story.draw(0..=SCANNERS as i64 - 1) as u64 * 2);
+        let json = proof(&self.parcel, device, ts);
+        match self.late_ms {
+            Some(late_ms) => story.tell_late("proofs", ts, json, late_ms),
+            None => story.tell("proofs", ts, json),
+        }
     }
 
     /// Tells a scan by one of the region's scanners. Returns its arrival.
@@ -289,6 +346,10 @@ fn scan(parcel: impl Display, device: impl Display, step: &str, (lat, lon): Plac
         concat!(r#"{{"parcel":"{}","device":"{}","step":"{}","#, r#""lat":{:.4},"lon":{:.4},"ts":{}}}"#),
         parcel, device, step, lat, lon, ts
     )
+}
+
+fn proof(parcel: impl Display, device: impl Display, ts: i64) -> String {
+    format!(r#"{{"parcel":"{parcel}","device":"{device}","ts":{ts}}}"#)
 }
 
 fn credential(did: impl Display, role: &str, valid_from: i64, revoked_at: Option<i64>, ts: i64) -> String {
@@ -325,6 +386,13 @@ fn clean_scan(scale: &Scale, case: u64, stop: usize, ts: i64) -> String {
     let number = scale.bits(7 + stop as u64, case) % SCANNERS * 2;
     let code = region.code;
     scan(format_args!("{code}-{:08}", case * 2), format_args!("did:tide:{code}-{number:04}"), STOPS[stop].0, at, ts)
+}
+
+/// Read by the scanner of the last stop.
+pub fn clean_proof(scale: &Scale, case: u64, ts: i64) -> String {
+    let code = REGIONS[(case % 4) as usize].code;
+    let number = scale.bits(7 + 5, case) % SCANNERS * 2;
+    proof(format_args!("{code}-{:08}", case * 2), format_args!("did:tide:{code}-{number:04}"), ts)
 }
 
 /// The registry repeats a credential as it was.

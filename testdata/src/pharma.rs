@@ -1,7 +1,7 @@
 //! The pharma shipper: what loggers, air probes and doors of shipments say,
 //! and who enters the portal that sets the reefers.
 //!
-//! P1 excursion, P2 sudden change, P3 silent sensor.
+//! P1 excursion, P2 sudden change, P3 silent sensor, P4 tampered logger.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -12,6 +12,7 @@ use crate::story::{MINUTE, SECOND, Scenario, Story};
 const P1: Scenario = Scenario { id: "P1", pilot: "pharma", detection: "temperature_excursion" };
 const P2: Scenario = Scenario { id: "P2", pilot: "pharma", detection: "sudden_change" };
 const P3: Scenario = Scenario { id: "P3", pilot: "pharma", detection: "silent_sensor" };
+const P4: Scenario = Scenario { id: "P4", pilot: "pharma", detection: "tampered_logger" };
 
 /// The lanes of the pack's `pharma_lanes`.
 const LANES: [&str; 4] = ["BSL", "DUB", "LEJ", "VIE"];
@@ -26,6 +27,7 @@ pub fn tell(story: &mut Story) {
     excursion(story);
     sudden_change(story);
     silent_sensor(story);
+    tampered_logger(story);
 }
 
 /// P1: two consecutive readings of the logger outside 2 to 8 °C.
@@ -108,8 +110,33 @@ fn sudden_change(story: &mut Story) {
     }
 }
 
-/// P3: a logger is silent for more than twice its interval.
+/// P3: a logger is silent for more than twice its interval, or stands still for
+/// four intervals.
 fn silent_sensor(story: &mut Story) {
+    for (number, begin) in story.times(2, 80 * MINUTE).into_iter().enumerate() {
+        let mut trip = Trip::new(story, Model::Quarterly);
+        let first = trip.reading_at(begin);
+        // The second never moves again.
+        let last = if number == 0 { first + 5 } else { trip.reading_at(story.end_ms) };
+        trip.degrees.extend((first..=last).map(|reading| (reading, 5.0)));
+        // What comes before and after is another value.
+        trip.degrees.extend([(first - 1, 4.4), (last + 1, 5.6)]);
+        trip.again = vec![first + 2];
+        let readings = trip.tell(story);
+        let moved_ms = readings.first_since(trip.reading_ms(last + 1));
+        story.attack_withdrawn(P3, &trip.logger, readings.complete(first + 4), moved_ms);
+    }
+    // Stood still for less.
+    for begin in story.times(1, 80 * MINUTE) {
+        let mut trip = Trip::new(story, Model::Quarterly);
+        let first = trip.reading_at(begin);
+        trip.degrees.extend((first..first + 4).map(|reading| (reading, 5.0)));
+        trip.degrees.extend([(first - 1, 4.4), (first + 4, 5.6)]);
+        trip.again = vec![first + 3];
+        let readings = trip.tell(story);
+        story.look_alike(P3, &trip.logger, readings.complete(first + 4));
+    }
+
     for (number, begin) in story.times(4, 50 * MINUTE).into_iter().enumerate() {
         let mut trip = Trip::new(story, Model::Quarterly);
         // Each second one comes back.
@@ -142,6 +169,45 @@ fn silent_sensor(story: &mut Story) {
         trip.late.insert(held, 11 * MINUTE);
         let readings = trip.tell(story);
         story.look_alike(P3, &trip.logger, readings.complete(held));
+    }
+}
+
+/// P4: logger and air differ by more than 2 °C in four consecutive quarters.
+fn tampered_logger(story: &mut Story) {
+    // The logger says three degrees more than is; or what is pleasant, while the
+    // air warms.
+    for (number, begin) in story.times(3, 95 * MINUTE).into_iter().enumerate() {
+        let mut trip = Trip::new(story, Model::Quarterly);
+        let first = trip.reading_at(begin);
+        if number == 1 {
+            trip.degrees.extend((first - 2..first + 6).map(|reading| (reading, 4.5 + (reading & 1) as f64 / 10.0)));
+            trip.warm = Some((trip.reading_ms(first) - 30 * MINUTE, trip.reading_ms(first) + 75 * MINUTE, 4.8));
+        } else {
+            trip.degrees.extend((first..first + 4).map(|reading| (reading, 7.9)));
+        }
+        trip.again = vec![first + 1];
+        if number == 2 {
+            trip.late.insert(first + 2, 25 * MINUTE);
+        }
+        let readings = trip.tell(story);
+        story.attack(P4, &trip.logger, readings.apart_ms(4).expect("four quarters apart"));
+    }
+
+    // Three quarters apart, then together.
+    for begin in story.times(1, 95 * MINUTE) {
+        let mut trip = Trip::new(story, Model::Quarterly);
+        let first = trip.reading_at(begin);
+        trip.degrees.extend((first..first + 3).map(|reading| (reading, 7.9)));
+        let readings = trip.tell(story);
+        story.look_alike(P4, &trip.logger, readings.complete(first + 4));
+    }
+    // Within two degrees, for long.
+    for begin in story.times(1, 95 * MINUTE) {
+        let mut trip = Trip::new(story, Model::Quarterly);
+        let first = trip.reading_at(begin);
+        trip.degrees.extend((first..first + 5).map(|reading| (reading, 6.0 + (reading & 1) as f64 / 10.0)));
+        let readings = trip.tell(story);
+        story.look_alike(P4, &trip.logger, readings.complete(first + 4));
     }
 }
 
@@ -201,7 +267,17 @@ pub struct Readings {
     told: Vec<(i64, i64, i64)>,
     /// Event time and arrival of the first air reading within the jump.
     jump: Option<(i64, i64)>,
+    /// What logger and probe said, in order of arrival.
+    heard: Vec<Heard>,
     end_ms: i64,
+}
+
+/// A reading, as it is told.
+struct Heard {
+    arrival_ms: i64,
+    is_air: bool,
+    ts: i64,
+    degrees: f64,
 }
 
 impl Readings {
@@ -209,6 +285,27 @@ impl Readings {
     pub fn complete(&self, number: i64) -> i64 {
         let told = self.told.iter().find(|told| told.0 == number);
         told.expect("a reading within the trip").2
+    }
+
+    /// The arrival with which logger and air are first known to differ by more
+    /// than 2 °C, by their means, in so many consecutive quarters of an hour.
+    fn apart_ms(&self, count: i64) -> Option<i64> {
+        const QUARTER_MS: i64 = 15 * MINUTE;
+        let mut sums: HashMap<(i64, bool), (f64, f64)> = HashMap::new();
+        for heard in &self.heard {
+            let quarter = heard.ts.div_euclid(QUARTER_MS);
+            let sum = sums.entry((quarter, heard.is_air)).or_default();
+            *sum = (sum.0 + heard.degrees, sum.1 + 1.0);
+            let mean = |quarter: i64, is_air: bool| sums.get(&(quarter, is_air)).map(|(sum, readings)| sum / readings);
+            let is_apart = |quarter: i64| {
+                let (logger, air) = (mean(quarter, false), mean(quarter, true));
+                logger.zip(air).is_some_and(|(logger, air)| (logger - air).abs() > 2.0)
+            };
+            if (quarter - count + 1..=quarter).any(|first| (first..first + count).all(is_apart)) {
+                return Some(heard.arrival_ms);
+            }
+        }
+        None
     }
 
     /// The arrival of the first reading at or after a moment.
@@ -254,16 +351,18 @@ impl Trip {
 
     pub fn tell(&self, story: &mut Story) -> Readings {
         let end_ms = self.received_ms.unwrap_or(story.end_ms);
-        let told = self.tell_logger(story, end_ms);
-        let jump = self.tell_air(story, end_ms);
+        let mut heard = Vec::new();
+        let told = self.tell_logger(story, end_ms, &mut heard);
+        let jump = self.tell_air(story, end_ms, &mut heard);
+        heard.sort_by_key(|heard| heard.arrival_ms);
         self.tell_door(story);
         if let Some(received_ms) = self.received_ms {
             story.tell("sensors", received_ms, self.row(&self.logger, "received", 1.0, received_ms));
         }
-        Readings { told, jump, end_ms: story.end_ms }
+        Readings { told, jump, heard, end_ms: story.end_ms }
     }
 
-    fn tell_logger(&self, story: &mut Story, end_ms: i64) -> Vec<(i64, i64, i64)> {
+    fn tell_logger(&self, story: &mut Story, end_ms: i64, heard: &mut Vec<Heard>) -> Vec<(i64, i64, i64)> {
         let mut told = Vec::new();
         for number in 0.. {
             let ts = self.reading_ms(number);
@@ -273,7 +372,8 @@ impl Trip {
             if self.silent.is_some_and(|(from, until)| from <= ts && ts < until) {
                 continue;
             }
-            let usual = 5.0 + story.draw(-9..=9) as f64 / 10.0;
+            // Never twice the same: a logger that stands still is P3.
+            let usual = 5.0 + (story.draw(-4..=4) * 2 + (number & 1)) as f64 / 10.0;
             let degrees = self.degrees.get(&number).copied().unwrap_or(usual);
             let json = self.row(&self.logger, "temperature", degrees, ts);
             let arrival_ms = match self.late.get(&number) {
@@ -283,22 +383,24 @@ impl Trip {
             if self.again.contains(&number) {
                 story.again();
             }
+            heard.push(Heard { arrival_ms, is_air: false, ts, degrees });
             told.push((number, ts, arrival_ms));
         }
         told
     }
 
-    fn tell_air(&self, story: &mut Story, end_ms: i64) -> Option<(i64, i64)> {
+    fn tell_air(&self, story: &mut Story, end_ms: i64, heard: &mut Vec<Heard>) -> Option<(i64, i64)> {
         let probe = format!("RF05-{}", self.number);
         let mut jump = None;
         let mut ts = story.start_ms + (self.first_ms - story.start_ms) % (5 * MINUTE);
         while ts < end_ms {
             let jumped = self.jump.filter(|(from, until, _)| *from <= ts && ts < *until);
-            let degrees = 4.2
+            let degrees = 4.6
                 + story.draw(-4..=4) as f64 / 10.0
                 + jumped.map_or(0.0, |(_, _, degrees)| degrees)
                 + self.warm.map_or(0.0, |warm| warmth(warm, ts));
             let arrival_ms = story.tell("sensors", ts, self.row(&probe, "air", degrees, ts));
+            heard.push(Heard { arrival_ms, is_air: true, ts, degrees });
             if jumped.is_some() && jump.is_none() {
                 jump = Some((ts, arrival_ms));
             }
@@ -360,12 +462,15 @@ fn clean_reading(scale: &Scale, case: u64, model: &str, kind: &str, value: f64, 
 }
 
 pub fn clean_temperature(scale: &Scale, case: u64, ts: i64) -> String {
-    let degrees = 5.0 + (scale.bits(3, case) % 19) as f64 / 10.0 - 0.9;
+    // Never twice the same: a logger that stands still is P3.
+    let tenths = scale.bits(3, case) % 9 * 2 + case / scale.shipments % 2;
+    let degrees = 5.0 + tenths as f64 / 10.0 - 0.9;
     clean_reading(scale, case, "TL15", "temperature", degrees, ts)
 }
 
 pub fn clean_air(scale: &Scale, case: u64, ts: i64) -> String {
-    let degrees = 4.2 + (scale.bits(4, case) % 13) as f64 / 10.0 - 0.6;
+    // Never more than 1.7 °C from the logger's.
+    let degrees = 4.6 + (scale.bits(4, case) % 9) as f64 / 10.0 - 0.4;
     clean_reading(scale, case, "RF05", "air", degrees, ts)
 }
 

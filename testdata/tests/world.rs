@@ -9,7 +9,7 @@ const HOUR: i64 = 3_600_000;
 const START_MS: i64 = 1_772_438_400_000;
 
 /// How far each stream's watermark stays behind in the packs.
-const LATENESS_MS: [(&str, i64); 9] = [
+const LATENESS_MS: [(&str, i64); 22] = [
     ("orders", 10 * 60_000),
     ("payments", 10 * 60_000),
     ("web_events", 10 * 60_000),
@@ -19,6 +19,39 @@ const LATENESS_MS: [(&str, i64); 9] = [
     ("scans", 20 * 60_000),
     ("credentials", 2 * HOUR),
     ("ioc", 24 * HOUR),
+    ("page_hashes", 10 * 60_000),
+    ("releases", 2 * HOUR),
+    ("back_office", 10 * 60_000),
+    ("atm_events", 2 * 60_000),
+    ("host_authorisations", 2 * 60_000),
+    ("authenticity", 2 * HOUR),
+    ("packs", 10 * 60_000),
+    ("sales", 10 * 60_000),
+    ("buyer_credentials", 2 * HOUR),
+    ("proofs", 20 * 60_000),
+    ("refunds", 10 * 60_000),
+    ("log_anchors", 2 * HOUR),
+    ("log_audits", 10 * 60_000),
+];
+
+const SCENARIOS: [&str; 19] =
+    ["B1", "B2", "B3", "B4", "B5", "B6", "P1", "P2", "P3", "P4", "P5", "P6", "L1", "L2", "L3", "L4", "L5", "X1", "X2"];
+
+/// Streams that know second deliveries and events over a minute late, whatever
+/// the seed. Cash machines may not be as late as that for long.
+const TROUBLED: [&str; 12] = [
+    "orders",
+    "payments",
+    "web_events",
+    "page_hashes",
+    "releases",
+    "back_office",
+    "sensors",
+    "packs",
+    "scans",
+    "credentials",
+    "proofs",
+    "refunds",
 ];
 
 #[test]
@@ -38,6 +71,17 @@ fn events_outlive_their_world() {
     }
     let events = world(3).events();
     assert_eq!(count(events), world(3).events().count());
+}
+
+#[test]
+fn a_stream_by_itself_is_as_among_all() {
+    for seed in 0..3 {
+        let world = world(seed);
+        for stream in World::streams() {
+            let among_all = world.events().filter(|event| event.stream == *stream);
+            assert!(world.events_of(stream).eq(among_all), "seed {seed}: {stream}");
+        }
+    }
 }
 
 #[test]
@@ -71,7 +115,7 @@ fn truths_stay_within_the_span() {
 fn each_scenario_has_attacks_and_look_alikes() {
     for seed in 0..20 {
         let world = world(seed);
-        for scenario in ["B1", "B2", "B3", "P1", "P2", "P3", "L1", "L2", "L4", "X1"] {
+        for scenario in SCENARIOS {
             let count = |role| {
                 let truths = world.truths().iter();
                 truths.filter(|truth| truth.scenario == scenario && truth.role == role).count()
@@ -121,7 +165,7 @@ fn late_events_stay_within_the_lateness() {
             }
             *newest = ts.max(*newest);
         }
-        for stream in ["orders", "payments", "web_events", "scans", "sensors", "credentials"] {
+        for stream in TROUBLED {
             assert!(late.contains(stream), "seed {seed}: nothing late in {stream}");
         }
     }
@@ -137,7 +181,7 @@ fn some_events_arrive_twice() {
                 twice.insert(event.stream);
             }
         }
-        for stream in ["orders", "payments", "web_events", "scans", "sensors", "credentials"] {
+        for stream in TROUBLED {
             assert!(twice.contains(stream), "seed {seed}: nothing twice in {stream}");
         }
     }
@@ -155,19 +199,6 @@ fn background_has_the_rate_asked_for() {
         let background = count - (told - 1_200.0);
         assert!((background / rate - 1.0).abs() < 0.05, "{background} of {rate}");
     }
-}
-
-/// The demo asks for up to 200,000 events per second; drawing them must be a
-/// small part of that second. Measured: see the message.
-#[test]
-fn background_is_cheap() {
-    let world = World::new(1, START_MS, 6 * HOUR, 2_000_000.0);
-    let begin = std::time::Instant::now();
-    let bytes: usize = world.events().take(1_000_000).map(|event| event.json.len()).sum();
-    let seconds = begin.elapsed().as_secs_f64();
-    println!("1,000,000 events, {bytes} bytes: {seconds:.2} s");
-    // Unoptimised builds and busy machines are many times slower.
-    assert!(seconds < 20.0, "{seconds:.2} s");
 }
 
 fn world(seed: u64) -> World {

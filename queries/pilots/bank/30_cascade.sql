@@ -9,17 +9,25 @@ INSERT INTO bank_nodes VALUES
   ('bank.directory',          'asset',   'Customer directory',        0),
   ('bank.swift-link',         'asset',   'Interbank link',            0),
   ('bank.market-feed',        'asset',   'Market data feed',          0),
+  ('bank.checkout-pages',     'asset',   'Checkout pages',            0),
+  ('bank.back-office',        'asset',   'Back office',               0),
+  ('bank.atm-fleet',          'asset',   'Cash machines',             0),
   ('bank.card-payments',      'service', 'Card payments',             0),
   ('bank.fraud-scoring',      'service', 'Fraud scoring',             0),
   ('bank.transfers',          'service', 'Transfers',                 0),
   ('bank.online-banking',     'service', 'Online banking',            0),
   ('bank.order-intake',       'service', 'Order intake',              0),
   ('bank.settlement',         'service', 'Settlement',                0),
+  ('bank.checkout',           'service', 'Hosted checkout',           0),
+  ('bank.refunds',            'service', 'Refunds',                   0),
+  ('bank.withdrawals',        'service', 'Cash withdrawals',          0),
   ('bank.card-sales',         'process', 'Card sales',            42000),
   ('bank.customer-transfers', 'process', 'Customer transfers',    18000),
   ('bank.merchant-payout',    'process', 'Merchant payout',        9000),
   ('bank.loan-desk',          'process', 'Loan desk',              6000),
-  ('bank.trading',            'process', 'Securities trading',    25000);
+  ('bank.trading',            'process', 'Securities trading',    25000),
+  ('bank.customer-care',      'process', 'Customer care',          3000),
+  ('bank.cash-supply',        'process', 'Cash supply',           12000);
 
 -- Payments wait for the score, and the score reads the payments: a cycle.
 CREATE TABLE bank_depends_on (src TEXT, dst TEXT);
@@ -41,14 +49,25 @@ INSERT INTO bank_depends_on VALUES
   ('bank.merchant-payout',    'bank.settlement'),
   ('bank.loan-desk',          'bank.online-banking'),
   ('bank.trading',            'bank.swift-link'),
-  ('bank.trading',            'bank.market-feed');
+  ('bank.trading',            'bank.market-feed'),
+  ('bank.checkout',           'bank.checkout-pages'),
+  ('bank.card-sales',         'bank.checkout'),
+  ('bank.refunds',            'bank.back-office'),
+  ('bank.refunds',            'bank.ledger-db'),
+  ('bank.customer-care',      'bank.refunds'),
+  ('bank.withdrawals',        'bank.atm-fleet'),
+  ('bank.withdrawals',        'bank.ledger-db'),
+  ('bank.cash-supply',        'bank.withdrawals');
 
 -- What a finding of each kind puts out of trust.
 CREATE TABLE bank_exposure (detection TEXT, node TEXT);
 INSERT INTO bank_exposure VALUES
   ('card_testing',     'bank.card-gateway'),
   ('account_takeover', 'bank.directory'),
-  ('process_bypass',   'bank.order-db');
+  ('process_bypass',   'bank.order-db'),
+  ('web_skimmer',      'bank.checkout-pages'),
+  ('insider_refund',   'bank.back-office'),
+  ('atm_jackpotting',  'bank.atm-fleet');
 
 CREATE MATERIALIZED VIEW bank_findings AS
 SELECT 'B1' AS scenario, 'card_testing' AS detection, 'high' AS severity, ip AS entity,
@@ -60,7 +79,16 @@ SELECT 'B2', 'account_takeover', 'critical', usr,
 FROM account_takeover
 UNION ALL
 SELECT 'B3', 'process_bypass', 'high', payment_id, 'payment for order ' || order_id || ': ' || reason
-FROM process_bypass;
+FROM process_bypass
+UNION ALL
+SELECT 'B4', 'web_skimmer', 'critical', page, script || ' as nobody released it: ' || sha256
+FROM web_skimmer
+UNION ALL
+SELECT 'B5', 'insider_refund', 'high', clerk, 'refund to account ' || account || ' after an edit of its IBAN'
+FROM insider_refund
+UNION ALL
+SELECT 'B6', 'atm_jackpotting', 'critical', atm, 'paid ' || txn || ' with its door open and no authorisation'
+FROM atm_jackpotting;
 
 CREATE MATERIALIZED VIEW bank_failed_assets AS
 SELECT DISTINCT e.node, f.detection

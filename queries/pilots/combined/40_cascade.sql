@@ -8,7 +8,14 @@ INSERT INTO cross_depends_on VALUES
   ('pharma.lane-dub',       'logistics.sorting-ams'),
   ('logistics.on-delivery', 'bank.card-payments'),
   ('bank.merchant-payout',  'logistics.tracking'),
-  ('pharma.trials',         'bank.order-intake');
+  ('pharma.trials',         'bank.order-intake'),
+  ('pharma.pharmacies',     'bank.card-payments'),
+  ('logistics.resale',      'bank.refunds');
+
+-- Whose logs speak for which asset.
+CREATE TABLE log_owners (pilot TEXT PRIMARY KEY, node TEXT);
+INSERT INTO log_owners VALUES
+  ('bank', 'bank.ledger-db'), ('pharma', 'pharma.portal'), ('logistics', 'logistics.scan-archive');
 
 CREATE VIEW nodes AS
 SELECT id, kind, name, value_per_hour FROM bank_nodes
@@ -34,7 +41,9 @@ SELECT node, detection FROM pharma_failed_assets
 UNION ALL
 SELECT node, detection FROM logistics_failed_assets
 UNION ALL
-SELECT DISTINCT 'pharma.portal', 'reefer_sabotage' FROM reefer_sabotage;
+SELECT DISTINCT 'pharma.portal', 'reefer_sabotage' FROM reefer_sabotage
+UNION ALL
+SELECT DISTINCT o.node, 'log_tampering' FROM log_tampering t JOIN log_owners o ON o.pilot = split_part(t.log, '/', 1);
 
 -- Which asset reaches whom.
 CREATE MATERIALIZED VIEW reached_from AS

@@ -1,5 +1,5 @@
--- The parcel carrier: scans of parcels, and the credentials of the devices
--- that scan them. Handhelds upload their scans when docked.
+-- The parcel carrier: scans of parcels, the credentials of the devices that scan
+-- them, hand-overs and returns. Handhelds upload what they read when docked.
 
 -- step: pickup, hub_in, hub_out, out_for_delivery, delivered.
 CREATE SOURCE scans (
@@ -13,3 +13,16 @@ CREATE SOURCE credentials (
   did TEXT, role TEXT, valid_from TIMESTAMP, revoked_at TIMESTAMP, ts TIMESTAMP,
   WATERMARK FOR ts AS ts - INTERVAL '2 hours'
 ) WITH (connector = 'generator', stream = 'credentials');
+
+-- The code that a recipient shows at the door, read by the handheld there.
+CREATE SOURCE proofs (
+  parcel TEXT, device TEXT, ts TIMESTAMP,
+  WATERMARK FOR ts AS ts - INTERVAL '20 minutes'
+) WITH (connector = 'generator', stream = 'proofs');
+
+-- Refunds for what was sent back, with what it weighed there and back; for what
+-- was lost, without.
+CREATE SOURCE refunds (
+  refund_id TEXT, usr TEXT, parcel TEXT, sent_grams BIGINT, returned_grams BIGINT, ts TIMESTAMP,
+  WATERMARK FOR ts AS ts - INTERVAL '10 minutes'
+) WITH (connector = 'generator', stream = 'refunds');

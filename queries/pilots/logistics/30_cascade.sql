@@ -12,6 +12,8 @@ INSERT INTO logistics_nodes VALUES
   ('logistics.fleet-cgn',    'asset',   'Vans around Cologne',       0),
   ('logistics.fleet-lil',    'asset',   'Vans around Lille',         0),
   ('logistics.customs-link', 'asset',   'Customs link',              0),
+  ('logistics.returns-desk', 'asset',   'Returns desk',              0),
+  ('logistics.scan-archive', 'asset',   'Archive of scans',          0),
   ('logistics.sorting-ams',  'service', 'Sorting Amsterdam',         0),
   ('logistics.sorting-bru',  'service', 'Sorting Brussels',          0),
   ('logistics.sorting-cgn',  'service', 'Sorting Cologne',           0),
@@ -21,12 +23,14 @@ INSERT INTO logistics_nodes VALUES
   ('logistics.lastmile-cgn', 'service', 'Last mile Cologne',         0),
   ('logistics.lastmile-lil', 'service', 'Last mile Lille',           0),
   ('logistics.tracking',     'service', 'Tracking',                  0),
+  ('logistics.returns',      'service', 'Returns',                   0),
   ('logistics.parcels-nl',   'process', 'Parcels Netherlands',   12000),
   ('logistics.parcels-be',   'process', 'Parcels Belgium',        9000),
   ('logistics.parcels-de',   'process', 'Parcels Germany',       20000),
   ('logistics.parcels-fr',   'process', 'Parcels France',        11000),
   ('logistics.on-delivery',  'process', 'Payment on delivery',    4000),
-  ('logistics.imports',      'process', 'Imports',               14000);
+  ('logistics.imports',      'process', 'Imports',               14000),
+  ('logistics.resale',       'process', 'Resale of returns',      5000);
 
 -- Brussels and Cologne send each other what they cannot sort: a cycle.
 CREATE TABLE logistics_depends_on (src TEXT, dst TEXT);
@@ -50,10 +54,13 @@ INSERT INTO logistics_depends_on VALUES
   ('logistics.parcels-de',   'logistics.lastmile-cgn'),
   ('logistics.parcels-fr',   'logistics.lastmile-lil'),
   ('logistics.on-delivery',  'logistics.tracking'),
-  ('logistics.imports',      'logistics.customs-link');
+  ('logistics.imports',      'logistics.customs-link'),
+  ('logistics.tracking',     'logistics.scan-archive'),
+  ('logistics.returns',      'logistics.returns-desk'),
+  ('logistics.resale',       'logistics.returns');
 
 -- What a finding of each kind puts out of trust, by the parcel's region (the
--- part of its name before the dash).
+-- part of its name before the dash), or whatever the region ('').
 CREATE TABLE logistics_exposure (detection TEXT, region TEXT, node TEXT);
 INSERT INTO logistics_exposure VALUES
   ('rogue_scanner',   'AMS', 'logistics.hub-ams'),
@@ -67,7 +74,12 @@ INSERT INTO logistics_exposure VALUES
   ('skipped_custody', 'AMS', 'logistics.fleet-ams'),
   ('skipped_custody', 'BRU', 'logistics.fleet-bru'),
   ('skipped_custody', 'CGN', 'logistics.fleet-cgn'),
-  ('skipped_custody', 'LIL', 'logistics.fleet-lil');
+  ('skipped_custody', 'LIL', 'logistics.fleet-lil'),
+  ('false_delivery',  'AMS', 'logistics.fleet-ams'),
+  ('false_delivery',  'BRU', 'logistics.fleet-bru'),
+  ('false_delivery',  'CGN', 'logistics.fleet-cgn'),
+  ('false_delivery',  'LIL', 'logistics.fleet-lil'),
+  ('returns_fraud',   '',    'logistics.returns-desk');
 
 CREATE MATERIALIZED VIEW logistics_findings AS
 SELECT 'L1' AS scenario, 'rogue_scanner' AS detection, 'high' AS severity, device AS entity,
@@ -77,19 +89,29 @@ UNION ALL
 SELECT 'L2', 'diversion', 'high', parcel, km || ' km at ' || km_per_hour || ' km/h'
 FROM diversion
 UNION ALL
+SELECT 'L3', 'false_delivery', 'medium', parcel, 'delivered without proof of purchase, by ' || device
+FROM false_delivery
+UNION ALL
 SELECT 'L4', 'skipped_custody', 'medium', parcel, 'out for delivery without a hub, by ' || device
-FROM skipped_custody;
+FROM skipped_custody
+UNION ALL
+SELECT 'L5', 'returns_fraud', 'medium', usr, reason
+FROM returns_fraud;
 
 CREATE MATERIALIZED VIEW logistics_failed_assets AS
 SELECT DISTINCT e.node, f.detection
 FROM (
-  SELECT 'rogue_scanner' AS detection, parcel FROM rogue_scanner
+  SELECT 'rogue_scanner' AS detection, split_part(parcel, '-', 1) AS region FROM rogue_scanner
   UNION ALL
-  SELECT 'diversion', parcel FROM diversion
+  SELECT 'diversion', split_part(parcel, '-', 1) FROM diversion
   UNION ALL
-  SELECT 'skipped_custody', parcel FROM skipped_custody
+  SELECT 'false_delivery', split_part(parcel, '-', 1) FROM false_delivery
+  UNION ALL
+  SELECT 'skipped_custody', split_part(parcel, '-', 1) FROM skipped_custody
+  UNION ALL
+  SELECT 'returns_fraud', '' FROM returns_fraud
 ) f
-JOIN logistics_exposure e ON e.detection = f.detection AND e.region = split_part(f.parcel, '-', 1);
+JOIN logistics_exposure e ON e.detection = f.detection AND e.region = f.region;
 
 CREATE MATERIALIZED VIEW logistics_affected AS
 WITH RECURSIVE reached AS (

@@ -1,6 +1,6 @@
--- The pharma shipper: what shipments report, and the portal that sets their
--- reefers. A logger keeps its readings while it is out of coverage, so sensors
--- may be two hours late.
+-- The pharma shipper: what shipments report, the portal that sets their reefers,
+-- and what becomes of the packs. A logger keeps its readings while it is out of
+-- coverage, so sensors may be two hours late.
 
 -- kind: temperature (the product's logger, °C), air (the reefer's probe, °C,
 -- every five minutes), door (1 opened, 0 closed), received (the trip is over).
@@ -23,3 +23,32 @@ CREATE SOURCE auth_log (
 -- Loggers by model, the part of their name before the first dash.
 CREATE TABLE logger_models (model TEXT PRIMARY KEY, interval_minutes BIGINT);
 INSERT INTO logger_models VALUES ('TL15', 15), ('TL60', 60);
+
+-- What is known of a medicine's pack by its serial: its maker's credential of
+-- authenticity, and where it was. step: received, dispensed.
+CREATE SOURCE authenticity (
+  serial TEXT, maker TEXT, ts TIMESTAMP,
+  WATERMARK FOR ts AS ts - INTERVAL '2 hours'
+) WITH (connector = 'generator', stream = 'authenticity');
+
+CREATE SOURCE packs (
+  serial TEXT, site TEXT, step TEXT, ts TIMESTAMP,
+  WATERMARK FOR ts AS ts - INTERVAL '10 minutes'
+) WITH (connector = 'generator', stream = 'packs');
+
+CREATE SOURCE sales (
+  sale_id TEXT, buyer TEXT, product TEXT, ts TIMESTAMP,
+  WATERMARK FOR ts AS ts - INTERVAL '10 minutes'
+) WITH (connector = 'generator', stream = 'sales');
+
+-- kind: age (of a bank) or condition (of a practitioner). Issued, and told
+-- again with revoked_at when revoked. ts is the registry's time; what counts is
+-- valid_from and revoked_at.
+CREATE SOURCE buyer_credentials (
+  buyer TEXT, kind TEXT, valid_from TIMESTAMP, revoked_at TIMESTAMP, ts TIMESTAMP,
+  WATERMARK FOR ts AS ts - INTERVAL '2 hours'
+) WITH (connector = 'generator', stream = 'buyer_credentials');
+
+-- Products that need a credential, and of which kind.
+CREATE TABLE restricted_products (product TEXT PRIMARY KEY, needs TEXT);
+INSERT INTO restricted_products VALUES ('codeine', 'age'), ('insulin', 'condition'), ('isotretinoin', 'condition');

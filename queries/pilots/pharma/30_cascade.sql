@@ -10,18 +10,24 @@ INSERT INTO pharma_nodes VALUES
   ('pharma.sensor-gateway', 'asset',   'Sensor gateway',               0),
   ('pharma.portal',         'asset',   'Reefer control portal',        0),
   ('pharma.filling-line',   'asset',   'Filling line',                 0),
+  ('pharma.loggers',        'asset',   'Loggers in parcels',           0),
+  ('pharma.pack-registry',  'asset',   'Registry of packs',            0),
+  ('pharma.web-shop',       'asset',   'Web shop',                     0),
   ('pharma.lane-bsl',       'service', 'Lane Basel',                   0),
   ('pharma.lane-dub',       'service', 'Lane Dublin',                  0),
   ('pharma.lane-lej',       'service', 'Lane Leipzig',                 0),
   ('pharma.lane-vie',       'service', 'Lane Vienna',                  0),
   ('pharma.monitoring',     'service', 'Cold chain monitoring',        0),
   ('pharma.release',        'service', 'Batch release',                0),
+  ('pharma.verification',   'service', 'Pack verification',            0),
+  ('pharma.dispensing',     'service', 'Dispensing',                   0),
   ('pharma.vaccines',       'process', 'Vaccine supply',           60000),
   ('pharma.insulin',        'process', 'Insulin supply',           35000),
   ('pharma.oncology',       'process', 'Oncology supply',          80000),
   ('pharma.trials',         'process', 'Clinical trials',          15000),
   ('pharma.audit',          'process', 'Temperature records',       2500),
-  ('pharma.production',     'process', 'Production',               70000);
+  ('pharma.production',     'process', 'Production',               70000),
+  ('pharma.pharmacies',     'process', 'Sales of pharmacies',      28000);
 
 CREATE TABLE pharma_depends_on (src TEXT, dst TEXT);
 INSERT INTO pharma_depends_on VALUES
@@ -42,10 +48,15 @@ INSERT INTO pharma_depends_on VALUES
   ('pharma.trials',     'pharma.release'),
   ('pharma.trials',     'pharma.lane-bsl'),
   ('pharma.audit',      'pharma.monitoring'),
-  ('pharma.production', 'pharma.filling-line');
+  ('pharma.production', 'pharma.filling-line'),
+  ('pharma.monitoring', 'pharma.loggers'),
+  ('pharma.verification', 'pharma.pack-registry'),
+  ('pharma.dispensing', 'pharma.verification'),
+  ('pharma.dispensing', 'pharma.web-shop'),
+  ('pharma.pharmacies', 'pharma.dispensing');
 
 -- What a finding of each kind puts out of trust, by the shipment's lane (the
--- part of its name before the dash).
+-- part of its name before the dash), or whatever the lane ('').
 CREATE TABLE pharma_exposure (detection TEXT, lane TEXT, node TEXT);
 INSERT INTO pharma_exposure VALUES
   ('temperature_excursion', 'BSL', 'pharma.reefers-bsl'),
@@ -56,10 +67,10 @@ INSERT INTO pharma_exposure VALUES
   ('sudden_change',         'DUB', 'pharma.reefers-dub'),
   ('sudden_change',         'LEJ', 'pharma.reefers-lej'),
   ('sudden_change',         'VIE', 'pharma.reefers-vie'),
-  ('silent_sensor',         'BSL', 'pharma.sensor-gateway'),
-  ('silent_sensor',         'DUB', 'pharma.sensor-gateway'),
-  ('silent_sensor',         'LEJ', 'pharma.sensor-gateway'),
-  ('silent_sensor',         'VIE', 'pharma.sensor-gateway');
+  ('silent_sensor',         '',    'pharma.sensor-gateway'),
+  ('tampered_logger',       '',    'pharma.loggers'),
+  ('falsified_pack',        '',    'pharma.pack-registry'),
+  ('restricted_sale',       '',    'pharma.web-shop');
 
 CREATE MATERIALIZED VIEW pharma_findings AS
 SELECT 'P1' AS scenario, 'temperature_excursion' AS detection, 'critical' AS severity, shipment AS entity,
@@ -70,19 +81,34 @@ SELECT 'P2', 'sudden_change', 'medium', shipment,
        'air at ' || device || ' changed by ' || degrees || ' °C with the door closed'
 FROM sudden_change
 UNION ALL
-SELECT 'P3', 'silent_sensor', 'medium', device, 'nothing from the logger of ' || shipment
-FROM silent_sensor;
+SELECT 'P3', 'silent_sensor', 'medium', device, state || ': the logger of ' || shipment
+FROM silent_sensor
+UNION ALL
+SELECT 'P4', 'tampered_logger', 'high', device, 'more than 2 °C from the air of ' || shipment || ' for an hour'
+FROM tampered_logger
+UNION ALL
+SELECT 'P5', 'falsified_pack', 'critical', serial, reason
+FROM falsified_pack
+UNION ALL
+SELECT 'P6', 'restricted_sale', 'high', sale_id, product || ' sold to ' || buyer || ' without a credential of ' || needs
+FROM restricted_sale;
 
 CREATE MATERIALIZED VIEW pharma_failed_assets AS
 SELECT DISTINCT e.node, f.detection
 FROM (
-  SELECT 'temperature_excursion' AS detection, shipment FROM temperature_excursion
+  SELECT 'temperature_excursion' AS detection, split_part(shipment, '-', 1) AS lane FROM temperature_excursion
   UNION ALL
-  SELECT 'sudden_change', shipment FROM sudden_change
+  SELECT 'sudden_change', split_part(shipment, '-', 1) FROM sudden_change
   UNION ALL
-  SELECT 'silent_sensor', shipment FROM silent_sensor
+  SELECT 'silent_sensor', '' FROM silent_sensor
+  UNION ALL
+  SELECT 'tampered_logger', '' FROM tampered_logger
+  UNION ALL
+  SELECT 'falsified_pack', '' FROM falsified_pack
+  UNION ALL
+  SELECT 'restricted_sale', '' FROM restricted_sale
 ) f
-JOIN pharma_exposure e ON e.detection = f.detection AND e.lane = split_part(f.shipment, '-', 1);
+JOIN pharma_exposure e ON e.detection = f.detection AND e.lane = f.lane;
 
 CREATE MATERIALIZED VIEW pharma_affected AS
 WITH RECURSIVE reached AS (
