@@ -48,6 +48,11 @@ async fn combined() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn transactions() {
+    run_folder("library/transactions", true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ssh() {
     run_folder("examples/ssh", true).await;
 }
