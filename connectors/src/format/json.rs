@@ -17,13 +17,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{concat_batches, interleave_record_batch};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
 use arrow::error::ArrowError;
 use arrow::json::ReaderBuilder;
 use arrow::json::reader::Decoder as ArrowDecoder;
-use memchr::memchr2_iter;
+use memchr::{memchr2_iter, memmem};
 use tidegate_types::error::{Error, Result};
 
 mod plain;
@@ -117,6 +117,8 @@ impl Decoder for JsonDecoder {
 struct JsonAttempt {
     decoder: ArrowDecoder,
     taken: usize,
+    /// A number just below all that 64 bits hold was met. arrow-json reads it as a float, and that as -2^63.
+    has_too_small: bool,
     schema: SchemaRef,
 }
 
@@ -125,7 +127,7 @@ impl JsonAttempt {
         // Room for one row more, so that what follows the last object is looked at as after any other.
         let builder = ReaderBuilder::new(schema.clone()).with_batch_size(rows + 1);
         let decoder = builder.build_decoder().expect("the column types were tried when the source was created");
-        Self { decoder, taken: 0, schema: schema.clone() }
+        Self { decoder, taken: 0, has_too_small: false, schema: schema.clone() }
     }
 }
 
@@ -138,6 +140,7 @@ impl Attempt for JsonAttempt {
         if is_deeper_than(DEPTH_MAX, line) {
             return Err(format!("nested deeper than {DEPTH_MAX}"));
         }
+        self.has_too_small |= has_too_small(line);
         let read = self.decoder.decode(line).map_err(|error| reason(&error))?;
         self.taken += 1;
         // arrow-json takes newlines for blanks: what is left open here would
@@ -151,6 +154,9 @@ impl Attempt for JsonAttempt {
 
     fn finish(mut self) -> Result<RecordBatch, String> {
         match self.decoder.flush() {
+            Ok(Some(batch)) if self.has_too_small && batch.columns().iter().any(has_least) => {
+                Err(format!("a number below {} does not fit its column", i64::MIN))
+            }
             Ok(batch) => Ok(batch.unwrap_or_else(|| RecordBatch::new_empty(self.schema))),
             Err(error) => Err(reason(&error)),
         }
@@ -162,6 +168,25 @@ fn reason(error: &ArrowError) -> String {
         ArrowError::JsonError(message) | ArrowError::ParseError(message) => message.clone(),
         other => other.to_string(),
     }
+}
+
+/// Whether there is a whole number that as a float is -2^63, and is not.
+fn has_too_small(line: &[u8]) -> bool {
+    const LEAST: &[u8] = b"9223372036854775808";
+    memmem::find_iter(line, &LEAST[..15]).any(|from| {
+        let digits = line[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        digits == LEAST.len() && LEAST < &line[from..from + digits]
+    })
+}
+
+/// Whether -2^63 is in a column of 64-bit integers.
+fn has_least(column: &ArrayRef) -> bool {
+    let values = match column.data_type() {
+        DataType::Int64 => column.as_primitive::<Int64Type>().values(),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => column.as_primitive::<TimestampMillisecondType>().values(),
+        _ => return false,
+    };
+    values.contains(&i64::MIN)
 }
 
 /// Strings are looked into only where the brackets could be too many.
@@ -189,7 +214,7 @@ fn is_deeper_than(max: usize, line: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::{DataType, Field, TimeUnit};
+    use arrow::datatypes::Field;
     use arrow::util::pretty::pretty_format_batches;
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
@@ -217,7 +242,7 @@ mod tests {
 
     #[test]
     fn good_lines() {
-        let cases: [(&str, &str); 11] = [
+        let cases: [(&str, &str); 13] = [
             (r#"{"a":1,"s":"x","ts":"2024-01-31T09:26:56.123Z"}"#, "1|x|2024-01-31T09:26:56.123"),
             (r#"{"ts":"2024-01-31T09:26:56+02:00"}"#, "||2024-01-31T07:26:56"),
             (r#"{"ts":"2024-01-31 09:26:56.5"}"#, "||2024-01-31T09:26:56.500"),
@@ -226,6 +251,8 @@ mod tests {
             (r#"{"a":1,"a":2}"#, "2||"),
             (r#"{"zzz":{"deep":[1,2]},"a":"7"}"#, "7||"),
             (r#"{"a":2.9}"#, "2||"),
+            (r#"{"a":-9223372036854775808}"#, "-9223372036854775808||"),
+            (r#"{"a":1,"s":"-9223372036854775809"}"#, "1|-9223372036854775809|"),
             (r#"{"s":"\u00e9\ud83d\ude00"}"#, "|é😀|"),
             (r#"  {"a":null}  "#, "||"),
             ("{}", "||"),
@@ -238,7 +265,7 @@ mod tests {
     #[test]
     fn bad_lines_are_dead_and_their_neighbours_live() {
         let deep = format!(r#"{{"z":{}1{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
-        let cases: [(&[u8], &str); 16] = [
+        let cases: [(&[u8], &str); 18] = [
             (br#"{"a":1"#, "cut short"),
             (br#"{"a":"#, "cut short"),
             (br#"{"s":"x"#, "cut short"),
@@ -250,6 +277,8 @@ mod tests {
             (b"}", "not a JSON object"),
             (br#"{"a":"one"}"#, "failed to parse \"one\" as Int64"),
             (br#"{"a":9223372036854775808}"#, "failed to parse"),
+            (br#"{"a":-9223372036854775809}"#, "a number below -9223372036854775808"),
+            (br#"{"a":"-9223372036854775809"}"#, "a number below -9223372036854775808"),
             (br#"{"s":1}"#, "expected string got 1"),
             (br#"{"ts":"yesterday"}"#, "failed to parse \"yesterday\""),
             (b"{\"s\":\"\xff\"}", "non-UTF-8"),

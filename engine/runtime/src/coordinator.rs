@@ -940,7 +940,7 @@ impl Level {
 }
 
 fn no_room() -> Error {
-    Error::user(NO_ROOM).hint("make room on it; what waits is then taken in by itself")
+    Error::no_room(NO_ROOM).hint("make room on it; what waits is then taken in by itself")
 }
 
 /// Where a source's late rows are.

@@ -309,7 +309,7 @@ impl IntoResponse for Refusal {
         let status = match (self.code, self.error.fault) {
             (FORBIDDEN, _) => StatusCode::FORBIDDEN,
             (CONFLICT, _) => StatusCode::CONFLICT,
-            (STARTING, _) => StatusCode::SERVICE_UNAVAILABLE,
+            (STARTING, _) | (_, Fault::NoRoom) => StatusCode::SERVICE_UNAVAILABLE,
             (_, Fault::Engine) => StatusCode::INTERNAL_SERVER_ERROR,
             (_, Fault::User | Fault::Conflict) => StatusCode::BAD_REQUEST,
         };

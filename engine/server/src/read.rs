@@ -62,6 +62,9 @@ const SYSTEM: &str = "sys";
 /// SQLSTATE serialization_failure: the same statement may succeed when it is run again.
 pub const CONFLICT: &str = "40001";
 
+/// SQLSTATE disk_full.
+pub const DISK_FULL: &str = "53100";
+
 /// SQLSTATE cannot_connect_now.
 pub const STARTING: &str = "57P03";
 
@@ -134,6 +137,7 @@ impl From<Error> for Refusal {
         let code = match error.fault {
             Fault::User => "42000",
             Fault::Conflict => CONFLICT,
+            Fault::NoRoom => DISK_FULL,
             Fault::Engine => "XX000",
         };
         Self::new(code, error)

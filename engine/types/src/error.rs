@@ -11,6 +11,8 @@ pub enum Fault {
     User,
     /// Nobody's: what a statement read changed before it could write. The same again may succeed: exit 1.
     Conflict,
+    /// Nobody's: there is no room for it now. The same later may succeed: exit 1.
+    NoRoom,
     /// The engine or its surroundings failed: exit 2.
     Engine,
 }
@@ -46,6 +48,10 @@ impl Error {
 
     pub fn conflict(message: impl Into<String>) -> Self {
         Self { fault: Fault::Conflict, message: message.into(), place: None, hint: Some("run it again".into()) }
+    }
+
+    pub fn no_room(message: impl Into<String>) -> Self {
+        Self { fault: Fault::NoRoom, message: message.into(), place: None, hint: None }
     }
 
     pub fn engine(message: impl Into<String>) -> Self {

@@ -1,14 +1,14 @@
 //! What DataFusion plans and then answers otherwise than SQL does: said so that it is right, or
 //! refused. Holds for views and for reads.
 
-use arrow::datatypes::{DataType, IntervalMonthDayNanoType};
+use arrow::datatypes::{DataType, IntervalMonthDayNanoType, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError, ScalarValue};
 use datafusion::logical_expr::expr::{Between, InList, InSubquery, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    BinaryExpr, Case, Distinct, Expr, ExprSchemable, FetchType, LogicalPlan, Operator, SkipType, Subquery, cast,
+    BinaryExpr, Case, Distinct, Expr, ExprSchemable, FetchType, LogicalPlan, Operator, SkipType, Subquery, cast, lit,
 };
 use tidegate_types::error::{Error, Result};
 
@@ -27,7 +27,9 @@ pub fn sound(plan: LogicalPlan) -> Result<LogicalPlan> {
             let name = names.save(&expr);
             let rewritten = expr.transform_up(|expr| match refusal(&expr) {
                 Some(error) => Err(DataFusionError::External(Box::new(error))),
-                None => comparison(expr, &schema)?.transform_data(|expr| rounding(expr, &schema)),
+                None => comparison(expr, &schema)?
+                    .transform_data(|expr| rounding(expr, &schema))?
+                    .transform_data(|expr| part_of_duration(expr, &schema)),
             });
             Ok(rewritten?.update_data(|expr| name.restore(expr)))
         })
@@ -163,6 +165,35 @@ fn rounding(expr: Expr, schema: &DFSchema) -> datafusion::common::Result<Transfo
     let ties = if is_numeric(number, schema)? { Ties::AwayFromZero } else { Ties::Even };
     let name = expr.schema_name().to_string();
     Ok(Transformed::yes(rounded(number.as_ref().clone(), target, ties, or_null).alias(name)))
+}
+
+/// What is between two timestamps has seconds with a fraction, which DataFusion drops; hours and the
+/// like it counts in all, where SQL has those beside the days.
+fn part_of_duration(expr: Expr, schema: &DFSchema) -> datafusion::common::Result<Transformed<Expr>> {
+    let Expr::ScalarFunction(ScalarFunction { func, args }) = &expr else { return Ok(Transformed::no(expr)) };
+    let ("date_part", [Expr::Literal(part, _), of]) = (func.name(), &args[..]) else { return Ok(Transformed::no(expr)) };
+    let DataType::Duration(unit) = of.get_type(schema)? else { return Ok(Transformed::no(expr)) };
+    match part.try_as_str().flatten().unwrap_or_default().to_lowercase().as_str() {
+        "epoch" => {
+            let per_second = match unit {
+                TimeUnit::Second => 1.0,
+                TimeUnit::Millisecond => 1e3,
+                TimeUnit::Microsecond => 1e6,
+                TimeUnit::Nanosecond => 1e9,
+            };
+            let name = expr.schema_name().to_string();
+            let seconds = cast(cast(of.clone(), DataType::Int64), DataType::Float64) / lit(per_second);
+            Ok(Transformed::yes(seconds.alias(name)))
+        }
+        "day" | "days" => Ok(Transformed::no(expr)),
+        part => {
+            let error = Error::unsupported(
+                format!("extract({part} FROM a difference of timestamps)"),
+                "compute with its seconds: extract(epoch FROM b - a)",
+            );
+            Err(DataFusionError::External(Box::new(error)))
+        }
+    }
 }
 
 fn scale(data_type: &DataType) -> Option<i8> {
