@@ -754,10 +754,10 @@ impl Coordinator {
     /// A tick is visible everywhere: followers get its changes, waiters their answer.
     fn visible(&mut self, mut closed: ClosingTick) {
         self.last_closed = closed.tick;
-        self.tell_takeovers(closed.tick, &mut closed.changes);
-        self.answer_previews();
         // What was stopped within the tick is not through with it.
         closed.changes.retain(|name, _| !self.stopped.contains_key(name));
+        self.tell_takeovers(closed.tick, &mut closed.changes);
+        self.answer_previews();
         for (name, ticks) in closed.changes {
             for (tick, deltas) in ticks {
                 match self.followers.get_mut(&name) {

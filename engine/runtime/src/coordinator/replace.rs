@@ -113,7 +113,7 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn refuse_preview(&mut self, at: usize, reason: String) {
+    pub(super) fn refuse_preview(&mut self, at: usize, reason: &str) {
         let (name, reply) = self.previews.remove(at);
         self.workers.broadcast(&Command::Drop { name: preview_name(&name) });
         self.born.remove(&preview_name(&name));
@@ -227,7 +227,7 @@ impl Coordinator {
     /// Tells followers whose view has a new definition, and does not need `changes` any more.
     pub(super) fn tell_takeovers(&mut self, tick: Tick, changes: &mut HashMap<String, BTreeMap<Tick, Vec<Delta>>>) {
         for (name, follow) in &mut self.followers {
-            if let Some(Takeover { old }) = follow.takeover.take() {
+            if let Some(Takeover { old }) = follow.takeover.take().filter(|_| !self.stopped.contains_key(name)) {
                 let new = changes.remove(name).into_iter().flat_map(BTreeMap::into_values).flatten();
                 let gone = old.iter().filter(|_| !self.config.seeded.has(Bug::SkippedRetraction));
                 let difference = gone.map(Delta::negate).chain(new).collect();

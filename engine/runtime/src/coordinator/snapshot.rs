@@ -312,6 +312,9 @@ impl Coordinator {
 
     fn restore_counted(&mut self, Counted { intake, rows }: Counted) -> Result<()> {
         let Intake { reader, source, nth } = &intake;
+        if self.stopped.contains_key(reader) {
+            return Ok(());
+        }
         let node = self.reader_nodes().find(|(name, _)| *name == reader).map(|(_, node)| Arc::clone(node));
         let program = node.and_then(|node| intakes(&node, source).into_iter().nth(*nth));
         let program = program.ok_or_else(|| Error::engine(format!("the snapshot has rows that \"{reader}\" read, which is not there")))?;

@@ -15,6 +15,7 @@ use tidegate_plan::Node;
 use tidegate_types::error::{Error, Result};
 
 use super::Coordinator;
+use super::replace::preview_name;
 use super::statements::shown_name;
 use crate::worker::Command;
 
@@ -27,8 +28,8 @@ impl Coordinator {
         let limit = self.config.state_bytes_max;
         let reason = format!("its state of {} is over the limit of {}", mebibytes(bytes), mebibytes(limit));
         tracing::error!(view = shown_name(name), "{reason}: it is stopped, with what reads it");
-        match self.previews.iter().position(|(view, _)| super::replace::preview_name(view) == name) {
-            Some(at) => self.refuse_preview(at, reason),
+        match self.previews.iter().position(|(view, _)| preview_name(view) == name) {
+            Some(at) => self.refuse_preview(at, &reason),
             None => self.stop_reading(name, &reason),
         }
     }
@@ -44,12 +45,18 @@ impl Coordinator {
 
     pub(super) fn stop_dataflow(&mut self, name: &str, reason: String) {
         // What already stopped has its own reason; a plain view has nothing to stop.
-        if !self.stopped.contains_key(name) && self.born.contains_key(name) {
-            self.workers.broadcast(&Command::Drop { name: name.to_string() });
-            self.metrics.view_state_bytes.with_label_values(&[shown_name(name)]).set(0);
-            self.stopped.insert(name.to_string(), reason);
-            self.metrics.views_stopped.set(self.stopped.len() as i64);
+        if self.stopped.contains_key(name) || !self.born.contains_key(name) {
+            return;
         }
+        if let Some(at) = self.previews.iter().position(|(view, _)| view == name) {
+            self.refuse_preview(at, &format!("there is nothing to compare with: {reason}"));
+        }
+        self.workers.broadcast(&Command::Drop { name: name.to_string() });
+        if self.kept.contains_key(name) {
+            self.metrics.view_state_bytes.with_label_values(&[name]).set(0);
+        }
+        self.stopped.insert(name.to_string(), reason);
+        self.metrics.views_stopped.set(self.stopped.len() as i64);
     }
 
     /// In the log it was made over something that ran then.

@@ -53,6 +53,9 @@ async fn a_view_that_grows_too_large_is_stopped_alone() {
     for workers in [1, 2, 4] {
         let bench = flooded(workers).await;
         assert_stopped(&bench).await;
+        let larger = "EXPLAIN CREATE OR REPLACE MATERIALIZED VIEW total AS SELECT k AS n, sum(v) AS v FROM hits GROUP BY k";
+        let refused = bench.try_run(larger).await.unwrap_err().to_string();
+        assert!(refused.contains("is over the limit"), "{refused}");
         let bench = bench.restart(3 - workers.min(2), false, false).await;
         assert_stopped(&bench).await;
         let bench = bench.restart_limited(workers, ROOM).await;
