@@ -25,4 +25,5 @@ pub mod recompute;
 pub mod detector;
 pub mod series;
 pub mod cascade;
+pub mod impact;
 pub mod analysis;

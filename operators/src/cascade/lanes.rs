@@ -23,7 +23,8 @@ const WORDS: usize = BLOCK_LANES as usize / 64;
 /// One bit per lane of a block.
 pub type Lanes = [u64; WORDS];
 
-const NONE: Lanes = [0; WORDS];
+/// No lane.
+pub const NONE: Lanes = [0; WORDS];
 const ALL: Lanes = [u64::MAX; WORDS];
 
 /// How likely something is: of 2^64 draws, so many; None: always.
@@ -127,7 +128,7 @@ fn fails<V: Id>(parts: &[(&Part<V>, i64)]) -> Option<(V, Lanes)> {
 }
 
 /// The lanes with at least `enough` bits, each counted so many times.
-fn crowded<'a>(all: impl Iterator<Item = (&'a Lanes, i64)>, enough: i64) -> Lanes {
+pub fn crowded<'a>(all: impl Iterator<Item = (&'a Lanes, i64)>, enough: i64) -> Lanes {
     // Digit i of a lane's sum is its bit in planes[i].
     let mut planes: Vec<Lanes> = Vec::new();
     for (lanes, count) in all {
@@ -158,14 +159,17 @@ fn add(planes: &mut Vec<Lanes>, lanes: &Lanes, digit: usize) {
     }
 }
 
-fn either(a: &Lanes, b: &Lanes) -> Lanes {
+/// The lanes of one or the other.
+pub fn either(a: &Lanes, b: &Lanes) -> Lanes {
     std::array::from_fn(|word| a[word] | b[word])
 }
 
-fn both(a: &Lanes, b: &Lanes) -> Lanes {
+/// The lanes of one and the other.
+pub fn both(a: &Lanes, b: &Lanes) -> Lanes {
     std::array::from_fn(|word| a[word] & b[word])
 }
 
-fn without(a: &Lanes, b: &Lanes) -> Lanes {
+/// The lanes of one that are not of the other.
+pub fn without(a: &Lanes, b: &Lanes) -> Lanes {
     std::array::from_fn(|word| a[word] & !b[word])
 }

@@ -1,0 +1,451 @@
+//! `scenarios`: the cascades of many scenarios over one graph, a bit each, kept up to date. No dataflow.
+//!
+//! In      changes of a tick: what fails in a scenario, groups, members
+//! Out     the nodes and scenarios of which it changed whether the node fails
+//! State   the graph; per node and block of scenarios the lanes in which it fails, where there are any
+//! Source  as for `reach`, the least fixpoint per lane. What is added goes on from the last one: it
+//!         only grows. The lanes that may lose something begin anew, for no cycle may hold itself down:
+//!         those in which a changed group had failed, as far as what was removed had a part in it
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::mem;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cascade::lanes::{BLOCK_LANES, Lanes, NONE, both, crowded, either, without};
+use crate::cascade::{Gate, Id};
+
+/// A row that comes or goes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Change<S, V, G> {
+    /// A node fails by itself in a scenario.
+    Fails(S, V),
+    Gate(G, Gate<V>),
+    Member(G, V),
+}
+
+/// A node that fails in other lanes of a block than before.
+pub struct Flip {
+    pub node: usize,
+    pub block: usize,
+    pub gained: Lanes,
+    pub lost: Lanes,
+}
+
+pub struct Scenarios<S, V, G> {
+    nodes: Names<V>,
+    groups: Names<G>,
+    graph: Graph,
+    lanes: Vec<Option<Lane<S>>>,
+    lane_of: HashMap<S, usize>,
+    /// The lowest is taken first, so that there are few blocks.
+    free: BTreeSet<usize>,
+    blocks: Vec<Block>,
+}
+
+/// A scenario, and how many rows say of which node that it fails by itself.
+struct Lane<S> {
+    scenario: S,
+    own: BTreeMap<usize, i64>,
+}
+
+#[derive(Default)]
+struct Graph {
+    /// By group.
+    wirings: Vec<Wiring>,
+    /// By node: the groups that it is a member of.
+    dependents: Vec<Vec<usize>>,
+}
+
+#[derive(Default, Clone)]
+struct Wiring {
+    /// The node that fails with so many members.
+    gate: Option<(usize, i64)>,
+    members: BTreeMap<usize, i64>,
+}
+
+/// What a tick does.
+#[derive(Default)]
+struct Edits {
+    wirings: BTreeMap<usize, Wiring>,
+    /// Lanes in which a node no longer fails by itself.
+    weaker: BTreeSet<usize>,
+    /// Lanes and nodes that now do.
+    seeds: Vec<(usize, usize)>,
+}
+
+impl<S: Id, V: Id, G: Id> Default for Scenarios<S, V, G> {
+    fn default() -> Self {
+        Self {
+            nodes: Names::default(),
+            groups: Names::default(),
+            graph: Graph::default(),
+            lanes: Vec::new(),
+            lane_of: HashMap::new(),
+            free: BTreeSet::new(),
+            blocks: Vec::new(),
+        }
+    }
+}
+
+impl<S: Id, V: Id, G: Id> Scenarios<S, V, G> {
+    /// `changes`: net. The numbers in what it gives have names until [`Self::sweep`].
+    pub fn step(&mut self, changes: &[(Change<S, V, G>, i64)]) -> Vec<Flip> {
+        let mut edits = Edits::default();
+        let (gone, come): (Vec<_>, Vec<_>) = changes.iter().partition(|(_, diff)| *diff < 0);
+        gone.into_iter().chain(come).for_each(|(change, diff)| self.take(change, *diff, &mut edits));
+        self.graph.dependents.resize_with(self.nodes.len(), Vec::new);
+        let anew = self.clear(&edits);
+        let changed: Vec<usize> = edits.wirings.keys().copied().collect();
+        edits.wirings.into_iter().for_each(|(group, wiring)| self.graph.rewire(group, wiring));
+        let again = anew.iter().enumerate().flat_map(|(block, mask)| ones(mask).map(move |bit| block * WIDTH + bit));
+        let again = again.flat_map(|lane| self.lanes[lane].iter().flat_map(move |known| known.own.keys().map(move |node| (lane, *node))));
+        let mut queues: Vec<Queue> = self.blocks.iter().map(|_| Queue::default()).collect();
+        for (lane, node) in again.chain(edits.seeds) {
+            self.blocks[lane / WIDTH].raise(node, &bit(lane), &mut queues[lane / WIDTH]);
+        }
+        for (block, queue) in self.blocks.iter_mut().zip(queues) {
+            block.spread(&self.graph, &changed, queue);
+        }
+        self.blocks.iter_mut().enumerate().flat_map(|(at, block)| block.flips(at)).collect()
+    }
+
+    /// Forgets what no row names any more.
+    pub fn sweep(&mut self) {
+        for lane in 0..self.lanes.len() {
+            if let Some(ended) = self.lanes[lane].take_if(|known| known.own.is_empty()) {
+                self.lane_of.remove(&ended.scenario);
+                self.free.insert(lane);
+            }
+        }
+        self.nodes.sweep();
+        self.groups.sweep();
+    }
+
+    /// The number of a node, of which so many rows come or go that are not among the changes.
+    pub fn count(&mut self, node: &V, diff: i64) -> usize {
+        self.nodes.count(node, diff)
+    }
+
+    pub fn node(&self, number: usize) -> &V {
+        self.nodes.known[number].as_ref().expect("what fails has a name until the sweep")
+    }
+
+    pub fn scenario(&self, lane: usize) -> &S {
+        &self.lanes[lane].as_ref().expect("a scenario has a name until the sweep").scenario
+    }
+
+    /// Where a node fails: blocks with lanes.
+    pub fn fails(&self, node: usize) -> impl Iterator<Item = (usize, &Lanes)> {
+        self.blocks.iter().enumerate().map(move |(at, block)| (at, block.get(node))).filter(|(_, lanes)| **lanes != NONE)
+    }
+
+    fn take(&mut self, change: &Change<S, V, G>, diff: i64, edits: &mut Edits) {
+        match change {
+            Change::Fails(scenario, node) => {
+                let node = self.nodes.count(node, diff);
+                let lane = self.lane(scenario);
+                let own = &mut self.lanes[lane].as_mut().expect("it is there, or new").own;
+                let before = own.get(&node).copied().unwrap_or(0);
+                let after = before + diff;
+                match after {
+                    0 => own.remove(&node),
+                    _ => own.insert(node, after),
+                };
+                if 0 < before && after <= 0 {
+                    edits.weaker.insert(lane);
+                } else if before <= 0 && 0 < after {
+                    edits.seeds.push((lane, node));
+                }
+            }
+            Change::Gate(group, gate) => {
+                let (node, group) = (self.nodes.count(&gate.node, diff), self.groups.count(group, diff));
+                let wiring = self.graph.edited(group, edits);
+                let gate = Some((node, gate.failures));
+                if 0 < diff {
+                    wiring.gate = gate;
+                } else if wiring.gate == gate {
+                    wiring.gate = None;
+                }
+            }
+            Change::Member(group, node) => {
+                let (node, group) = (self.nodes.count(node, diff), self.groups.count(group, diff));
+                let wiring = self.graph.edited(group, edits);
+                let count = wiring.members.entry(node).or_default();
+                *count += diff;
+                if *count == 0 {
+                    wiring.members.remove(&node);
+                }
+            }
+        }
+    }
+
+    fn lane(&mut self, scenario: &S) -> usize {
+        if let Some(lane) = self.lane_of.get(scenario) {
+            return *lane;
+        }
+        let lane = self.free.pop_first().unwrap_or(self.lanes.len());
+        if lane == self.lanes.len() {
+            self.lanes.push(None);
+        }
+        if self.blocks.len() * WIDTH <= lane {
+            self.blocks.push(Block::default());
+        }
+        self.lanes[lane] = Some(Lane { scenario: scenario.clone(), own: BTreeMap::new() });
+        self.lane_of.insert(scenario.clone(), lane);
+        lane
+    }
+
+    /// Empties the lanes that may lose something; which, by block.
+    fn clear(&mut self, edits: &Edits) -> Vec<Lanes> {
+        let mut anew = vec![NONE; self.blocks.len()];
+        edits.weaker.iter().for_each(|lane| anew[lane / WIDTH] = either(&anew[lane / WIDTH], &bit(*lane)));
+        for (block, anew) in self.blocks.iter_mut().zip(&mut anew) {
+            for (group, wiring) in &edits.wirings {
+                if let Some(before) = self.graph.wirings.get(*group) {
+                    *anew = either(anew, &block.at_risk(before, wiring));
+                }
+            }
+            block.clear(anew);
+        }
+        anew
+    }
+}
+
+impl Graph {
+    fn edited<'a>(&self, group: usize, edits: &'a mut Edits) -> &'a mut Wiring {
+        edits.wirings.entry(group).or_insert_with(|| self.wirings.get(group).cloned().unwrap_or_default())
+    }
+
+    fn rewire(&mut self, group: usize, wiring: Wiring) {
+        if self.wirings.len() <= group {
+            self.wirings.resize_with(group + 1, Wiring::default);
+        }
+        let before = mem::replace(&mut self.wirings[group], wiring);
+        let after = &self.wirings[group].members;
+        let gone = before.members.keys().filter(|node| !after.contains_key(node));
+        gone.for_each(|node| self.dependents[*node].retain(|other| *other != group));
+        let come = after.keys().filter(|node| !before.members.contains_key(node));
+        come.for_each(|node| self.dependents[*node].push(group));
+    }
+}
+
+/// The lanes of a block, by node, where there are any.
+#[derive(Default)]
+struct Block {
+    /// By node: one more than its place in `lanes`.
+    places: Vec<u32>,
+    lanes: Vec<Lanes>,
+    free: Vec<u32>,
+    /// What the nodes had that changed in this tick.
+    before: HashMap<usize, Lanes>,
+}
+
+/// Nodes whose dependents are to be looked at, each once.
+#[derive(Default)]
+struct Queue {
+    nodes: VecDeque<usize>,
+    waits: Vec<bool>,
+}
+
+impl Block {
+    fn get(&self, node: usize) -> &Lanes {
+        match self.places.get(node) {
+            None | Some(0) => &NONE,
+            Some(place) => &self.lanes[*place as usize - 1],
+        }
+    }
+
+    fn put(&mut self, node: usize, lanes: Lanes) {
+        if self.places.len() <= node {
+            self.places.resize(node + 1, 0);
+        }
+        let before = *self.get(node);
+        self.before.entry(node).or_insert(before);
+        if self.places[node] == 0 {
+            self.places[node] = self.free.pop().unwrap_or_else(|| {
+                self.lanes.push(NONE);
+                self.lanes.len() as u32
+            });
+        }
+        self.lanes[self.places[node] as usize - 1] = lanes;
+    }
+
+    /// The lanes in which a group fails its node.
+    fn fires(&self, wiring: &Wiring) -> Lanes {
+        let Some((_, failures)) = wiring.gate else { return NONE };
+        let failed =
+            wiring.members.iter().map(|(node, count)| (self.get(*node), *count)).filter(|(lanes, count)| **lanes != NONE && 0 < *count);
+        match failures {
+            1 => failed.fold(NONE, |sum, (lanes, _)| either(&sum, lanes)),
+            _ => crowded(failed, failures),
+        }
+    }
+
+    /// The lanes in which less may fail than before. Where no fewer failures are enough, or another
+    /// node is meant, all in which the group failed; otherwise those in which a failed member was lost.
+    fn at_risk(&self, before: &Wiring, after: &Wiring) -> Lanes {
+        let fired = self.fires(before);
+        let is_as_strict = match (before.gate, after.gate) {
+            (Some((node, failures)), Some((same, fewer))) => node == same && fewer <= failures,
+            _ => false,
+        };
+        if fired == NONE || !is_as_strict {
+            return fired;
+        }
+        let lost = before.members.iter().filter(|(node, count)| after.members.get(node).copied().unwrap_or(0) < **count);
+        both(&fired, &lost.fold(NONE, |sum, (node, _)| either(&sum, self.get(*node))))
+    }
+
+    fn clear(&mut self, mask: &Lanes) {
+        if *mask == NONE {
+            return;
+        }
+        for node in 0..self.places.len() {
+            let lanes = *self.get(node);
+            if both(&lanes, mask) != NONE {
+                self.put(node, without(&lanes, mask));
+            }
+        }
+    }
+
+    fn raise(&mut self, node: usize, lanes: &Lanes, queue: &mut Queue) {
+        let before = *self.get(node);
+        let after = either(&before, lanes);
+        if after != before {
+            self.put(node, after);
+            queue.push(node);
+        }
+    }
+
+    /// Until nothing more fails.
+    fn spread(&mut self, graph: &Graph, changed: &[usize], mut queue: Queue) {
+        for group in changed {
+            self.fire(&graph.wirings[*group], None, &mut queue);
+        }
+        while let Some(node) = queue.pop() {
+            let lanes = *self.get(node);
+            graph.dependents[node].iter().for_each(|group| self.fire(&graph.wirings[*group], Some(&lanes), &mut queue));
+        }
+    }
+
+    /// `failed`: the lanes of the member that made it fail, where one is enough.
+    fn fire(&mut self, wiring: &Wiring, failed: Option<&Lanes>, queue: &mut Queue) {
+        let Some((node, failures)) = wiring.gate else { return };
+        match failed {
+            Some(lanes) if failures == 1 => self.raise(node, lanes, queue),
+            _ => {
+                let lanes = self.fires(wiring);
+                self.raise(node, &lanes, queue);
+            }
+        }
+    }
+
+    fn flips(&mut self, block: usize) -> Vec<Flip> {
+        let mut flips = Vec::new();
+        for (node, before) in mem::take(&mut self.before) {
+            let after = *self.get(node);
+            if after == NONE {
+                self.free.push(mem::take(&mut self.places[node]));
+            }
+            if after != before {
+                flips.push(Flip { node, block, gained: without(&after, &before), lost: without(&before, &after) });
+            }
+        }
+        flips
+    }
+}
+
+impl Queue {
+    fn push(&mut self, node: usize) {
+        if self.waits.len() <= node {
+            self.waits.resize(node + 1, false);
+        }
+        if !mem::replace(&mut self.waits[node], true) {
+            self.nodes.push_back(node);
+        }
+    }
+
+    fn pop(&mut self) -> Option<usize> {
+        let node = self.nodes.pop_front()?;
+        self.waits[node] = false;
+        Some(node)
+    }
+}
+
+/// Names as numbers, as long as rows name them.
+struct Names<D> {
+    numbers: HashMap<D, usize>,
+    known: Vec<Option<D>>,
+    uses: Vec<i64>,
+    free: Vec<usize>,
+    /// No longer used, at some time since the last sweep.
+    idle: Vec<usize>,
+}
+
+impl<D> Default for Names<D> {
+    fn default() -> Self {
+        Self { numbers: HashMap::new(), known: Vec::new(), uses: Vec::new(), free: Vec::new(), idle: Vec::new() }
+    }
+}
+
+impl<D: Id> Names<D> {
+    fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    fn count(&mut self, name: &D, diff: i64) -> usize {
+        let number = match self.numbers.get(name) {
+            Some(number) => *number,
+            None => self.named(name),
+        };
+        self.uses[number] += diff;
+        if self.uses[number] == 0 {
+            self.idle.push(number);
+        }
+        number
+    }
+
+    fn named(&mut self, name: &D) -> usize {
+        let number = self.free.pop().unwrap_or(self.known.len());
+        if number == self.known.len() {
+            self.known.push(None);
+            self.uses.push(0);
+        }
+        self.known[number] = Some(name.clone());
+        self.numbers.insert(name.clone(), number);
+        number
+    }
+
+    fn sweep(&mut self) {
+        for number in mem::take(&mut self.idle) {
+            if self.uses[number] == 0
+                && let Some(name) = self.known[number].take()
+            {
+                self.numbers.remove(&name);
+                self.free.push(number);
+            }
+        }
+    }
+}
+
+/// Lanes of one block.
+pub const WIDTH: usize = BLOCK_LANES as usize;
+
+fn bit(lane: usize) -> Lanes {
+    let mut lanes = NONE;
+    lanes[lane % WIDTH / 64] = 1 << (lane % 64);
+    lanes
+}
+
+/// The places of the bits that are set.
+pub fn ones(lanes: &Lanes) -> impl Iterator<Item = usize> {
+    lanes.iter().enumerate().flat_map(|(word, bits)| {
+        let mut rest = *bits;
+        std::iter::from_fn(move || {
+            let at = rest.trailing_zeros() as usize;
+            rest &= rest.wrapping_sub(1);
+            (at < 64).then_some(64 * word + at)
+        })
+    })
+}
