@@ -38,10 +38,11 @@ use crate::cascade::Relation;
 use crate::stream::{Errors, Rows, Timed};
 
 mod cascade;
+mod impact;
 
 /// All functions, by name.
 pub fn functions() -> impl Iterator<Item = &'static Function> {
-    cascade::FUNCTIONS.iter()
+    cascade::FUNCTIONS.iter().chain(&impact::FUNCTIONS)
 }
 
 /// The function that SQL calls `name`.
@@ -370,6 +371,10 @@ impl Row<'_> {
             Values::Ids(ids) if self.rows.column(column).is_valid(self.at) => Ok(ids.row(self.at).to_vec()),
             _ => Err(self.null(column)),
         }
+    }
+
+    pub fn id_or_null(&self, column: usize) -> Option<Bytes> {
+        self.id(column).ok()
     }
 
     /// NULL is an error.

@@ -99,14 +99,14 @@ pub static FUNCTIONS: [Function; 8] = [
     },
 ];
 
-const NODE_ID: &str = "node";
+pub(super) const NODE_ID: &str = "node";
 const GROUP_ID: &str = "group";
 
-const NODE: Column = column("node", Id(NODE_ID));
-const GROUP: Column = column("group_id", Id(GROUP_ID));
-const STARTS: Column = column("starts", Time);
-const GROUPS: Table = table("groups", &[GROUP, NODE, optional("need", BigInt), optional("buffer_ms", BigInt)]);
-const MEMBERS: Table = table("members", &[GROUP, NODE, optional("delay_ms", BigInt)]);
+pub(super) const NODE: Column = column("node", Id(NODE_ID));
+pub(super) const GROUP: Column = column("group_id", Id(GROUP_ID));
+pub(super) const STARTS: Column = column("starts", Time);
+pub(super) const GROUPS: Table = table("groups", &[GROUP, NODE, optional("need", BigInt), optional("buffer_ms", BigInt)]);
+pub(super) const MEMBERS: Table = table("members", &[GROUP, NODE, optional("delay_ms", BigInt)]);
 const EDGES: Table = table("edges", &[NODE, column("target", Id(NODE_ID)), column("likelihood", Double), column("impact", Double)]);
 const HOPS: Parameter = Parameter { name: "hops", kind: ParameterKind::Integer { min: 1, max: HOPS_MAX }, default: Some(5) };
 
@@ -114,7 +114,7 @@ const HOPS: Parameter = Parameter { name: "hops", kind: ParameterKind::Integer {
 const SAMPLES_MAX: i64 = 65_536;
 const TOP_MAX: i64 = 100;
 
-const fn table(name: &'static str, columns: &'static [Column]) -> Table {
+pub(super) const fn table(name: &'static str, columns: &'static [Column]) -> Table {
     Table { name, is_optional: false, columns }
 }
 
@@ -172,13 +172,7 @@ fn run_impact_causes(call: Call<'_>) -> Rows<'_, u64> {
 
 fn run_downtime(call: Call<'_>) -> Rows<'_, u64> {
     let horizon = call.option(0);
-    let outages = call.relation(0, move |row| {
-        let (start, end) = (time(row, 1)?, row.integer_or_null(2).map_or(Ok(horizon), |_| time(row, 2))?);
-        match start <= end || row.integer_or_null(2).is_none() {
-            true => Ok((row.id(0)?, (start, end))),
-            false => Err(row.refusal(2, "is before it starts")),
-        }
-    });
+    let outages = call.relation(0, move |row| Ok((row.id(0)?, outage(row, 1, horizon)?)));
     let graph = Graph::of(&call, 1, |row| duration(row, 2));
     let restarts = call.relation(3, |row| Ok((row.id(0)?, duration(row, 1)?)));
     let down = downtime(outages, graph.gates, graph.members, restarts, horizon, ROUNDS_MAX);
@@ -238,17 +232,17 @@ fn run_total_risk(call: Call<'_>) -> Rows<'_, u64> {
 }
 
 /// Who depends on whom.
-struct Graph<'scope, N: 'static> {
-    gates: Relation<'scope, u64, (Bytes, Gate<Bytes>)>,
+pub(super) struct Graph<'scope, N: 'static> {
+    pub gates: Relation<'scope, u64, (Bytes, Gate<Bytes>)>,
     /// By node: its group, and what is noted of that.
-    members: Relation<'scope, u64, (Bytes, (Bytes, N))>,
-    flaws: Relation<'scope, u64, Flaw<Bytes>>,
+    pub members: Relation<'scope, u64, (Bytes, (Bytes, N))>,
+    pub flaws: Relation<'scope, u64, Flaw<Bytes>>,
 }
 
 impl<'scope, N: Clone + 'static> Graph<'scope, N> {
     /// From [`GROUPS`] at `groups`, and the members behind it, of which `note` reads what there is
     /// beside group and node.
-    fn of(call: &Call<'scope>, groups: usize, note: impl Fn(&Row) -> Result<N, String> + 'static) -> Self {
+    pub fn of(call: &Call<'scope>, groups: usize, note: impl Fn(&Row) -> Result<N, String> + 'static) -> Self {
         let definitions = call.relation(groups, |row| {
             let buffer_ms = duration(row, 3)?;
             Ok((row.id(0)?, Group { node: row.id(1)?, need: row.integer_or_null(2), buffer_ms }))
@@ -259,8 +253,17 @@ impl<'scope, N: Clone + 'static> Graph<'scope, N> {
     }
 }
 
-fn without_notes(members: Relation<'_, u64, (Bytes, (Bytes, ()))>) -> Relation<'_, u64, (Bytes, Bytes)> {
+pub(super) fn without_notes(members: Relation<'_, u64, (Bytes, (Bytes, ()))>) -> Relation<'_, u64, (Bytes, Bytes)> {
     members.map(|(node, (group, ()))| (node, group))
+}
+
+/// From the time at `starts` to the one behind it, or to the horizon.
+pub(super) fn outage(row: &Row, starts: usize, horizon: i64) -> Result<(i64, i64), String> {
+    let (start, end) = (time(row, starts)?, row.integer_or_null(starts + 1).map_or(Ok(horizon), |_| time(row, starts + 1))?);
+    match start <= end || row.integer_or_null(starts + 1).is_none() {
+        true => Ok((start, end)),
+        false => Err(row.refusal(starts + 1, "is before it starts")),
+    }
 }
 
 fn time(row: &Row, column: usize) -> Result<i64, String> {
@@ -272,7 +275,7 @@ fn time(row: &Row, column: usize) -> Result<i64, String> {
 }
 
 /// NULL is 0.
-fn duration(row: &Row, column: usize) -> Result<i64, String> {
+pub(super) fn duration(row: &Row, column: usize) -> Result<i64, String> {
     match row.integer_or_null(column).unwrap_or(0) {
         duration @ 0..=DURATION_MS_MAX => Ok(duration),
         ..0 => Err(row.refusal(column, "is negative")),
@@ -301,7 +304,7 @@ fn edge(row: &Row) -> Result<(Bytes, (Bytes, Edge)), String> {
     Ok((row.id(0)?, (row.id(1)?, Edge { likelihood, impact })))
 }
 
-fn say(flaw: &Flaw<Bytes>, names: &Names) -> String {
+pub(super) fn say(flaw: &Flaw<Bytes>, names: &Names) -> String {
     match flaw {
         Flaw::Repeated { group, count } => format!("groups: {} is defined {count} times", names.show(GROUP_ID, group)),
         Flaw::Need { group, need, members } => {
