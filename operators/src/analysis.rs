@@ -36,6 +36,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 use crate::arrange::Bytes;
 use crate::cascade::Relation;
 use crate::stream::{Errors, Rows, Timed};
+use crate::usage::Usage;
 
 mod cascade;
 mod impact;
@@ -239,6 +240,8 @@ fn millisecond() -> DataType {
 /// A function's relations as they change, to be read; and the way back.
 pub struct Call<'scope> {
     pub scope: Scope<'scope, u64>,
+    /// For what a rule keeps beside arrangements.
+    pub usage: Usage,
     plan: AnalysisPlan,
     inputs: Vec<Rows<'scope, u64>>,
     errors: Errors,
@@ -250,8 +253,9 @@ pub fn analysis<'scope>(
     inputs: Vec<Rows<'scope, u64>>,
     plan: AnalysisPlan,
     errors: Errors,
+    usage: Usage,
 ) -> Rows<'scope, u64> {
-    (plan.function.run)(Call { scope, plan, inputs, errors })
+    (plan.function.run)(Call { scope, usage, plan, inputs, errors })
 }
 
 impl<'scope> Call<'scope> {
@@ -635,13 +639,14 @@ mod tests {
                 let (outages, first) = scope.new_input::<Vec<Timed<u64>>>();
                 let (groups, second) = scope.new_input::<Vec<Timed<u64>>>();
                 let (members, third) = scope.new_input::<Vec<Timed<u64>>>();
-                let rows = analysis(scope, vec![first, second, third], call, failed).inspect(move |Timed { delta, .. }| {
-                    let starts = delta.rows.column(1).as_primitive::<Int64Type>();
-                    for (at, diff) in delta.diffs.iter().enumerate() {
-                        let row = (shown(delta.rows.column(0), at), starts.value(at));
-                        *told.borrow_mut().entry(row).or_default() += diff;
-                    }
-                });
+                let rows =
+                    analysis(scope, vec![first, second, third], call, failed, Usage::default()).inspect(move |Timed { delta, .. }| {
+                        let starts = delta.rows.column(1).as_primitive::<Int64Type>();
+                        for (at, diff) in delta.diffs.iter().enumerate() {
+                            let row = (shown(delta.rows.column(0), at), starts.value(at));
+                            *told.borrow_mut().entry(row).or_default() += diff;
+                        }
+                    });
                 ([outages, groups, members], rows.probe().0)
             });
             let schemas = plan.inputs;

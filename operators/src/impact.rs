@@ -18,6 +18,7 @@ use timely::dataflow::operators::Exchange;
 use timely::dataflow::operators::generic::operator::Operator;
 
 use crate::cascade::{Id, Relation};
+use crate::usage::{ENTRY_BYTES, Usage};
 
 pub mod controls;
 pub mod inoperability;
@@ -40,10 +41,12 @@ pub fn units(amount: f64) -> i64 {
 fn anew<'scope, D: Id, R: Data + Ord + Clone>(
     changes: Relation<'scope, u64, D>,
     name: &str,
+    usage: Usage,
     answer: impl Fn(&BTreeMap<D, i64>) -> BTreeSet<R> + 'static,
 ) -> Relation<'scope, u64, R> {
     let (mut all, mut said) = (BTreeMap::new(), BTreeSet::new());
     by_tick(changes.inner.exchange(|_| 0).as_collection(), name, move |changes| {
+        let (rows, results) = (all.len(), said.len());
         for (row, diff) in changes {
             let count = all.entry(row.clone()).or_insert(0);
             *count += diff;
@@ -52,6 +55,8 @@ fn anew<'scope, D: Id, R: Data + Ord + Clone>(
             }
         }
         let before = mem::replace(&mut said, answer(&all));
+        let bytes = |rows, results| rows * (ENTRY_BYTES + size_of::<D>()) + results * (ENTRY_BYTES + size_of::<R>());
+        usage.resize(bytes(rows, results), bytes(all.len(), said.len()));
         let gone = before.difference(&said).map(|row| (row.clone(), -1));
         gone.chain(said.difference(&before).map(|row| (row.clone(), 1))).collect()
     })

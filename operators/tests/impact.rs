@@ -15,6 +15,7 @@ use tidegate_operators::impact::controls::{Choice, Cover, UNITS_PER_EFFECT, choo
 use tidegate_operators::impact::inoperability::{UNITS_PER_COEFFICIENT, inoperability, sensitivity};
 use tidegate_operators::impact::scenario_downtime::scenario_downtime;
 use tidegate_operators::impact::what_if::{Radius, blast_radius, what_if};
+use tidegate_operators::usage::Usage;
 
 type Node = u32;
 type Name = u32;
@@ -78,28 +79,28 @@ fn needs<'scope>(rows: &Rows<'scope>) -> Relation<'scope, u64, (Node, (Node, i64
 }
 
 fn all_pairs(rows: Rows<'_>) -> Relation<'_, u64, (Name, Node)> {
-    what_if(outages(&rows).map(|(cell, _)| cell), judged(&rows), plain(&rows))
+    what_if(outages(&rows).map(|(cell, _)| cell), judged(&rows), plain(&rows), Usage::default())
 }
 
 fn all_radii(rows: Rows<'_>) -> Relation<'_, u64, (Name, Radius)> {
-    blast_radius(outages(&rows).map(|(cell, _)| cell), judged(&rows), plain(&rows), losses(&rows))
+    blast_radius(outages(&rows).map(|(cell, _)| cell), judged(&rows), plain(&rows), losses(&rows), Usage::default())
 }
 
 fn all_downtimes(rows: Rows<'_>) -> Relation<'_, u64, ((Name, Node), Vec<Interval>)> {
     let restarts = of(&rows, |row| if let Restart(node, ms) = row { Some((node, ms)) } else { None });
-    scenario_downtime(outages(&rows), judged(&rows), members(&rows), restarts, HORIZON, ROUNDS_MAX).rows
+    scenario_downtime(outages(&rows), judged(&rows), members(&rows), restarts, HORIZON, ROUNDS_MAX, Usage::default()).rows
 }
 
 /// None: it did not settle.
 fn all_inoperable<const LEVELS: i64>(rows: Rows<'_>) -> Relation<'_, u64, Option<(Node, i64)>> {
     let shocks = of(&rows, |row| if let Shock(node, levels) = row { Some((node, levels)) } else { None });
-    let parts = inoperability(shocks, needs(&rows), LEVELS, ROUNDS);
+    let parts = inoperability(shocks, needs(&rows), LEVELS, ROUNDS, Usage::default());
     parts.rows.map(Some).concat(parts.flaws.map(|_| None))
 }
 
 /// None: it did not settle.
 fn all_sensitivities<const ROUNDS: u64>(rows: Rows<'_>) -> Relation<'_, u64, Option<(Node, Option<i64>)>> {
-    let worth = sensitivity(losses(&rows), needs(&rows), ROUNDS);
+    let worth = sensitivity(losses(&rows), needs(&rows), ROUNDS, Usage::default());
     worth.rows.map(Some).concat(worth.flaws.map(|_| None))
 }
 
@@ -108,7 +109,7 @@ fn chosen<const BUDGET: i64>(rows: Rows<'_>) -> Relation<'_, u64, (Name, Choice)
     let covers = of(&rows, |row| if let Cover(cover) = row { Some(cover) } else { None });
     let findings = of(&rows, |row| if let Finding(finding, loss) = row { Some((finding, loss)) } else { None });
     let exclusions = of(&rows, |row| if let Exclusion(control, other) = row { Some((control, other)) } else { None });
-    choose_controls(controls, covers, findings, exclusions, BUDGET).0
+    choose_controls(controls, covers, findings, exclusions, BUDGET, Usage::default()).0
 }
 
 /// What `build` says after each tick's edits.

@@ -95,7 +95,7 @@ impl<'scope> Renderer<'scope> {
             Op::Recompute { input, plan, .. } => recompute::recompute(self.render(input), plan.clone(), errors, usage),
             Op::Analysis { inputs, plan } => {
                 let inputs = inputs.iter().map(|input| self.render(input)).collect();
-                analysis::analysis(self.scope, inputs, plan.clone(), errors)
+                analysis::analysis(self.scope, inputs, plan.clone(), errors, usage)
             }
             Op::Fixpoint { step, distinct, .. } => {
                 self.render_outside(step);

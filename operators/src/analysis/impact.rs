@@ -99,7 +99,7 @@ const DEPENDENCIES: Table = table("dependencies", &[NODE, column("needs", Id(NOD
 fn run_what_if(call: Call<'_>) -> Rows<'_, u64> {
     let scenarios = call.relation(0, |row| Ok((row.id(0)?, row.id(1)?)));
     let graph = Graph::of(&call, 1, |_| Ok(()));
-    let pairs = what_if(scenarios, graph.gates, without_notes(graph.members));
+    let pairs = what_if(scenarios, graph.gates, without_notes(graph.members), call.usage.clone());
     let write = |(scenario, node): &(Bytes, Bytes), row: &mut Writer| {
         row.id(Some(scenario));
         row.id(Some(node));
@@ -110,7 +110,8 @@ fn run_what_if(call: Call<'_>) -> Rows<'_, u64> {
 fn run_blast_radius(call: Call<'_>) -> Rows<'_, u64> {
     let scenarios = call.relation(0, |row| Ok((row.id(0)?, row.id(1)?)));
     let graph = Graph::of(&call, 1, |_| Ok(()));
-    let radii = blast_radius(scenarios, graph.gates, without_notes(graph.members), losses(&call, 3));
+    let members = without_notes(graph.members);
+    let radii = blast_radius(scenarios, graph.gates, members, losses(&call, 3), call.usage.clone());
     let write = |(scenario, radius): &(Bytes, Radius), row: &mut Writer| {
         row.id(Some(scenario));
         row.integer(Some(radius.nodes));
@@ -124,7 +125,7 @@ fn run_scenario_downtime(call: Call<'_>) -> Rows<'_, u64> {
     let outages = call.relation(0, move |row| Ok(((row.id(0)?, row.id(1)?), outage(row, 2, horizon)?)));
     let graph = Graph::of(&call, 1, |row| duration(row, 2));
     let restarts = call.relation(3, |row| Ok((row.id(0)?, duration(row, 1)?)));
-    let down = scenario_downtime(outages, graph.gates, graph.members, restarts, horizon, ROUNDS_MAX);
+    let down = scenario_downtime(outages, graph.gates, graph.members, restarts, horizon, ROUNDS_MAX, call.usage.clone());
     let each = down.rows.flat_map(|(cell, down)| down.into_iter().map(move |interval| (cell.clone(), interval)));
     let write = |((scenario, node), (start, end)): &((Bytes, Bytes), (i64, i64)), row: &mut Writer| {
         row.id(Some(scenario));
@@ -138,7 +139,7 @@ fn run_scenario_downtime(call: Call<'_>) -> Rows<'_, u64> {
 fn run_inoperability(call: Call<'_>) -> Rows<'_, u64> {
     let levels = call.option(0);
     let shocks = call.relation(0, move |row| Ok((row.id(0)?, (part(row, 1)? * levels as f64).round() as i64)));
-    let parts = inoperability(shocks, dependencies(&call), levels, ROUNDS_MAX);
+    let parts = inoperability(shocks, dependencies(&call), levels, ROUNDS_MAX, call.usage.clone());
     let write = move |(node, part): &(Bytes, i64), row: &mut Writer| {
         row.id(Some(node));
         row.double(Some(*part as f64 / levels as f64));
@@ -147,7 +148,7 @@ fn run_inoperability(call: Call<'_>) -> Rows<'_, u64> {
 }
 
 fn run_sensitivity(call: Call<'_>) -> Rows<'_, u64> {
-    let worth = sensitivity(losses(&call, 0), dependencies(&call), ROUNDS_MAX);
+    let worth = sensitivity(losses(&call, 0), dependencies(&call), ROUNDS_MAX, call.usage.clone());
     let known = worth.rows.clone().flat_map(|(node, worth)| worth.map(|worth| (node, worth)));
     let unknown = worth.rows.flat_map(|(node, worth)| worth.is_none().then_some(Some(node)));
     let write = |(node, worth): &(Bytes, i64), row: &mut Writer| {
@@ -171,7 +172,7 @@ fn run_choose_controls(call: Call<'_>) -> Rows<'_, u64> {
     });
     let findings = call.relation(2, |row| Ok((row.id(0)?, amount(row, 1)?)));
     let exclusions = call.relation(3, |row| Ok((row.id(0)?, row.id(1)?)));
-    let (chosen, repeated) = choose_controls(controls, covers, findings, exclusions, units(call.option(0) as f64));
+    let (chosen, repeated) = choose_controls(controls, covers, findings, exclusions, units(call.option(0) as f64), call.usage.clone());
     let write = |(control, choice): &(Bytes, Choice), row: &mut Writer| {
         row.id(Some(control));
         row.integer(Some(choice.step));

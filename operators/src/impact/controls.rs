@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::anew;
 use crate::cascade::{Id, Relation};
+use crate::usage::Usage;
 
 /// Effectiveness is told to a millionth.
 pub const UNITS_PER_EFFECT: i64 = 1_000_000;
@@ -62,13 +63,14 @@ pub fn choose_controls<'scope, C: Id, F: Id, W: Id>(
     findings: Relation<'scope, u64, (F, i64)>,
     exclusions: Relation<'scope, u64, (C, C)>,
     budget: i64,
+    usage: Usage,
 ) -> (Relation<'scope, u64, (C, Choice)>, Relation<'scope, u64, Repeated<C>>) {
     let rows = controls
         .map(|(control, cost)| Row::Control(control, cost))
         .concat(covers.map(Row::Cover))
         .concat(findings.map(|(finding, loss)| Row::Finding(finding, loss)))
         .concat(exclusions.map(|(control, other)| Row::Exclusion(control, other)));
-    let answers = anew(rows, "ChooseControls", move |rows| answers(rows, budget));
+    let answers = anew(rows, "ChooseControls", usage, move |rows| answers(rows, budget));
     (answers.clone().flat_map(Result::ok), answers.flat_map(Result::err))
 }
 

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::anew;
 use crate::cascade::{Flaw, Id, Relation, Settled};
+use crate::usage::Usage;
 
 /// A coefficient is told to a billionth.
 pub const UNITS_PER_COEFFICIENT: i64 = 1_000_000_000;
@@ -34,8 +35,9 @@ pub fn inoperability<'scope, V: Id>(
     dependencies: Relation<'scope, u64, (V, (V, i64))>,
     levels: i64,
     rounds_max: u64,
+    usage: Usage,
 ) -> Settled<'scope, (V, i64), V> {
-    spread(shocks, dependencies.map(|(node, (needs, coefficient))| (needs, (node, coefficient))), levels, rounds_max)
+    spread(shocks, dependencies.map(|(node, (needs, coefficient))| (needs, (node, coefficient))), levels, rounds_max, usage)
 }
 
 /// What a node is worth, or None where that has no bound.
@@ -46,8 +48,9 @@ pub fn sensitivity<'scope, V: Id>(
     losses: Relation<'scope, u64, (V, i64)>,
     dependencies: Relation<'scope, u64, (V, (V, i64))>,
     rounds_max: u64,
+    usage: Usage,
 ) -> Settled<'scope, (V, Sensitivity), V> {
-    let settled = spread(losses, dependencies, SENSITIVITY_MAX, rounds_max);
+    let settled = spread(losses, dependencies, SENSITIVITY_MAX, rounds_max, usage);
     let rows = settled.rows.map(|(node, value)| (node, (value < SENSITIVITY_MAX).then_some(value)));
     Settled { rows, flaws: settled.flaws }
 }
@@ -65,10 +68,11 @@ fn spread<'scope, V: Id>(
     edges: Relation<'scope, u64, (V, (V, i64))>,
     most: i64,
     rounds_max: u64,
+    usage: Usage,
 ) -> Settled<'scope, (V, i64), V> {
     let starts = starts.map(|(node, start)| Row::Start(node, start));
     let rows = starts.concat(edges.map(|(from, (to, coefficient))| Row::Edge(from, to, coefficient)));
-    let answers = anew(rows, "Spread", move |rows| answers(rows, most, rounds_max));
+    let answers = anew(rows, "Spread", usage, move |rows| answers(rows, most, rounds_max));
     Settled { rows: answers.clone().flat_map(Result::ok), flaws: answers.flat_map(Result::err) }
 }
 

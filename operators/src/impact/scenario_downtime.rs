@@ -12,6 +12,7 @@
 use super::what_if::what_if;
 use crate::cascade::downtime::{Interval, downtime};
 use crate::cascade::{Flaw, Gate, Id, Relation, Settled};
+use crate::usage::Usage;
 
 /// As [`downtime`], where a node is one of a scenario.
 pub fn scenario_downtime<'scope, S: Id, V: Id, G: Id>(
@@ -21,9 +22,10 @@ pub fn scenario_downtime<'scope, S: Id, V: Id, G: Id>(
     restarts: Relation<'scope, u64, (V, i64)>,
     horizon: i64,
     rounds_max: u64,
+    usage: Usage,
 ) -> Settled<'scope, ((S, V), Vec<Interval>), G> {
     let plain = members.clone().map(|(node, (group, _))| (node, group));
-    let reached = what_if(outages.clone().map(|(cell, _)| cell), gates.clone(), plain);
+    let reached = what_if(outages.clone().map(|(cell, _)| cell), gates.clone(), plain, usage);
     let reached = reached.map(|(scenario, node)| (node, scenario)).arrange_by_key_named("Reached");
     let gates = gates.map(|(group, gate)| (gate.node.clone(), (group, gate))).arrange_by_key_named("GatesByNode");
     let gates = reached.clone().join_core(gates, |node, scenario, (group, gate)| {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cascade::lanes::{BLOCK_LANES, Lanes, NONE, both, crowded, either, without};
 use crate::cascade::{Gate, Id};
+use crate::usage::ENTRY_BYTES;
 
 /// A row that comes or goes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -41,6 +42,8 @@ pub struct Scenarios<S, V, G> {
     /// The lowest is taken first, so that there are few blocks.
     free: BTreeSet<usize>,
     blocks: Vec<Block>,
+    /// As they were given.
+    rows: i64,
 }
 
 /// A scenario, and how many rows say of which node that it fails by itself.
@@ -84,6 +87,7 @@ impl<S: Id, V: Id, G: Id> Default for Scenarios<S, V, G> {
             lane_of: HashMap::new(),
             free: BTreeSet::new(),
             blocks: Vec::new(),
+            rows: 0,
         }
     }
 }
@@ -122,6 +126,12 @@ impl<S: Id, V: Id, G: Id> Scenarios<S, V, G> {
         self.groups.sweep();
     }
 
+    /// What it keeps takes, about: a row is an entry, and a part of its name's.
+    pub fn bytes(&self) -> usize {
+        let blocks = self.blocks.iter().map(|block| size_of_val(&block.lanes[..]) + size_of_val(&block.places[..]));
+        usize::try_from(self.rows).unwrap_or(0) * 2 * ENTRY_BYTES + blocks.sum::<usize>()
+    }
+
     /// The number of a node, of which so many rows come or go that are not among the changes.
     pub fn count(&mut self, node: &V, diff: i64) -> usize {
         self.nodes.count(node, diff)
@@ -141,6 +151,7 @@ impl<S: Id, V: Id, G: Id> Scenarios<S, V, G> {
     }
 
     fn take(&mut self, change: &Change<S, V, G>, diff: i64, edits: &mut Edits) {
+        self.rows += diff;
         match change {
             Change::Fails(scenario, node) => {
                 let node = self.nodes.count(node, diff);
@@ -448,4 +459,31 @@ pub fn ones(lanes: &Lanes) -> impl Iterator<Item = usize> {
             (at < 64).then_some(64 * word + at)
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Node i + 1 needs node i.
+    fn chain(length: u32) -> Vec<(Change<u32, u32, u32>, i64)> {
+        let gate = |node| Change::Gate(node, Gate { node, need: 1, failures: 1, buffer_ms: 0 });
+        (1..=length).flat_map(|node| [(gate(node), 1), (Change::Member(node, node - 1), 1)]).collect()
+    }
+
+    #[test]
+    fn what_is_kept_is_counted_and_what_goes_no_longer() {
+        let mut all = Scenarios::default();
+        assert_eq!(all.bytes(), 0);
+        all.step(&chain(100));
+        let graph = all.bytes();
+        assert_eq!(graph, 200 * 2 * ENTRY_BYTES);
+        all.step(&[(Change::Fails(1, 0), 1)]);
+        assert!(graph + 100 * size_of::<Lanes>() < all.bytes(), "{graph}, then {}", all.bytes());
+        let full = all.bytes();
+        all.sweep();
+        let gone: Vec<_> = chain(100).into_iter().map(|(change, diff)| (change, -diff)).collect();
+        all.step(&gone);
+        assert_eq!(all.bytes(), full - graph);
+    }
 }

@@ -23,6 +23,7 @@ use super::by_tick;
 use super::scenarios::{Change, Flip, Scenarios, WIDTH, ones};
 use crate::cascade::lanes::{Lanes, NONE, either};
 use crate::cascade::{Gate, Id, Relation};
+use crate::usage::Usage;
 
 /// What a scenario takes with it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -37,10 +38,13 @@ pub fn what_if<'scope, S: Id, V: Id, G: Id>(
     scenarios: Relation<'scope, u64, (S, V)>,
     gates: Relation<'scope, u64, (G, Gate<V>)>,
     members: Relation<'scope, u64, (V, G)>,
+    usage: Usage,
 ) -> Relation<'scope, u64, (S, V)> {
     let mut all = Scenarios::default();
     by_tick(shared(scenarios, gates, members), "WhatIf", move |changes| {
+        let before = all.bytes();
         let flips = all.step(&changes);
+        usage.resize(before, all.bytes());
         let rows = flips.iter().flat_map(|flip| pairs(&all, flip)).collect();
         all.sweep();
         rows
@@ -53,11 +57,17 @@ pub fn blast_radius<'scope, S: Id, V: Id, G: Id>(
     gates: Relation<'scope, u64, (G, Gate<V>)>,
     members: Relation<'scope, u64, (V, G)>,
     losses: Relation<'scope, u64, (V, i64)>,
+    usage: Usage,
 ) -> Relation<'scope, u64, (S, Radius)> {
     let losses = losses.inner.broadcast().as_collection().map(|(node, loss)| Row::Loss(node, loss));
     let rows = shared(scenarios, gates, members).map(Row::Graph).concat(losses);
     let mut radii = Radii::default();
-    by_tick(rows, "BlastRadius", move |changes| radii.step(changes))
+    by_tick(rows, "BlastRadius", move |changes| {
+        let before = radii.bytes();
+        let rows = radii.step(changes);
+        usage.resize(before, radii.bytes());
+        rows
+    })
 }
 
 /// The graph to all workers, a scenario to one.
@@ -121,6 +131,10 @@ impl<S: Id, V: Id, G: Id> Radii<S, V, G> {
         let rows = lanes.flat_map(|lane| self.told(lane)).collect();
         self.scenarios.sweep();
         rows
+    }
+
+    fn bytes(&self) -> usize {
+        self.scenarios.bytes() + size_of_val(&self.losses[..]) + size_of_val(&self.radii[..])
     }
 
     /// What fails now costs so much more; what fails later is counted as it changes.
