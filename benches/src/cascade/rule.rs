@@ -3,7 +3,7 @@
 //! To the functions a node is a group of all it depends on: one that fails is enough.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 
 use clap::ValueEnum;
 
@@ -19,6 +19,8 @@ pub enum Rule {
     TimeToImpact,
     /// From when to when, by `downtime`: outages of an hour, buffers of ten minutes
     Downtime,
+    /// How far the failure of each single node would go, for all at once, by `blast_radius`: quadratic
+    BlastRadius,
 }
 
 /// What a view must hold: so many rows, and the sum of what they say.
@@ -69,6 +71,13 @@ impl Rule {
                    (SELECT src AS group_id, dst AS node FROM edges),
                    horizon => 86400000);"
             }
+            Self::BlastRadius => {
+                "CREATE MATERIALIZED VIEW affected AS
+                 SELECT scenario AS id, nodes FROM blast_radius(
+                   (SELECT id AS scenario, id AS node FROM nodes),
+                   (SELECT id AS group_id, id AS node FROM nodes),
+                   (SELECT src AS group_id, dst AS node FROM edges));"
+            }
         }
     }
 
@@ -78,6 +87,7 @@ impl Rule {
             Self::Recursive | Self::Reach => "SELECT CAST(sum(id) AS BIGINT) AS n FROM affected",
             Self::TimeToImpact => "SELECT CAST(sum(starts) AS BIGINT) AS n FROM affected",
             Self::Downtime => "SELECT CAST(sum(ends - starts) AS BIGINT) AS n FROM affected",
+            Self::BlastRadius => "SELECT CAST(sum(nodes) AS BIGINT) AS n FROM affected",
         }
     }
 
@@ -91,6 +101,7 @@ impl Rule {
             }
             Self::TimeToImpact => answer(times(graph).into_iter().flatten()),
             Self::Downtime => answer(starts(graph).into_iter().flatten().map(|start| OUTAGE_MS - start)),
+            Self::BlastRadius => Answer { rows: u64::from(graph.nodes), sum: pairs(graph) },
         }
     }
 }
@@ -138,4 +149,25 @@ fn starts(graph: &Graph) -> Vec<Option<i64>> {
         next += 1;
     }
     starts
+}
+
+/// How many nodes fail with each node, summed up: 64 searches at once.
+fn pairs(graph: &Graph) -> i64 {
+    let mut pairs = 0;
+    for first in (0..graph.nodes).step_by(64) {
+        let mut failed = vec![0_u64; graph.nodes as usize];
+        let mut queue: VecDeque<u32> = (first..graph.nodes.min(first + 64)).collect();
+        queue.iter().for_each(|node| failed[*node as usize] = 1 << (node - first));
+        while let Some(node) = queue.pop_front() {
+            for src in graph.dependents(node) {
+                let more = failed[node as usize] & !failed[*src as usize];
+                if more != 0 {
+                    failed[*src as usize] |= more;
+                    queue.push_back(*src);
+                }
+            }
+        }
+        pairs += failed.iter().map(|lanes| i64::from(lanes.count_ones())).sum::<i64>();
+    }
+    pairs
 }
