@@ -53,6 +53,11 @@ async fn transactions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn impact() {
+    run_folder("library/impact", true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ssh() {
     run_folder("examples/ssh", true).await;
 }

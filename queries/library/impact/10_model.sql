@@ -1,0 +1,45 @@
+-- Impact: what outages cost, now and if; which counter-measures would have helped, and which to take.
+-- Times are milliseconds since an incident began, so that nothing changes only because time passes.
+
+-- Everything that can fail, from assets to processes. Only processes cost: what a service costs is
+-- what its processes do not get. late_per_hour counts from rto_ms on, fixed_loss once mtpd_ms is reached.
+CREATE TABLE impact_nodes (
+  node TEXT PRIMARY KEY,
+  level TEXT,               -- asset, service or process
+  org TEXT,
+  restart_ms BIGINT,        -- NULL: it is up again at once
+  loss_per_hour DOUBLE,     -- of processes; NULL for all others
+  late_per_hour DOUBLE,
+  rto_ms BIGINT,            -- NULL: it is never late
+  mtpd_ms BIGINT,           -- NULL: it is bearable for ever
+  fixed_loss DOUBLE,
+  weight DOUBLE             -- in the resilience; NULL: 1
+);
+
+-- A node needs so many of a group's members (NULL: all), and lasts buffer_ms without.
+CREATE TABLE impact_groups (group_id TEXT PRIMARY KEY, node TEXT, need BIGINT, buffer_ms BIGINT);
+CREATE TABLE impact_members (group_id TEXT, node TEXT, delay_ms BIGINT, PRIMARY KEY (group_id, node));
+
+-- What is or was down by itself, and the finding that says so. ends NULL: not over yet.
+CREATE TABLE incident_outages (
+  incident TEXT, finding TEXT, node TEXT, starts BIGINT, ends BIGINT,
+  PRIMARY KEY (incident, finding, node, starts)
+);
+
+-- What if: INSERT a node that fails in a scenario, and read its loss beside the incidents'. besides: the
+-- incident that goes on meanwhile; NULL: none.
+CREATE TABLE hypothetical_outages (
+  scenario TEXT, besides TEXT, node TEXT, starts BIGINT, ends BIGINT,
+  PRIMARY KEY (scenario, node, starts)
+);
+
+-- Counter-measures. cost: a year's; surface and effectiveness: parts of 1.
+CREATE TABLE controls (control TEXT PRIMARY KEY, cost DOUBLE, surface DOUBLE, effectiveness DOUBLE);
+-- The findings whose outages a control prevents.
+CREATE TABLE control_prevents (control TEXT, finding TEXT, PRIMARY KEY (control, finding));
+-- Controls that help only together, as where a node needs two that are both attacked.
+CREATE TABLE control_bundles (bundle TEXT, control TEXT, PRIMARY KEY (bundle, control));
+CREATE TABLE control_exclusions (control TEXT, other TEXT, PRIMARY KEY (control, other));
+
+-- One row: what a year is expected to cost without a control, and what the infrastructure is worth in a year.
+CREATE TABLE risk_appetite (id BIGINT PRIMARY KEY, annual_loss DOUBLE, infrastructure_value DOUBLE);
