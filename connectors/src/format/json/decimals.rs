@@ -1,0 +1,103 @@
+//! Whether arrow-json reads the numbers of DECIMAL columns as they are written.
+//!
+//! It counts digits in 8 bits and exponents in 16, and multiplies without looking: a long number is
+//! read as another one, or divides by zero. What is checked here first stays far from that.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use arrow::datatypes::{DataType, SchemaRef};
+use serde_json::value::RawValue;
+
+/// Digits that 128 bits hold.
+const DIGITS_MAX: usize = 38;
+
+/// The columns of type DECIMAL.
+pub(super) struct Decimals(Vec<String>);
+
+impl Decimals {
+    pub(super) fn of(schema: &SchemaRef) -> Self {
+        let decimal =
+            schema.fields().iter().filter(|field| matches!(field.data_type(), DataType::Decimal128(..) | DataType::Decimal256(..)));
+        Self(decimal.map(|field| field.name().clone()).collect())
+    }
+
+    /// Errors: a number that is not read as it is written, or a line that only arrow-json takes for JSON.
+    pub(super) fn check(&self, line: &[u8]) -> Result<(), String> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let values: HashMap<Cow<str>, &RawValue> = serde_json::from_slice(line).map_err(|error| format!("not a JSON object: {error}"))?;
+        self.0.iter().filter_map(|column| Some((column, values.get(column.as_str())?.get()))).try_for_each(|(column, value)| {
+            let number = if value.starts_with('"') { serde_json::from_str(value).unwrap_or_default() } else { value.to_string() };
+            match number.starts_with(|first: char| first.is_ascii_alphabetic() || "[{".contains(first)) || is_readable(&number) {
+                true => Ok(()),
+                false => Err(format!("column \"{column}\": \"{number}\" is no number of up to {DIGITS_MAX} digits")),
+            }
+        })
+    }
+}
+
+/// Whether it is a number, and all its digits and places fit.
+fn is_readable(number: &str) -> bool {
+    let unsigned = number.strip_prefix(['-', '+']).unwrap_or(number);
+    let (mantissa, exponent) = unsigned.split_once(['e', 'E']).map_or((unsigned, None), |(mantissa, exponent)| (mantissa, Some(exponent)));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_digits(whole) || !is_digits(fraction) || (whole.is_empty() && fraction.is_empty()) {
+        return false;
+    }
+    let whole = whole.trim_start_matches('0').len();
+    let Some(exponent) = exponent else { return whole <= DIGITS_MAX };
+    let digits = exponent.strip_prefix(['-', '+']).unwrap_or(exponent);
+    let places = Some(digits).filter(|digits| !digits.is_empty() && is_digits(digits)).and_then(|digits| digits.parse::<usize>().ok());
+    whole + fraction.len() <= DIGITS_MAX && places.is_some_and(|places| places.saturating_add(fraction.len()) <= DIGITS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::compute::kernels::cast_utils::parse_decimal;
+    use arrow::datatypes::Decimal128Type;
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    #[test]
+    fn long_numbers_are_refused() {
+        for number in ["0", "-1.5", "+1.5", ".5", "5.", "1e3", "1.25E-2", "007", &"9".repeat(38), &format!("0.{}", "1".repeat(300))] {
+            assert!(is_readable(number), "{number}");
+        }
+        for number in
+            ["", "-", ".", "e5", "1e", "1e5e5", "1e+-5", "1x", "1e65537", "1e-40", &"9".repeat(39), &format!("0.{}e1", "1".repeat(300))]
+        {
+            assert!(!is_readable(number), "{number}");
+        }
+    }
+
+    // The oracle moves the point in the text: what is left before it and `SCALE` places behind it counts.
+    #[test]
+    fn what_is_readable_is_read_as_written() {
+        const SCALE: usize = 2;
+        let mut read = 0;
+        for seed in 0..50_000 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let digits =
+                |rng: &mut StdRng, most| (0..rng.random_range(0..=most)).map(|_| char::from(b'0' + rng.random_range(0..10))).collect();
+            let (whole, fraction): (String, String) = (digits(&mut rng, 12), digits(&mut rng, 12));
+            let exponent: i32 = rng.random_range(-20..20);
+            let number = format!("{whole}.{fraction}e{exponent}");
+            let Some(value) =
+                Some(&number).filter(|number| is_readable(number)).and_then(|number| parse_decimal::<Decimal128Type>(number, 38, 2).ok())
+            else {
+                continue;
+            };
+            let padded = format!("{}{whole}{fraction}{}", "0".repeat(40), "0".repeat(40));
+            let point = (40 + whole.len() as i32 + exponent) as usize;
+            let expected: i128 = padded[point.saturating_sub(36)..point + SCALE].parse().unwrap();
+            assert_eq!(value, expected, "seed {seed}: {number}");
+            read += 1;
+        }
+        assert!(20_000 < read, "{read}");
+    }
+}
