@@ -1,6 +1,6 @@
 //! More than the engine can take, for long: what it takes meanwhile, what is lost, and how fast it is afterwards.
 //!
-//! An engine in a process of its own has an HTTP source, views over it and a sink. Clients find out how much it
+//! An engine in a process of its own has an HTTP source, views over it, one of them costly, and a sink. Clients find out how much it
 //! takes when each waits for its answer; then batches are due at a multiple of that, whatever is answered; then
 //! each client waits again. In the end the engine's counts and the view's rows are held against what the clients
 //! were told ([`crate::ledger`]).
@@ -21,6 +21,13 @@ use crate::load::{Load, Pace, Rows, Told, offer};
 use crate::memory::memory;
 use crate::process;
 use crate::served::{EngineWanted, Served, file_system};
+
+/// Some microseconds per row: the clients share the machine, and must be able to offer a multiple of
+/// what the engine takes.
+const COSTLY_VIEW: &str = "
+    CREATE MATERIALIZED VIEW alike AS SELECT count(*) AS n FROM posts
+      WHERE levenshtein(repeat(client, 12), repeat(reverse(client), 12)) > 0;
+";
 
 /// The rate afterwards, over the rate before.
 const SPEED_MIN: f64 = 0.9;
@@ -98,7 +105,7 @@ fn measure(options: &OverloadOptions) -> Result<Measured> {
     let disk = |error: std::io::Error| Error::user(format!("the folder {} cannot be used: {error}", folder.display()));
     let place = tempfile::tempdir_in(&folder).map_err(disk)?;
     let sql = place.path().join("pack.sql");
-    std::fs::write(&sql, format!("CREATE SOURCE posts {COLUMNS} WITH (connector = 'http');\n{VIEWS}")).map_err(disk)?;
+    std::fs::write(&sql, format!("CREATE SOURCE posts {COLUMNS} WITH (connector = 'http');\n{VIEWS}{COSTLY_VIEW}")).map_err(disk)?;
     let mut engine = Served::start(&sql, &place.path().join("log"), options.log, &options.engine)?;
     engine.start_sources()?;
 

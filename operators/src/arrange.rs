@@ -28,6 +28,7 @@ use timely::progress::Antichain;
 use timely::progress::frontier::AntichainRef;
 
 use crate::stream::{Rows, Time, Timed, exchange};
+use crate::usage::Usage;
 
 /// A key or a value at rest.
 pub type Bytes = Vec<u8>;
@@ -123,6 +124,7 @@ pub fn arrange<'scope, T: Time>(
     layout: Arc<Layout>,
     drop_null_keys: bool,
     name: &str,
+    usage: Usage,
 ) -> Arranged<'scope, Trace<T>> {
     let rows = exchange(rows, &layout.schema, &layout.key);
     let pairs = rows.unary(Pipeline, "Encode", move |_, _| {
@@ -138,6 +140,7 @@ pub fn arrange<'scope, T: Time>(
                         None => layout.encode(&timed, &mut encoded),
                     }
                 }
+                usage.encoded(encoded.len(), encoded.iter().map(|((key, value), _, _)| key.len() + value.len()).sum());
                 output.session(&cap).give_container(&mut encoded);
                 encoded.clear();
             });

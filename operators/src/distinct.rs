@@ -41,8 +41,8 @@ pub fn distinct<'scope>(rows: Rows<'scope, u64>, schema: SchemaRef, usage: Usage
 }
 
 /// Within recursion: differential's reduce, which knows about rounds. The result is by whole row.
-pub fn distinct_rounds<'scope>(rows: Rows<'scope, Round>, layout: Arc<Layout>) -> Arranged<'scope, Trace<Round>> {
-    reduce_to_one(arrange(rows, layout, false, "ArrangeDistinct"))
+pub fn distinct_rounds<'scope>(rows: Rows<'scope, Round>, layout: Arc<Layout>, usage: Usage) -> Arranged<'scope, Trace<Round>> {
+    reduce_to_one(arrange(rows, layout, false, "ArrangeDistinct", usage))
 }
 
 fn reduce_to_one<'scope, T: Time>(arranged: Arranged<'scope, Trace<T>>) -> Arranged<'scope, Trace<T>> {

@@ -189,6 +189,7 @@ mod tests {
     use crate::arrange::{Layout, arrange, rows_of};
     use crate::distinct::distinct_rounds;
     use crate::join::{RoundsPlan, join_rounds};
+    use crate::usage::Usage;
 
     fn delta(rows: &[(i64, i64)]) -> Delta {
         let column: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.0)));
@@ -218,11 +219,11 @@ mod tests {
                     Arc::new(Layout::new(Arc::new(Schema::new(fields)), &[0]))
                 };
                 let (from, nodes) = (layout(&["a", "b"]), layout(&["n"]));
-                let edges = arrange(edges, Arc::clone(&from), true, "Edges");
+                let edges = arrange(edges, Arc::clone(&from), true, "Edges", Usage::default());
                 let rows = fixpoint(scope, failed, |inner, relation| {
                     let start = Timed { time: Product::new(0, 0), delta: delta(&[(0, 1)]) };
                     let start = [start].to_stream(inner);
-                    let here = arrange(relation, Arc::clone(&nodes), true, "Here");
+                    let here = arrange(relation, Arc::clone(&nodes), true, "Here", Usage::default());
                     let pair = Arc::new(Schema::new(["n", "a", "b"].map(|name| Field::new(name, DataType::Int64, true)).to_vec()));
                     let plan = RoundsPlan { left: Arc::clone(&nodes), right: from, schema: pair };
                     let pairs = join_rounds(here, edges.enter(inner), plan);
@@ -230,7 +231,7 @@ mod tests {
                         let rows = RecordBatch::try_from_iter([("n", Arc::clone(delta.rows.column(2)))]).unwrap();
                         out.push(Timed { time, delta: Delta::new(rows, &delta.diffs[..]) });
                     });
-                    rows_of(distinct_rounds(start.concat(next), Arc::clone(&nodes)), nodes)
+                    rows_of(distinct_rounds(start.concat(next), Arc::clone(&nodes), Usage::default()), nodes)
                 });
                 let rows = rows.inspect(move |Timed { delta, .. }| {
                     let column = delta.rows.column(0).as_primitive::<Int64Type>();

@@ -85,6 +85,9 @@ struct Group {
 /// A key's result rows, or why it has none.
 type Outcome = Result<BTreeMap<Bytes, i64>, String>;
 
+/// A key and its two maps, which have room for some rows from the first on.
+const GROUP_BYTES: usize = 800;
+
 fn bytes(result: &Outcome) -> usize {
     result.iter().flat_map(BTreeMap::keys).map(|row| ENTRY_BYTES + row.len()).sum()
 }
@@ -124,7 +127,11 @@ impl Keys {
             let keys = self.key_codec.encode_columns(&key_columns, delta.len()).expect("the plan's schema");
             let rows = self.row_codec.encode(&delta.rows).expect("the plan's schema");
             for (i, &diff) in delta.diffs.iter().enumerate() {
-                let group = self.keys.entry_ref(keys.row(i)).or_default();
+                let usage = &self.usage;
+                let group = self.keys.entry_ref(keys.row(i)).or_insert_with(|| {
+                    usage.grow(GROUP_BYTES + keys.row(i).len());
+                    Group::default()
+                });
                 let count = match group.rows.get_mut(rows.row(i)) {
                     Some(count) => count,
                     None => {
@@ -163,7 +170,7 @@ impl Keys {
             self.usage.resize(bytes(&group.result), bytes(&outcome));
             group.result = outcome;
             if group.rows.is_empty() && !self.plan.always {
-                self.usage.shrink(bytes(&group.result));
+                self.usage.shrink(GROUP_BYTES + key.len() + bytes(&group.result));
                 self.keys.remove(&key);
             }
         }

@@ -1,7 +1,8 @@
 //! `usage`: how much memory a dataflow's state takes on one worker, about.
 //!
 //! Counted  as entries come and go: each operator's rows, keys and copies, with what their maps
-//!          take; arrangements by their updates, which the runtime hears of from differential
+//!          take; arrangements by their updates, of which the runtime hears from differential, and the
+//!          mean length of their rows
 //! Left out what passes by within a tick, and what an operator takes however little it keeps
 //! Exact    to within a factor of two on the real machine: enough to stop what grows without end
 
@@ -10,26 +11,38 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Of one dataflow on one worker: all its operators share it, and no other thread writes it.
 #[derive(Debug, Clone, Default)]
-pub struct Usage(Arc<AtomicUsize>);
+pub struct Usage(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// What operators keep by themselves.
+    bytes: AtomicUsize,
+    /// Updates at rest in arrangements.
+    updates: AtomicUsize,
+    /// Rows that went into arrangements of rows, and their bytes.
+    rows: AtomicUsize,
+    row_bytes: AtomicUsize,
+}
 
 /// What an entry of a map takes beside the bytes of its row.
 pub const ENTRY_BYTES: usize = 64;
 
-/// An update of an arrangement: key and value, each with its allocation, time and count.
-pub const UPDATE_BYTES: usize = 128;
+/// An update of an arrangement beside its row: key and value, each with its allocation, time and count.
+const UPDATE_BYTES: usize = 128;
 
 impl Usage {
     pub fn bytes(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        let Counts { bytes, updates, rows, row_bytes } = &*self.0;
+        let mean = get(row_bytes) / get(rows).max(1);
+        get(bytes) + get(updates) * (UPDATE_BYTES + mean)
     }
 
     pub fn grow(&self, bytes: usize) {
-        self.0.store(self.bytes() + bytes, Ordering::Relaxed);
+        add(&self.0.bytes, bytes);
     }
 
-    // A trace that outlives its dataflow may say of its end what nobody heard of its beginning.
     pub fn shrink(&self, bytes: usize) {
-        self.0.store(self.bytes().saturating_sub(bytes), Ordering::Relaxed);
+        take(&self.0.bytes, bytes);
     }
 
     /// Something took `before` bytes and now takes `after`.
@@ -37,4 +50,30 @@ impl Usage {
         self.grow(after);
         self.shrink(before);
     }
+
+    /// So many rows of so many bytes are on their way into an arrangement. What an update takes there
+    /// is reckoned by their mean.
+    pub fn encoded(&self, rows: usize, bytes: usize) {
+        add(&self.0.rows, rows);
+        add(&self.0.row_bytes, bytes);
+    }
+
+    /// Updates left arrangements, and came to them.
+    pub fn arranged(&self, gone: usize, come: usize) {
+        add(&self.0.updates, come);
+        take(&self.0.updates, gone);
+    }
+}
+
+fn get(count: &AtomicUsize) -> usize {
+    count.load(Ordering::Relaxed)
+}
+
+fn add(count: &AtomicUsize, more: usize) {
+    count.store(get(count) + more, Ordering::Relaxed);
+}
+
+// A trace that outlives its dataflow may say of its end what nobody heard of its beginning.
+fn take(count: &AtomicUsize, less: usize) {
+    count.store(get(count).saturating_sub(less), Ordering::Relaxed);
 }

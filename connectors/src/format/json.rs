@@ -162,6 +162,7 @@ impl Attempt for JsonAttempt {
             Ok(Some(batch)) if self.has_too_small && batch.columns().iter().any(has_least) => {
                 Err(format!("a number below {} does not fit its column", i64::MIN))
             }
+            Ok(Some(batch)) if batch.columns().iter().any(has_end_of_time) => Err("a time is out of range".into()),
             Ok(batch) => Ok(batch.unwrap_or_else(|| RecordBatch::new_empty(self.schema))),
             Err(error) => Err(reason(&error)),
         }
@@ -186,12 +187,14 @@ fn has_too_small(line: &[u8]) -> bool {
 
 /// Whether -2^63 is in a column of 64-bit integers.
 fn has_least(column: &ArrayRef) -> bool {
-    let values = match column.data_type() {
-        DataType::Int64 => column.as_primitive::<Int64Type>().values(),
-        DataType::Timestamp(TimeUnit::Millisecond, _) => column.as_primitive::<TimestampMillisecondType>().values(),
-        _ => return false,
-    };
-    values.contains(&i64::MIN)
+    *column.data_type() == DataType::Int64 && column.as_primitive::<Int64Type>().values().contains(&i64::MIN)
+}
+
+/// Whether a time is the first or the last that there is, as arrow-json reads all numbers beyond.
+fn has_end_of_time(column: &ArrayRef) -> bool {
+    let is_end = |time: &i64| matches!(*time, i64::MIN | i64::MAX);
+    matches!(column.data_type(), DataType::Timestamp(TimeUnit::Millisecond, _))
+        && column.as_primitive::<TimestampMillisecondType>().values().iter().any(is_end)
 }
 
 /// Strings are looked into only where the brackets could be too many.
@@ -270,7 +273,7 @@ mod tests {
     #[test]
     fn bad_lines_are_dead_and_their_neighbours_live() {
         let deep = format!(r#"{{"z":{}1{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
-        let cases: [(&[u8], &str); 18] = [
+        let cases: [(&[u8], &str); 20] = [
             (br#"{"a":1"#, "cut short"),
             (br#"{"a":"#, "cut short"),
             (br#"{"s":"x"#, "cut short"),
@@ -282,6 +285,8 @@ mod tests {
             (b"}", "not a JSON object"),
             (br#"{"a":"one"}"#, "failed to parse \"one\" as Int64"),
             (br#"{"a":9223372036854775808}"#, "failed to parse"),
+            (br#"{"ts":1e300}"#, "a time is out of range"),
+            (br#"{"ts":-9223372036854775809}"#, "a time is out of range"),
             (br#"{"a":-9223372036854775809}"#, "a number below -9223372036854775808"),
             (br#"{"a":"-9223372036854775809"}"#, "failed to parse"),
             (br#"{"s":1}"#, "expected string got 1"),

@@ -622,7 +622,8 @@ impl Coordinator {
     fn said(&mut self, said: Said) -> Result<()> {
         match said {
             Said::Closed(report) => self.reported(report),
-            Said::Grew { name, bytes } => self.state_grew(&name, bytes),
+            Said::Grew { name, born, bytes } if self.born.get(&name) == Some(&born) => self.state_grew(&name, bytes),
+            Said::Grew { .. } => {}
             Said::Failed(reason) => return Err(self.worker_failed(reason)),
         }
         Ok(())
@@ -779,8 +780,8 @@ impl Coordinator {
         for (name, bytes) in closed.state {
             if self.kept.contains_key(&name) && !self.stopped.contains_key(&name) {
                 self.metrics.view_state_bytes.with_label_values(&[&name]).set(bytes as i64);
-                self.state_grew(&name, bytes);
             }
+            self.state_grew(&name, bytes);
         }
         closed.held.replies.into_iter().for_each(|reply| reply(closed.tick));
         self.metrics.ticks.inc();
@@ -826,6 +827,9 @@ impl Coordinator {
             SourceStatus::Failed(reason) => Some(Error::user(format!("source \"{name}\" failed: {reason}"))),
             _ => None,
         });
+        // What ends when all is settled must not end well without an answer.
+        let stopped = self.stopped.keys().next().filter(|_| self.config.once).and_then(|name| self.check_runs(name).err());
+        let failed = failed.or(stopped);
         let busy = self.sources.values().any(|state| matches!(state.status, SourceStatus::Running | SourceStatus::Created))
             || self.open.is_some()
             || self.closing.is_some()

@@ -1,8 +1,10 @@
 //! The door: start an engine, read it, wait for it. Statements go in by `execute.rs`.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
+use futures::FutureExt;
 use parking_lot::Mutex;
 use tidegate_types::connector::Connectors;
 use tidegate_types::error::{Error, Result};
@@ -57,6 +59,7 @@ impl Engine {
             }
             None => (None, None, mpsc::unbounded_channel().1),
         };
+        let shared_failure = failure.clone();
         let shared = Shared {
             metrics: metrics.clone(),
             health: Arc::clone(&health),
@@ -71,7 +74,15 @@ impl Engine {
         let coordinator = Coordinator::new(config, connectors, workers, shared, log, Outlets { notes, drafts, published });
         let inlets =
             Inlets { requests: requested, arrivals: arrived, reports, events, notes: noted, drafts: drafted, published: publishing };
-        tokio::spawn(coordinator.run(inlets, recovery));
+        let (panicked, unready) = (shared_failure, Arc::clone(&health));
+        tokio::spawn(async move {
+            if AssertUnwindSafe(coordinator.run(inlets, recovery)).catch_unwind().await.is_err() {
+                let error = Error::engine("the coordinator failed: the log says on what").hint("start it again");
+                let mut health = unready.lock();
+                (health.ready, health.reason) = (false, error.to_string());
+                panicked.send_replace(Some(error));
+            }
+        });
         Ok(Self { requests, metrics, health, directory, failed, recovered })
     }
 

@@ -104,7 +104,7 @@ impl<'scope> Renderer<'scope> {
                 fixpoint(scope, errors, |inner, relation| {
                     let next = self.render_round(step, inner, &relation);
                     match distinct {
-                        true => rows_of(distinct::distinct_rounds(next, Arc::clone(&layout)), layout),
+                        true => rows_of(distinct::distinct_rounds(next, Arc::clone(&layout), usage), layout),
                         false => next,
                     }
                 })
@@ -121,7 +121,7 @@ impl<'scope> Renderer<'scope> {
             return arranged.clone();
         }
         let rows = self.render(node);
-        let arranged = arranged(rows, node, key, drop_null_keys);
+        let arranged = arranged(rows, node, key, drop_null_keys, self.shared.usage.clone());
         self.arranged.insert(id, arranged.clone());
         arranged
     }
@@ -163,12 +163,13 @@ impl<'scope> Renderer<'scope> {
             Op::Distinct { input } => {
                 let layout = Arc::new(Layout::whole(Arc::clone(&input.schema)));
                 let rows = self.render_round(input, inner, relation);
-                rows_of(distinct::distinct_rounds(rows, Arc::clone(&layout)), layout)
+                rows_of(distinct::distinct_rounds(rows, Arc::clone(&layout), self.shared.usage.clone()), layout)
             }
             Op::Join { left, right, left_key, right_key, null_equals_null, .. } => {
                 let drop_null_keys = !null_equals_null;
                 let round = |this: &mut Self, side: &NodeRef, key: &[usize]| {
-                    arranged(this.render_round(side, inner, relation), side, key, drop_null_keys)
+                    let usage = this.shared.usage.clone();
+                    arranged(this.render_round(side, inner, relation), side, key, drop_null_keys, usage)
                 };
                 let plan = |left: Arc<Layout>, right: Arc<Layout>| RoundsPlan { left, right, schema: Arc::clone(&node.schema) };
                 match (left.is_recursive(), right.is_recursive()) {
@@ -194,7 +195,13 @@ impl<'scope> Renderer<'scope> {
     }
 }
 
-fn arranged<'scope, T: Time>(rows: Rows<'scope, T>, node: &Node, key: &[usize], drop_null_keys: bool) -> Arrangement<'scope, T> {
+fn arranged<'scope, T: Time>(
+    rows: Rows<'scope, T>,
+    node: &Node,
+    key: &[usize],
+    drop_null_keys: bool,
+    usage: Usage,
+) -> Arrangement<'scope, T> {
     let layout = Arc::new(Layout::new(Arc::clone(&node.schema), key));
-    (arrange(rows, Arc::clone(&layout), drop_null_keys, "Arrange"), layout)
+    (arrange(rows, Arc::clone(&layout), drop_null_keys, "Arrange", usage), layout)
 }

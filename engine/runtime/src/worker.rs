@@ -12,7 +12,7 @@ use differential_dataflow::logging::{DifferentialEvent, DifferentialEventBuilder
 use differential_dataflow::trace::TraceReader;
 use tidegate_operators::arrange::{Layout, Trace, arrange, imported, read_at};
 use tidegate_operators::stream::{ErrorRow, Errors, Rows, Timed, Watermarks, each};
-use tidegate_operators::usage::{UPDATE_BYTES, Usage};
+use tidegate_operators::usage::Usage;
 use tidegate_plan::NodeRef;
 use tidegate_types::{Delta, Tick};
 use timely::container::CapacityContainerBuilder;
@@ -84,6 +84,8 @@ pub enum Said {
     /// The state of a dataflow is over the limit on this worker alone.
     Grew {
         name: String,
+        /// When the dataflow was made: there may be another of its name by now.
+        born: Tick,
         bytes: usize,
     },
     /// It panicked. Its peers would wait for it: nothing works any more.
@@ -154,6 +156,7 @@ struct Running {
     probe: probe::Handle<Tick>,
     errors: Errors,
     usage: Usage,
+    born: Tick,
     /// Its state was said to be over the limit.
     is_large: bool,
     /// The number from which on its operators count.
@@ -227,7 +230,7 @@ impl State {
         for (name, running) in &mut self.dataflows {
             let bytes = running.usage.bytes();
             if state_bytes_max < bytes && !std::mem::replace(&mut running.is_large, true) {
-                say(Said::Grew { name: name.clone(), bytes });
+                say(Said::Grew { name: name.clone(), born: running.born, bytes });
             }
         }
     }
@@ -301,7 +304,7 @@ impl State {
                 rows.probe_with(&probe);
                 return None;
             }
-            let arranged = arrange(rows, Arc::clone(&layout), false, "View");
+            let arranged = arrange(rows, Arc::clone(&layout), false, "View", shared.usage.clone());
             arranged.stream.probe_with(&probe);
             Some((arranged.trace, layout))
         });
@@ -310,7 +313,7 @@ impl State {
         }
         let Shared { errors, usage, .. } = shared;
         self.arrangements.borrow_mut().insert(first_operator, (worker.peek_identifier(), usage.clone()));
-        Running { index, inputs, probe, errors, usage, is_large: false, first_operator, export, captured }
+        Running { index, inputs, probe, errors, usage, born: spec.born, is_large: false, first_operator, export, captured }
     }
 
     fn stop(self, worker: &mut Worker) {
@@ -338,7 +341,7 @@ fn watch_arrangements(worker: &Worker) -> Arrangements {
             if let Some((_, (end, usage))) = usages.borrow().range(..=operator).next_back()
                 && operator < *end
             {
-                usage.resize(gone * UPDATE_BYTES, come * UPDATE_BYTES);
+                usage.arranged(gone, come);
             }
         }
     };

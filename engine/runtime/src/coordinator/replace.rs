@@ -50,7 +50,9 @@ impl Coordinator {
         let readers = self.readers_anew(&name, &mut catalog)?;
         self.check_inputs(&name, planned.as_ref(), &readers)?;
         let mut old = self.followed_rows(&readers)?;
+        self.refuse_preview(&name, REPLACED);
         for (reader, _) in readers.iter().rev() {
+            self.refuse_preview(reader, REPLACED);
             self.workers.broadcast(&Command::Drop { name: reader.clone() });
         }
         self.workers.broadcast(&Command::Drop { name: name.clone() });
@@ -90,6 +92,9 @@ impl Coordinator {
             Some(kind) => Error::user(format!("the rows of {kind} \"{name}\" are not kept: there is nothing to compare with")),
         })?;
         self.check_runs(name)?;
+        if self.previews.iter().any(|(other, _)| other == name) {
+            return Err(Error::conflict(format!("another new definition of \"{name}\" is being computed")));
+        }
         let planned = self.on_deep_stack(&self.catalog, |catalog| plan_query(query, catalog))?;
         if planned.node.schema != kept.node.schema {
             return Err(Error::user(format!("the columns of \"{name}\" change")).hint("compare by a view of another name"));
@@ -113,7 +118,9 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn refuse_preview(&mut self, at: usize, reason: &str) {
+    /// Whoever waits for a new definition of `name` hears why there is none.
+    pub(super) fn refuse_preview(&mut self, name: &str, reason: &str) {
+        let Some(at) = self.previews.iter().position(|(view, _)| view == name) else { return };
         let (name, reply) = self.previews.remove(at);
         self.workers.broadcast(&Command::Drop { name: preview_name(&name) });
         self.born.remove(&preview_name(&name));
@@ -237,6 +244,8 @@ impl Coordinator {
         }
     }
 }
+
+const REPLACED: &str = "what it would be compared with is replaced";
 
 // No view can have such a name: it has no quotes around it.
 pub(super) fn preview_name(name: &str) -> String {

@@ -261,7 +261,7 @@ impl Coordinator {
             self.repeat_statement(file, text, *is_pack)?;
         }
         for (name, reason) in &head.stopped {
-            self.stop_dataflow(name, reason.clone());
+            self.stop_dataflow(name, format!("{reason}; a snapshot was taken since, without what it needs"));
         }
         self.generation = head.generation;
         self.ran = head.ran.iter().cloned().collect();

@@ -472,6 +472,7 @@ impl Coordinator {
             self.workers.broadcast(&Command::Drop { name: late_name(name) });
         }
         self.tables.remove(name);
+        self.refuse_preview(name, "it was dropped meanwhile");
         self.kept.remove(name);
         self.errors.remove(name);
         self.born.remove(name);

@@ -28,8 +28,8 @@ impl Coordinator {
         let limit = self.config.state_bytes_max;
         let reason = format!("its state of {} is over the limit of {}", mebibytes(bytes), mebibytes(limit));
         tracing::error!(view = shown_name(name), "{reason}: it is stopped, with what reads it");
-        match self.previews.iter().position(|(view, _)| preview_name(view) == name) {
-            Some(at) => self.refuse_preview(at, &reason),
+        match self.previews.iter().find(|(view, _)| preview_name(view) == name).map(|(view, _)| view.clone()) {
+            Some(view) => self.refuse_preview(&view, &reason),
             None => self.stop_reading(name, &reason),
         }
     }
@@ -48,9 +48,7 @@ impl Coordinator {
         if self.stopped.contains_key(name) || !self.born.contains_key(name) {
             return;
         }
-        if let Some(at) = self.previews.iter().position(|(view, _)| view == name) {
-            self.refuse_preview(at, &format!("there is nothing to compare with: {reason}"));
-        }
+        self.refuse_preview(name, &format!("there is nothing to compare with: {reason}"));
         self.workers.broadcast(&Command::Drop { name: name.to_string() });
         if self.kept.contains_key(name) {
             self.metrics.view_state_bytes.with_label_values(&[name]).set(0);
@@ -64,6 +62,7 @@ impl Coordinator {
         let reason = format!("it reads \"{input}\", which is stopped");
         self.born.insert(name.to_string(), self.last_used);
         self.stopped.insert(name.to_string(), reason);
+        self.metrics.views_stopped.set(self.stopped.len() as i64);
         Ok(())
     }
 
@@ -83,7 +82,7 @@ impl Coordinator {
         match self.stopped.get(name) {
             None => Ok(()),
             Some(reason) => Err(Error::user(format!("\"{}\" is stopped: {reason}", shown_name(name))).hint(
-                "start with a larger --state-max; or drop what follows it, and CREATE OR REPLACE it with a bound: EXPLAIN says what grows",
+                "drop what follows it, and CREATE OR REPLACE it with a bound: EXPLAIN says what grows. Until a snapshot is taken, a start with a larger --state-max brings it back",
             )),
         }
     }
