@@ -4,7 +4,7 @@
 //!          take; arrangements by their updates, of which the runtime hears from differential, and the
 //!          mean length of their rows
 //! Left out what passes by within a tick, and what an operator takes however little it keeps
-//! Exact    to within a factor of two on the real machine: enough to stop what grows without end
+//! Reckoned by what an entry usually takes, not measured: meant to stop what grows without end
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -29,8 +29,13 @@ impl Decimals {
         }
         let values: HashMap<Cow<str>, &RawValue> = serde_json::from_slice(line).map_err(|error| format!("not a JSON object: {error}"))?;
         self.0.iter().filter_map(|column| Some((column, values.get(column.as_str())?.get()))).try_for_each(|(column, value)| {
-            let number = if value.starts_with('"') { serde_json::from_str(value).unwrap_or_default() } else { value.to_string() };
-            match number.starts_with(|first: char| first.is_ascii_alphabetic() || "[{".contains(first)) || is_readable(&number) {
+            let number = match value.as_bytes() {
+                [b'"', ..] => serde_json::from_str(value).unwrap_or_default(),
+                [b'-' | b'0'..=b'9', ..] => value.to_string(),
+                // What is NULL, and what is neither number nor text, arrow-json knows.
+                _ => return Ok(()),
+            };
+            match is_readable(&number) {
                 true => Ok(()),
                 false => Err(format!("column \"{column}\": \"{number}\" is no number of up to {DIGITS_MAX} digits")),
             }
@@ -56,12 +61,27 @@ fn is_readable(number: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use arrow::compute::kernels::cast_utils::parse_decimal;
-    use arrow::datatypes::Decimal128Type;
+    use arrow::datatypes::{Decimal128Type, Field, Schema};
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
 
     use super::*;
+
+    #[test]
+    fn only_numbers_and_what_is_none_pass() {
+        let field = Field::new("d", DataType::Decimal128(10, 2), true);
+        let decimals = Decimals::of(&Arc::new(Schema::new(vec![field])));
+        for line in [r#"{"d":1.5}"#, r#"{"d":"1.5"}"#, r#"{"d":null}"#, r#"{"d":true}"#, r#"{"x":"e5"}"#, "{}"] {
+            assert_eq!(decimals.check(line.as_bytes()), Ok(()), "{line}");
+        }
+        // The last of a key that is there twice counts.
+        for line in [r#"{"d":"e5"}"#, r#"{"d":1e65537}"#, r#"{"d":""}"#, r#"{"d":1,"d":"x"}"#, r#"{"d":1,}"#] {
+            assert!(decimals.check(line.as_bytes()).is_err(), "{line}");
+        }
+    }
 
     #[test]
     fn long_numbers_are_refused() {
