@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::kernels::cast_utils::string_to_datetime;
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options, filter_record_batch};
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::{DataType, FieldRef, Float32Type, Float64Type};
 use arrow::util::display::FormatOptions;
 use chrono::Utc;
 
@@ -67,12 +67,19 @@ fn micros_since_1970(value: &str) -> Option<i64> {
     }
 }
 
-/// Rows that have a text but no value.
+/// Rows that have a text but no value, or an infinite one for a number that is too large.
 fn failed(text: &StringArray, array: &ArrayRef) -> Vec<usize> {
-    if array.null_count() == text.null_count() {
+    let is_infinite = |row: usize| match array.data_type() {
+        DataType::Float64 => array.as_primitive::<Float64Type>().value(row).is_infinite(),
+        DataType::Float32 => array.as_primitive::<Float32Type>().value(row).is_infinite(),
+        _ => false,
+    };
+    let is_word = |row: usize| text.value(row).trim_start_matches(['-', '+']).starts_with(|first: char| first.is_alphabetic());
+    if array.null_count() == text.null_count() && !array.data_type().is_floating() {
         return Vec::new();
     }
-    (0..text.len()).filter(|&row| array.is_null(row) && text.is_valid(row)).collect()
+    let rows = (0..text.len()).filter(|&row| text.is_valid(row));
+    rows.filter(|&row| array.is_null(row) || is_infinite(row) && !is_word(row)).collect()
 }
 
 #[cfg(test)]
@@ -90,6 +97,9 @@ mod tests {
             (DataType::Int64, "4x", None),
             (DataType::UInt8, "256", None),
             (DataType::Float64, "2.5e3", Some("2500.0")),
+            (DataType::Float64, "1e999", None),
+            (DataType::Float32, "-1e39", None),
+            (DataType::Float64, "-Infinity", Some("-inf")),
             (DataType::Boolean, "true", Some("true")),
             (DataType::Boolean, "maybe", None),
             (DataType::Date32, "2024-02-29", Some("2024-02-29")),

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{concat_batches, interleave_record_batch};
-use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
 use arrow::error::ArrowError;
 use arrow::json::ReaderBuilder;
 use arrow::json::reader::Decoder as ArrowDecoder;
@@ -163,6 +163,7 @@ impl Attempt for JsonAttempt {
                 Err(format!("a number below {} does not fit its column", i64::MIN))
             }
             Ok(Some(batch)) if batch.columns().iter().any(has_end_of_time) => Err("a time is out of range".into()),
+            Ok(Some(batch)) if batch.columns().iter().any(has_infinite) => Err("a number is out of range".into()),
             Ok(batch) => Ok(batch.unwrap_or_else(|| RecordBatch::new_empty(self.schema))),
             Err(error) => Err(reason(&error)),
         }
@@ -195,6 +196,16 @@ fn has_end_of_time(column: &ArrayRef) -> bool {
     let is_end = |time: &i64| matches!(*time, i64::MIN | i64::MAX);
     matches!(column.data_type(), DataType::Timestamp(TimeUnit::Millisecond, _))
         && column.as_primitive::<TimestampMillisecondType>().values().iter().any(is_end)
+}
+
+/// Whether a number is infinite, as arrow-json reads those that are too large; JSON has no such number.
+fn has_infinite(column: &ArrayRef) -> bool {
+    match column.data_type() {
+        DataType::Float64 => column.as_primitive::<Float64Type>().values().iter().any(|value| value.is_infinite()),
+        DataType::Float32 => column.as_primitive::<Float32Type>().values().iter().any(|value| value.is_infinite()),
+        DataType::List(_) => has_infinite(column.as_list::<i32>().values()),
+        _ => false,
+    }
 }
 
 /// Strings are looked into only where the brackets could be too many.
@@ -267,6 +278,21 @@ mod tests {
         ];
         for (line, row) in cases {
             assert_eq!(decode(line.as_bytes()), (vec![row.to_string()], vec![]), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_too_large_for_a_float_is_dead() {
+        let fields = [("d", DataType::Float64), ("r", DataType::Float32), ("s", DataType::Utf8)];
+        for (line, is_good) in [
+            (r#"{"d":1e308,"r":3e38,"s":"inf"}"#, true),
+            (r#"{"d":null,"r":null,"s":"1e999"}"#, true),
+            (r#"{"d":1e999}"#, false),
+            (r#"{"d":"-1e999"}"#, false),
+            (r#"{"r":1e39}"#, false),
+        ] {
+            let decoded = decoder(&fields, &[0, 1, 2]).decode(line.as_bytes(), 1, "f");
+            assert_eq!((decoded.rows.num_rows(), decoded.dead.len()), (usize::from(is_good), usize::from(!is_good)), "{line}");
         }
     }
 

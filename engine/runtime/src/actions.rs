@@ -17,8 +17,7 @@ use tidegate_types::row::{RowCodec, hash_row};
 use tidegate_types::{Clock, Delta, Random, Tick};
 
 pub use self::journal::{ActionEvent, ActionRecord, Journal, Note};
-use self::log::Entry;
-pub use self::log::{ActionLog, ActionState};
+pub use self::log::{ActionLog, ActionState, Entry};
 use self::outbox::{Id, Outbox, OutboxState};
 use self::text::Text;
 use crate::backlog::Backlog;

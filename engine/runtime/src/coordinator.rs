@@ -42,6 +42,7 @@ pub use recovery::Recovery;
 pub use snapshot::Drafted;
 pub use tables::{Read, Write};
 
+use self::statements::definition_key;
 use crate::followers::Queue;
 use crate::interface::{Config, Directory, Health, Response, Snapshot};
 use crate::log::quarantine::{Step, Suspect};
@@ -308,8 +309,10 @@ struct Held {
     permits: Vec<OwnedSemaphorePermit>,
     offsets: Vec<(String, Offset)>,
     seen: HashMap<String, i64>,
-    replies: Vec<Box<dyn FnOnce(Tick) + Send>>,
+    replies: Vec<Reply>,
 }
+
+type Reply = Box<dyn FnOnce(&Coordinator, Tick) + Send>;
 
 impl Coordinator {
     pub fn new(
@@ -465,16 +468,21 @@ impl Coordinator {
                 }
             }
             Request::Execute { placed, is_pack, reply } => {
+                // A pack's view that had to be stopped is no reason not to start the others.
+                let made = definition_key(&placed.statement).filter(|(_, is_drop)| !is_drop && !is_pack);
                 let response = self.change(*placed, is_pack);
                 self.publish();
                 // What was created is readable, and right, when the statement returns.
-                self.when_closed(Box::new(move |_| drop(reply.send(response))));
+                self.when_closed(Box::new(move |now, _| {
+                    let runs = made.map_or(Ok(()), |(name, _)| now.check_runs(&name));
+                    let _ = reply.send(response.and_then(|response| runs.map(|()| response)));
+                }));
             }
             Request::HasRun { ran, reply } => drop(reply.send(self.ran.contains(&ran))),
             Request::Prune { mentioned, reply } => {
                 let pruned = self.prune(&mentioned);
                 self.publish();
-                self.when_closed(Box::new(move |_| drop(reply.send(pruned))));
+                self.when_closed(Box::new(move |_, _| drop(reply.send(pruned))));
             }
             Request::Write { reply, .. } if self.level == Level::Out => drop(reply.send(Err(no_room()))),
             Request::Push { reply, .. } if self.level == Level::Out => drop(reply.send(Err(no_room()))),
@@ -488,7 +496,7 @@ impl Coordinator {
                         self.ran.insert(ran.clone());
                         self.say(|| Record::Ran(ran));
                     }
-                    self.when_closed(Box::new(move |tick| drop(reply.send(Ok(tick)))));
+                    self.when_closed(Box::new(move |_, tick| drop(reply.send(Ok(tick)))));
                 }
                 Err(error) => drop(reply.send(Err(error))),
             },
@@ -497,11 +505,11 @@ impl Coordinator {
                 true => {
                     let batch = SourceBatch::of(rows);
                     self.accept(&source, batch, None);
-                    self.when_closed(Box::new(move |tick| drop(reply.send(Ok(tick)))));
+                    self.when_closed(Box::new(move |_, tick| drop(reply.send(Ok(tick)))));
                 }
                 false => drop(reply.send(Err(Error::user(format!("source \"{source}\" does not exist"))))),
             },
-            Request::Commit { reply } => self.when_closed(Box::new(move |tick| {
+            Request::Commit { reply } => self.when_closed(Box::new(move |_, tick| {
                 let _ = reply.send(tick);
             })),
             Request::Checkpoint { reply } => match self.log.is_some() {
@@ -560,7 +568,7 @@ impl Coordinator {
     }
 
     /// `reply` is called when the tick that is open now is visible.
-    fn when_closed(&mut self, reply: Box<dyn FnOnce(Tick) + Send>) {
+    fn when_closed(&mut self, reply: Reply) {
         self.opened();
         let open = self.open.as_mut().expect("opened above");
         open.urgent = true;
@@ -649,7 +657,7 @@ impl Coordinator {
     fn accuse(&self, log: &Log, from: Tick, reason: String) -> Result<&'static str> {
         match self.suspect.as_ref().map(|suspect| suspect.step) {
             None => {
-                log.suspect(&Suspect { from, reason, step: Step::Whole })?;
+                log.suspect(&Suspect { from, reason, step: Step::Whole, statement: None })?;
                 Ok("start it again: the input it failed on is looked for")
             }
             Some(Step::Innocent) => Ok("no single row is to blame: start another version, or restore the data folder"),
@@ -699,7 +707,7 @@ impl Coordinator {
         let Note { record, durable } = note;
         self.say(|| Record::Action(record));
         if let Some(durable) = durable {
-            self.when_closed(Box::new(move |_| {
+            self.when_closed(Box::new(move |_, _| {
                 let _ = durable.send(());
             }));
         }
@@ -783,7 +791,7 @@ impl Coordinator {
             }
             self.state_grew(&name, bytes);
         }
-        closed.held.replies.into_iter().for_each(|reply| reply(closed.tick));
+        closed.held.replies.into_iter().for_each(|reply| reply(self, closed.tick));
         self.metrics.ticks.inc();
         self.metrics.tick_seconds.observe(closed.since.elapsed().as_secs_f64());
         self.metrics.tick_time.set(closed.tick as f64 / 1000.0);

@@ -151,6 +151,9 @@ impl Log {
         let mut suspect = Suspect::read(&*disk, &folder)?;
         let (orders, taken) = unbounded();
         let (sender, events) = mpsc::unbounded_channel();
+        if segment::first(&*disk, &folder)?.is_none() {
+            segment::begin_at(&*disk, &folder, found.holdings.keys().next().unwrap_or(&found.end.segment))?;
+        }
         let shared = Shared { holdings: Arc::new(Mutex::new(found.holdings)), growth: Arc::default(), stopping: Arc::default(), seeded };
         let is_watched = temporary.is_none();
         let writing = LogWriter::open(Arc::clone(&disk), folder.clone(), found.end, found.is_new, is_watched, &shared);
@@ -213,7 +216,7 @@ impl Log {
 
     /// Hands what these sources brought in the first `upto` frames to `visit`, oldest first.
     pub fn history(&self, sources: &[&str], upto: u64, mut visit: impl FnMut(Arrived)) -> Result<()> {
-        history(&*self.disk, &self.folder, &self.quarantine, sources, 0..upto, |_, arrived| visit(arrived))
+        self.shelf().history(sources, 0..upto, |_, arrived| visit(arrived))
     }
 
     /// Frames and bytes since the last snapshot.
@@ -255,6 +258,11 @@ impl Log {
         self.quarantine.all().cloned().collect()
     }
 
+    /// What is passed over and was a statement of this text.
+    pub fn guilty(&self, text: &str) -> Option<&Guilty> {
+        self.quarantine.all().find(|guilty| guilty.statement.as_deref() == Some(text))
+    }
+
     /// Keeps in mind where a worker failed, for the next start.
     pub fn suspect(&self, suspect: &Suspect) -> Result<()> {
         suspect.write(&*self.disk, &self.folder)
@@ -294,7 +302,8 @@ impl Shelf {
 
     /// Hands what these sources brought in the frames `among` to `visit`, oldest first, each with its frame's number.
     pub fn history(&self, sources: &[&str], among: Range<u64>, visit: impl FnMut(u64, Arrived)) -> Result<()> {
-        history(&*self.disk, &self.folder, &self.quarantine, sources, among, visit)
+        let known: Vec<Segment> = self.holdings.lock().keys().copied().collect();
+        history(&*self.disk, &self.folder, &self.quarantine, &known, sources, among, visit)
     }
 
     /// Writes the snapshot before `segment`; it does not count yet. Returns its bytes.
@@ -305,11 +314,13 @@ impl Shelf {
 
     /// From now on a restart begins with it; what nobody needs any more is removed.
     pub fn publish(&self, segment: &Segment, is_needed: impl Fn(&Holdings) -> bool) -> Result<()> {
-        snapshot::publish(&*self.disk, &self.folder, segment, self.seeded)?;
+        let known = self.holdings.lock().clone();
+        let gone: Vec<Segment> =
+            known.range(..segment).take_while(|(_, holdings)| !is_needed(holdings)).map(|(segment, _)| *segment).collect();
+        let first = known.keys().nth(gone.len()).unwrap_or(segment).min(segment);
+        snapshot::publish(&*self.disk, &self.folder, segment, first, self.seeded)?;
         snapshot::remove_others(&*self.disk, &self.folder, Some(segment))?;
-        let before: Vec<(Segment, Holdings)> =
-            self.holdings.lock().range(..segment).map(|(segment, holdings)| (*segment, holdings.clone())).collect();
-        let gone = snapshot::trim(&*self.disk, &self.folder, &before, is_needed)?;
+        snapshot::trim(&*self.disk, &self.folder, &gone)?;
         self.holdings.lock().retain(|segment, _| !gone.contains(segment));
         Ok(())
     }

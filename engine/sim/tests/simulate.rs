@@ -25,6 +25,7 @@ use tidegate_sim::process::{Process, Setting};
 use tidegate_sim::scenario::{Failure, Report, SETUP, simulate, simulate_plan};
 use tidegate_sim::schedule::{KEYS, Plan, START_MS};
 use tidegate_sim::world::{Event, Ledger, World};
+use tidegate_types::Disk;
 use tidegate_types::error::Error;
 
 #[cfg(feature = "seeded-bugs")]
@@ -76,6 +77,28 @@ fn no_rot_goes_unnoticed() {
     });
     let refused = outcomes.iter().filter(|outcome| **outcome).count();
     println!("{flips} flipped bits: {refused} refused, {} without an effect", outcomes.len() - refused);
+}
+
+/// A file that somebody removes is missed at the start, or where its rows are needed, or nothing is missed.
+#[test]
+fn no_missing_file_goes_unnoticed() {
+    let rest = Rest::new();
+    let calm = rest.state(&rest.disk, false).expect("nothing is wrong with it");
+    let mut refused = Vec::new();
+    for (path, _) in &rest.files {
+        let disk = rest.disk.copy(&Power::default());
+        disk.remove(path).unwrap();
+        match rest.state(&disk, false) {
+            Ok(state) => assert_eq!(state, calm, "without {}", path.display()),
+            Err(_) => refused.push(path),
+        }
+    }
+    let segments = rest.files.iter().map(|(path, _)| path).filter(|path| path.extension().is_some_and(|ending| ending == "log"));
+    let segments: Vec<_> = segments.collect();
+    assert!(1 < segments.len(), "there is but one segment");
+    let unnoticed: Vec<_> = segments.iter().filter(|segment| !refused.contains(segment)).collect();
+    assert!(unnoticed.is_empty(), "{unnoticed:?}");
+    println!("{} of {} files are missed", refused.len(), rest.files.len());
 }
 
 /// Whether rot was refused. Errors: it was neither that nor harmless.

@@ -115,11 +115,10 @@ impl ActionLog {
         self.0.lock().list.iter().filter(|entry| entry.action == action).cloned().collect()
     }
 
-    /// The action and the state of the finding `id`.
-    pub fn find(&self, id: &str) -> Option<(String, ActionState)> {
+    /// The row of the finding `id`.
+    pub fn find(&self, id: &str) -> Option<Entry> {
         let entries = self.0.lock();
-        let entry = entries.places.get(id).map(|place| &entries.list[place - entries.first]);
-        entry.map(|entry| (entry.action.clone(), entry.state))
+        entries.places.get(id).map(|place| entries.list[place - entries.first].clone())
     }
 
     /// Writes the row of `entry.id`, in its place where there is one.

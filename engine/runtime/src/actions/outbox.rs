@@ -33,6 +33,8 @@ use crate::seeded::Bug;
 
 const IN_FLIGHT_MAX: usize = 16;
 
+const STOPPED_UNKNOWN: &str = "its detection is stopped, and the log holds no outcome";
+
 const STOPPED_MIDWAY: &str = "the engine stopped while it was sent: RESOLVE ACTION says what became of it";
 
 /// What a finding without an outcome takes beside its row's text, roughly.
@@ -550,7 +552,7 @@ impl Outbox {
     /// What the log says of a finding's request, or a person.
     pub fn repeat(&mut self, id: &str, event: &ActionEvent) {
         let id = Id::from(id);
-        let Some(finding) = self.findings.get_mut(&id) else { return };
+        let Some(finding) = self.findings.get_mut(&id) else { return self.show_as_said(&id, event) };
         match event {
             ActionEvent::Intent { request, kind, row, previous, tick, at_ms } => {
                 (finding.requests, finding.is_flying, finding.is_counted) = (*request, true, true);
@@ -568,6 +570,31 @@ impl Outbox {
                 self.learn_again(&id, *request, *kind, Text::from(&row[..]), *state, *may_be_done, error);
             }
             ActionEvent::Decision(decision) => self.decide(&id, *decision),
+        }
+    }
+
+    /// A finding that is not computed again, since its detection is stopped, is shown as the log has it.
+    fn show_as_said(&self, id: &Id, event: &ActionEvent) {
+        let known = self.task.log.find(id);
+        let tick = known.as_ref().map_or(0, |entry| entry.tick);
+        match event {
+            ActionEvent::Intent { kind, row, tick, .. } => {
+                self.show(id, *kind, &Text::from(&row[..]), ActionState::InDoubt, 1, STOPPED_UNKNOWN, *tick);
+            }
+            ActionEvent::Outcome { request, kind, row, state, error, .. } => {
+                self.show(id, *kind, &Text::from(&row[..]), *state, i64::from(*request != 0), error, tick);
+            }
+            ActionEvent::Decision(decision) => {
+                let Some(Entry { kind, finding, attempts, .. }) = known else { return };
+                let (state, error) = match (decision, kind) {
+                    (Decision::Approve, _) => (ActionState::Pending, ""),
+                    (Decision::Reject, _) => (ActionState::Rejected, "a person refused it"),
+                    (Decision::Done, ActionKind::Undo) => (ActionState::Undone, "as a person says"),
+                    (Decision::Done, _) => (ActionState::Done, "as a person says"),
+                    (Decision::NotDone, _) => (ActionState::Failed, "not done, as a person says"),
+                };
+                self.show(id, kind, &finding, state, attempts, error, tick);
+            }
         }
     }
 
@@ -662,6 +689,7 @@ impl Outbox {
             _ => {}
         }
     }
+
     fn count(&self, kind: ActionKind, state: ActionState) {
         self.task.metrics.actions.with_label_values(&[&self.task.name, kind.as_str(), state.as_str()]).inc();
     }

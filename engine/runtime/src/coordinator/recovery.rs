@@ -88,9 +88,13 @@ impl Coordinator {
                 _ => Vec::new(),
             };
             self.replayed = number;
+            let statement = match &record {
+                Record::Statement { text, .. } => Some(text.clone()),
+                _ => None,
+            };
             for (from, to) in parts {
-                let step = Step::Piece { frame: number, from, to };
-                self.log.as_ref().map_or(Ok(()), |log| log.suspect(&Suspect { step, ..suspect.clone() }))?;
+                let (step, statement) = (Step::Piece { frame: number, from, to }, statement.clone());
+                self.log.as_ref().map_or(Ok(()), |log| log.suspect(&Suspect { step, statement, ..suspect.clone() }))?;
                 self.open_at(tick.max(self.last_used + 1));
                 match &record {
                     Record::Arrived(arrived) => self.repeat(Record::Arrived(Box::new(arrived.piece(from, to))))?,
@@ -101,7 +105,7 @@ impl Coordinator {
             }
             next = replay.next()?;
         }
-        self.log.as_ref().map_or(Ok(()), |log| log.suspect(&Suspect { step: Step::Innocent, ..suspect.clone() }))?;
+        self.log.as_ref().map_or(Ok(()), |log| log.suspect(&Suspect { step: Step::Innocent, statement: None, ..suspect.clone() }))?;
         let error = Error::engine(format!("a worker failed, but not on any single row: {}", suspect.reason));
         Err(error.hint("start it again: all is replayed as it was"))
     }

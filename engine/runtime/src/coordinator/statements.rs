@@ -24,7 +24,7 @@ use tidegate_types::expr::RowProgram;
 use super::arrivals::Counts;
 use super::replace::{kept_relation, view_relation};
 use super::{Coordinator, Definition, Follow, Kept, SourceState, SourceStatus, late_name, tables::Table};
-use crate::actions::{ActionEvent, ActionOptions, ActionRecord, ActionState, ActionTask, Journal};
+use crate::actions::{ActionEvent, ActionOptions, ActionRecord, ActionState, ActionTask, Entry, Journal};
 use crate::followers::Queue;
 use crate::interface::{DetectionInfo, Durability, RelationInfo, Response};
 use crate::log::record::Record;
@@ -48,6 +48,7 @@ impl Coordinator {
                 None => {}
             }
         }
+        self.check_innocent(&placed)?;
         let response = self.statement(&placed).map_err(|error| pointed(error, &placed))?;
         if let Some((key, is_drop)) = definition_key(&placed.statement) {
             let Placed { file, text, .. } = &placed;
@@ -68,6 +69,15 @@ impl Coordinator {
             }
         }
         Ok(response)
+    }
+
+    /// Errors: a worker failed on this very statement.
+    fn check_innocent(&self, placed: &Placed) -> Result<()> {
+        let guilty = self.log.as_ref().filter(|_| !self.replaying).and_then(|log| log.guilty(&placed.text));
+        guilty.map_or(Ok(()), |guilty| {
+            let error = Error::user(format!("{}:{}: a worker failed on this statement: {}", placed.file, placed.line, guilty.reason));
+            Err(error.hint("write it otherwise; a comment is enough to try again what its rows made fail"))
+        })
     }
 
     /// Drops what packs made and no longer mention, the youngest first.
@@ -364,9 +374,11 @@ impl Coordinator {
 
     /// Logs a person's word, and passes it on once it is durable.
     fn decide(&mut self, id: &str, decision: Decision) -> Result<()> {
-        let Some((action, state)) = self.action_log.find(id) else {
+        let Some(Entry { action, state, .. }) = self.action_log.find(id) else {
             return Err(Error::user(format!("no action has the id '{id}'")).hint("SELECT id, state FROM sys.actions"));
         };
+        // Whether the finding still holds is not known there.
+        self.check_runs(&follower_name(&action))?;
         let wanted = match decision {
             Decision::Approve | Decision::Reject => ActionState::AwaitingApproval,
             Decision::Done | Decision::NotDone => ActionState::InDoubt,
@@ -379,7 +391,7 @@ impl Coordinator {
         let follow = follow.ok_or_else(|| Error::user(format!("action \"{action}\" was dropped")).hint("create it again"))?;
         let tell = follow.queue.decide(id.to_string(), decision);
         self.say(|| Record::Action(ActionRecord { action, id: id.to_string(), event: ActionEvent::Decision(decision) }));
-        self.when_closed(Box::new(move |_| tell()));
+        self.when_closed(Box::new(move |_, _| tell()));
         Ok(())
     }
 
@@ -649,7 +661,7 @@ pub(super) fn counted_name(source: &str, nth: usize) -> String {
 }
 
 /// Under which name a definition is kept, and whether it is dropped.
-fn definition_key(statement: &Statement) -> Option<(String, bool)> {
+pub(super) fn definition_key(statement: &Statement) -> Option<(String, bool)> {
     let (name, is_drop) = statement.object()?;
     let is_follower = match statement {
         Statement::CreateSink { .. } | Statement::CreateAction { .. } => true,

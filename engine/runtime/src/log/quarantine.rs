@@ -7,7 +7,7 @@
 //!           the file which piece is next
 //! Piece     the next start gives them that piece row by row
 //! Guilty    the next start logs which row (or statement) it was, and passes it over from then on: a row is
-//!           a dead letter
+//!           a dead letter, a statement is refused when it comes again
 //! Innocent  nothing failed in pieces: the next start replays as if nothing had happened, and if that fails
 //!           again no single row is to blame
 
@@ -37,6 +37,8 @@ pub struct Suspect {
     /// What the worker said.
     pub reason: String,
     pub step: Step,
+    /// The text of the statement that is being tried.
+    pub statement: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +75,8 @@ impl Suspect {
     pub fn guilty(&self) -> Option<Guilty> {
         match self.step {
             Step::Piece { frame, from, to } if to <= from + 1 => {
-                Some(Guilty { frame, row: (from < to).then_some(from), reason: self.reason.clone() })
+                let (row, reason, statement) = ((from < to).then_some(from), self.reason.clone(), self.statement.clone());
+                Some(Guilty { frame, row, reason, statement })
             }
             _ => None,
         }
@@ -99,6 +102,8 @@ pub struct Guilty {
     /// Of the rows on time, then of the late ones; None: the frame as a whole.
     pub row: Option<usize>,
     pub reason: String,
+    /// The text, where it was a statement that makes something.
+    pub statement: Option<String>,
 }
 
 /// All that is passed over.
@@ -195,9 +200,9 @@ mod tests {
         };
         let mut quarantine = Quarantine::default();
         for row in [1, 3] {
-            quarantine.add(Guilty { frame: 7, row: Some(row), reason: "index out of bounds".into() });
+            quarantine.add(Guilty { frame: 7, row: Some(row), reason: "index out of bounds".into(), statement: None });
         }
-        quarantine.add(Guilty { frame: 9, row: None, reason: "overflow".into() });
+        quarantine.add(Guilty { frame: 9, row: None, reason: "overflow".into(), statement: None });
         let record = Record::Arrived(Box::new(arrived.clone()));
         let Some(Record::Arrived(passed)) = quarantine.pass(7, record.clone()) else { panic!() };
         assert_eq!((passed.on_time, passed.late), (rows(vec![1, 3]), Some(rows(vec![5]))));

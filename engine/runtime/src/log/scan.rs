@@ -15,7 +15,7 @@ use super::Place;
 use super::frame::{Broken, Chain, Frames, Header};
 use super::quarantine::Quarantine;
 use super::record::{Arrived, BEGIN, COMMIT, GUILTY, Record, tag_of};
-use super::segment::{Holdings, Segment, copies, rewrite_copies, segments, unreadable};
+use super::segment::{Holdings, Segment, copies, first, rewrite_copies, segments, unreadable};
 use super::snapshot::{self, Head, Part, Parts};
 use crate::seeded::{Bug, Seeded};
 
@@ -43,6 +43,11 @@ pub struct Found {
 pub fn scan(disk: &dyn Disk, folder: &Path, accept_loss: bool, seeded: Seeded) -> Result<Found> {
     let mut all = segments(disk, folder)?;
     let mut found = begin(disk, folder)?;
+    match missing(disk, folder, &all, &found) {
+        Err(error) if accept_loss => tracing::error!(%error, "what it held is given up, as asked"),
+        checked => checked?,
+    }
+    found.holdings.retain(|segment, _| all.contains(segment));
     // What is before the snapshot is verified when it is read.
     all.retain(|segment| found.end.segment <= *segment);
     if let (Some((segment, _)), true) = (&found.snapshot, all.is_empty()) {
@@ -96,6 +101,16 @@ fn begin(disk: &dyn Disk, folder: &Path) -> Result<Found> {
         }
     }
     Ok(found)
+}
+
+/// Errors: a segment from before the snapshot that was neither trimmed nor is there.
+fn missing(disk: &dyn Disk, folder: &Path, all: &[Segment], found: &Found) -> Result<()> {
+    let Some(first) = first(disk, folder)? else { return Ok(()) };
+    match found.holdings.keys().find(|segment| first <= **segment && !all.contains(segment)) {
+        Some(segment) => Err(Error::user(format!("{} is missing: views may need its rows", segment.path(folder).display()))
+            .hint("restore the data folder, or go on without these rows with --accept-loss")),
+        None => Ok(()),
+    }
 }
 
 /// Moves `found` behind the segment's last commit. Returns what is missing or damaged before that.
@@ -235,23 +250,28 @@ impl Replay {
     }
 }
 
-/// Hands what these sources brought in the frames `among` to `visit`, oldest first, each with its frame's
-/// number; but for what is passed over.
+/// Hands what these sources brought in the frames `among` of the segments `known` to `visit`, oldest first,
+/// each with its frame's number; but for what is passed over. Errors: damage, or a segment that is not there.
 pub fn history(
     disk: &dyn Disk,
     folder: &Path,
     quarantine: &Quarantine,
+    known: &[Segment],
     sources: &[&str],
     among: Range<u64>,
     mut visit: impl FnMut(u64, Arrived),
 ) -> Result<()> {
     let tags: Vec<u32> = sources.iter().map(|source| tag_of(source)).collect();
-    let all = segments(disk, folder)?;
-    for (i, segment) in all.iter().enumerate() {
-        if all.get(i + 1).is_some_and(|next| next.number <= among.start) || among.end <= segment.number {
+    for (i, segment) in known.iter().enumerate() {
+        if known.get(i + 1).is_some_and(|next| next.number <= among.start) || among.end <= segment.number {
             continue;
         }
-        let mut frames = frames(disk, folder, segment)?;
+        let mut frames = match frames(disk, folder, segment) {
+            Ok(frames) => frames,
+            // It was trimmed meanwhile.
+            Err(_) if first(disk, folder)?.is_some_and(|first| *segment < first) => continue,
+            Err(error) => return Err(error),
+        };
         while frames.number < among.end {
             let next = frames.next(|header: &Header| tags.contains(&header.tag));
             let Some((header, body)) = next.map_err(|broken| broken_at(&segment.path(folder), &broken))? else { break };

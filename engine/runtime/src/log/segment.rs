@@ -2,7 +2,8 @@
 //!
 //! A segment is named by the number of its first frame and the chain before it, so that a missing
 //! one is noticed. A copied commit is what tells rot from a torn end: frames that a crash tore were
-//! never committed, so no copy knows of them.
+//! never committed, so no copy knows of them. An empty file names the first segment that must be there,
+//! which is what tells a trimmed segment from one that was lost.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -19,6 +20,7 @@ use super::record::Arrived;
 
 const ENDING: &str = ".log";
 const COPIES_ENDING: &str = ".commits";
+const FIRST_ENDING: &str = ".first";
 const COPY_BYTES: usize = 48;
 
 /// A segment's place in the log.
@@ -76,10 +78,32 @@ impl Holdings {
 
 /// The segments in `folder`, oldest first.
 pub fn segments(disk: &dyn Disk, folder: &Path) -> Result<Vec<Segment>> {
-    let names = disk.list(folder).map_err(|error| unreadable(folder, &error))?;
-    let mut segments: Vec<Segment> = names.iter().filter_map(|name| Segment::parse(name, ENDING)).collect();
+    let mut segments = named(disk, folder, ENDING)?;
     segments.sort_unstable();
     Ok(segments)
+}
+
+/// The segments that files with this ending are named by.
+pub fn named(disk: &dyn Disk, folder: &Path, ending: &str) -> Result<Vec<Segment>> {
+    let names = disk.list(folder).map_err(|error| unreadable(folder, &error))?;
+    Ok(names.iter().filter_map(|name| Segment::parse(name, ending)).collect())
+}
+
+/// The first segment that must be there; the log was trimmed up to it.
+pub fn first(disk: &dyn Disk, folder: &Path) -> Result<Option<Segment>> {
+    Ok(named(disk, folder, FIRST_ENDING)?.into_iter().max())
+}
+
+/// Those before `segment` may go once the folder is synced. Even a full disk has room for that: a file gets
+/// another name.
+pub fn begin_at(disk: &dyn Disk, folder: &Path, segment: &Segment) -> Result<()> {
+    let path = segment.named(folder, FIRST_ENDING);
+    let unmarked = |error: io::Error| unreadable(&path, &error);
+    match first(disk, folder)? {
+        Some(known) if known == *segment => Ok(()),
+        Some(known) => disk.rename(&known.named(folder, FIRST_ENDING), &path).map_err(unmarked),
+        None => disk.create(&path).map(drop).map_err(unmarked),
+    }
 }
 
 /// What a copy says of a commit's frame.

@@ -4,7 +4,8 @@
 //!
 //! File      frames, as in a segment, closed by a commit; named like the segment that follows it
 //! Draft     written beside it under another name; the name is what makes it count
-//! Trim      what a snapshot makes needless goes only once its name is there for good
+//! Trim      what a snapshot makes needless goes only once its name is there for good, oldest first, and
+//!           once the folder says which segment is the first now
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -20,7 +21,7 @@ use tidegate_types::error::{Error, Result};
 use super::frame::{self, Frames};
 use super::quarantine::Guilty;
 use super::record::{Counted, Intake, Ran, Record};
-use super::segment::{Holdings, Segment, unreadable};
+use super::segment::{Holdings, Segment, begin_at, named, unreadable};
 use super::{broken_at, read_frames};
 use crate::actions::ActionSnapshot;
 use crate::seeded::{Bug, Seeded};
@@ -120,11 +121,12 @@ pub fn draft(disk: &dyn Disk, folder: &Path, segment: &Segment, tick: Tick, part
     Ok(written + buffer.len() as u64)
 }
 
-/// The draft becomes the snapshot.
-pub fn publish(disk: &dyn Disk, folder: &Path, segment: &Segment, seeded: Seeded) -> Result<()> {
+/// The draft becomes the snapshot, and the segments before `first` may go.
+pub fn publish(disk: &dyn Disk, folder: &Path, segment: &Segment, first: &Segment, seeded: Seeded) -> Result<()> {
     let (from, to) = (segment.named(folder, DRAFT_ENDING), segment.named(folder, ENDING));
     let failed = |error: io::Error| Error::engine(format!("the snapshot cannot be named: {}: {error}", to.display()));
     disk.rename(&from, &to).map_err(failed)?;
+    begin_at(disk, folder, first)?;
     if seeded.has(Bug::TrimBeforeName) {
         return Ok(());
     }
@@ -150,11 +152,6 @@ pub fn remove_others(disk: &dyn Disk, folder: &Path, keep: Option<&Segment>) -> 
 
 fn remove(disk: &dyn Disk, mut paths: impl Iterator<Item = PathBuf>) -> Result<()> {
     paths.try_for_each(|path| disk.remove(&path).map_err(|error| unreadable(&path, &error)))
-}
-
-fn named(disk: &dyn Disk, folder: &Path, ending: &str) -> Result<Vec<Segment>> {
-    let names = disk.list(folder).map_err(|error| unreadable(folder, &error))?;
-    Ok(names.iter().filter_map(|name| Segment::parse(name, ending)).collect())
 }
 
 /// A snapshot's parts, in order.
@@ -196,15 +193,9 @@ impl Parts {
     }
 }
 
-/// Removes segments from the oldest on, up to the first that is needed.
-pub fn trim(
-    disk: &dyn Disk,
-    folder: &Path,
-    segments: &[(Segment, Holdings)],
-    is_needed: impl Fn(&Holdings) -> bool,
-) -> Result<Vec<Segment>> {
-    let gone: Vec<Segment> = segments.iter().take_while(|(_, holdings)| !is_needed(holdings)).map(|(segment, _)| *segment).collect();
-    for segment in &gone {
+/// Removes segments.
+pub fn trim(disk: &dyn Disk, folder: &Path, gone: &[Segment]) -> Result<()> {
+    for segment in gone {
         for path in [segment.path(folder), segment.copies_path(folder)] {
             match disk.remove(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unreadable(&path, &error)),
@@ -212,5 +203,5 @@ pub fn trim(
             }
         }
     }
-    Ok(gone)
+    Ok(())
 }

@@ -69,6 +69,22 @@ impl Bench {
         Ok(canonical(&[snapshot.relations[name].clone()]))
     }
 
+    /// Why it cannot go on.
+    pub async fn failed(&self) -> Error {
+        self.engine.failed().await
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.engine.health().ready
+    }
+
+    /// Another engine on the folder of one that failed.
+    pub async fn after_failure(self) -> Self {
+        let Self { engine, folder, state_bytes_max } = self;
+        drop(engine);
+        Self { engine: start(1, &folder, RETAIN, state_bytes_max), folder, state_bytes_max }
+    }
+
     pub async fn stop(self) {
         self.engine.shutdown().await.unwrap();
     }
@@ -99,11 +115,23 @@ impl Connectors for Nowhere {
         Ok(Box::new(Nowhere))
     }
 
-    fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
-        Err(Error::user(format!("no sink for {}", spec.name)))
+    fn sink(&self, _: &SinkSpec) -> Result<Box<dyn Sink>> {
+        panic!("as the test wants it")
     }
 
-    fn responder(&self, spec: &SinkSpec) -> Result<Box<dyn Responder>> {
-        Err(Error::user(format!("no responder for {}", spec.name)))
+    fn responder(&self, _: &SinkSpec) -> Result<Box<dyn Responder>> {
+        Ok(Box::new(Nowhere))
+    }
+}
+
+/// Does as asked.
+#[async_trait]
+impl Responder for Nowhere {
+    async fn send(&self, _: &ActionRequest) -> Result<(), ActionFailure> {
+        Ok(())
+    }
+
+    fn supports(&self, _: ActionKind) -> bool {
+        true
     }
 }

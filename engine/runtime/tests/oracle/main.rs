@@ -5,6 +5,7 @@
 
 mod changes;
 mod engine;
+mod failed;
 mod previews;
 mod queries;
 mod stopped;

@@ -1,6 +1,7 @@
 //! A view whose state grows over the limit is stopped; the others are right at every tick.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{Int64Array, RecordBatch};
 
@@ -75,5 +76,57 @@ async fn a_snapshot_knows_what_is_stopped() {
     assert_eq!(bench.rows("most").await.len(), 1);
     let bench = bench.restart(2, true, true).await;
     assert_eq!(bench.rows("keys").await.len(), 10);
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_large_when_it_is_made_is_said_to_be() {
+    let bench = Bench::start_limited(2, LIMIT);
+    bench.run("CREATE SOURCE hits (k BIGINT, v BIGINT) WITH (connector = 'http')").await;
+    for number in 0..BATCHES {
+        bench.push("hits", batch(number)).await;
+    }
+    let refused = bench.try_run("CREATE MATERIALIZED VIEW keys AS SELECT k, count(*) AS n FROM hits GROUP BY k").await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("\"keys\" is stopped: its state of"), "{refused}");
+    bench.run("CREATE MATERIALIZED VIEW total AS SELECT count(*) AS n, sum(v) AS v FROM hits").await;
+    assert_eq!(bench.rows("total").await, [total(BATCHES)]);
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_done_stays_in_sight_though_its_detection_is_stopped() {
+    let bench = Bench::start_limited(2, ROOM);
+    bench
+        .run(
+            "CREATE SOURCE hits (k BIGINT, v BIGINT) WITH (connector = 'http');
+             CREATE DETECTION twice WITH (severity = 'low', entity = 'k') AS
+                 SELECT k, count(*) AS n FROM hits GROUP BY k HAVING 1 < count(*);
+             CREATE ACTION hold FROM twice WITH (connector = 'webhook')",
+        )
+        .await;
+    for number in 0..BATCHES {
+        bench.push("hits", batch(number)).await;
+    }
+    bench.push("hits", batch(0).slice(0, 5)).await;
+    let done = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            let rows = bench.rows("sys.actions").await;
+            if rows.len() == 5 && rows.iter().all(|row| row.contains("| done |")) {
+                return rows;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let done = done.await.expect("all are done");
+    let bench = bench.restart_limited(1, LIMIT).await;
+    assert!(bench.try_rows("twice").await.is_err());
+    assert_eq!(bench.rows("sys.actions").await, done);
+    let id = done[0].split(' ').next().unwrap();
+    let refused = bench.try_run(&format!("APPROVE ACTION '{id}'")).await.unwrap_err().to_string();
+    assert!(refused.contains("\"hold\" is stopped"), "{refused}");
+    // Without the log behind it.
+    let bench = bench.restart(2, true, true).await;
+    assert_eq!(bench.rows("sys.actions").await, done);
     bench.stop().await;
 }
