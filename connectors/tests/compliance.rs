@@ -31,6 +31,8 @@ mod faulty;
 mod postgres;
 #[path = "compliance/resume.rs"]
 mod resume;
+#[path = "compliance/server.rs"]
+mod server;
 
 const SOON: Duration = Duration::from_secs(20);
 

@@ -98,18 +98,19 @@ impl Engine {
     /// Returns when the engine is where its log ends: what it has can be named from then on.
     pub async fn recovered(&self) -> Result<()> {
         let mut recovered = self.recovered.clone();
-        match recovered.wait_for(|is_recovered| *is_recovered).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(self.stopped()),
-        }
+        let is_there = recovered.wait_for(|is_recovered| *is_recovered).await.is_ok();
+        if is_there { Ok(()) } else { Err(self.stopped().await) }
     }
 
     pub fn is_recovered(&self) -> bool {
         *self.recovered.borrow()
     }
 
-    fn stopped(&self) -> Error {
-        self.failed.borrow().clone().unwrap_or_else(|| Error::engine("the engine has stopped"))
+    /// Why it answers no more, once the coordinator is gone.
+    async fn stopped(&self) -> Error {
+        let mut failed = self.failed.clone();
+        let failed = failed.wait_for(Option::is_some).await.ok().and_then(|error| error.clone());
+        failed.unwrap_or_else(|| Error::engine("the engine has stopped"))
     }
 
     /// From now on sources are read: those there are, and those created later.
@@ -186,8 +187,12 @@ impl Engine {
 
     pub(crate) async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(request(reply)).await.map_err(|_| self.stopped())?;
-        answer.await.map_err(|_| self.stopped())
+        // One that is not taken in drops its end of the answer.
+        let _ = self.requests.send(request(reply)).await;
+        match answer.await {
+            Ok(answer) => Ok(answer),
+            Err(_) => Err(self.stopped().await),
+        }
     }
 }
 

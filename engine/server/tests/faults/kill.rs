@@ -1,5 +1,6 @@
 //! `kill -9` at random moments, on the real disk, under load: a file and clients over HTTP bring rows,
-//! a file sink and a webhook take what comes of them. In the end nothing is lost and nothing is twice.
+//! a file sink, a Postgres sink and a webhook take what comes of them; Postgres crashes as well. In the end
+//! nothing is lost and nothing is twice. Where Postgres is not installed that is said, and its sink left out.
 //!
 //! `TIDEGATE_KILL_CYCLES=200` kills more often; `TIDEGATE_KILL_SEED=17` kills at other moments.
 
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::door::{Answer, Request, ask, exchange};
+use super::postgres::Server;
 
 const CYCLES: u64 = 20;
 
@@ -41,33 +43,46 @@ const PACK: &str = "
     CREATE ACTION ask FROM sevens WITH (connector = 'webhook', url = '${PARTNER}/ask', approval = 'manual');
 ";
 
+const MIRRORS: &str = "
+    CREATE SINK mirror FROM rows WITH (connector = 'postgres', url = 'env:POSTGRES', table = '${SCHEMA}.rows');
+    CREATE SINK history FROM totals WITH (connector = 'postgres', url = 'env:POSTGRES', table = '${SCHEMA}.totals', mode = 'log');
+";
+
 #[test]
 fn kills_lose_nothing_and_double_nothing() {
     let number = |name: &str, otherwise: u64| std::env::var(name).ok().map_or(otherwise, |text| text.parse().expect("a number"));
     let (cycles, mut seed) = (number("TIDEGATE_KILL_CYCLES", CYCLES), number("TIDEGATE_KILL_SEED", 1));
     let folder = tempfile::tempdir().unwrap();
-    let partner = Partner::start();
+    let (partner, database) = (Partner::start(), Database::find());
     let pack = folder.path().join("pack");
     fs::create_dir(&pack).unwrap();
     fs::write(pack.join("10_all.sql"), PACK).unwrap();
+    fs::write(pack.join("20_mirrors.sql"), if database.is_some() { MIRRORS } else { "" }).unwrap();
     fs::write(pack.join("in.jsonl"), "").unwrap();
     let world = World::start(pack.join("in.jsonl"));
     for cycle in 0..cycles {
-        let mut engine = start(folder.path(), &partner, &world);
+        let mut engine = start(folder.path(), &partner, database.as_ref(), &world);
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         // Some die while they start, some while they recover, most at work.
         std::thread::sleep(Duration::from_millis((seed >> 33) % 900));
         if cycle % 5 == 3 {
             checkpoint(*world.door.lock().unwrap());
         }
+        if let Some(own) = database.as_ref().and_then(|database| database.server.own.as_ref()).filter(|_| cycle % 10 == 6) {
+            own.down();
+            own.up();
+        }
         engine.kill().unwrap();
         engine.wait().unwrap();
     }
-    let mut engine = start(folder.path(), &partner, &world);
+    let mut engine = start(folder.path(), &partner, database.as_ref(), &world);
     let (lines, posts) = world.stop();
     let rows = settled(*world.door.lock().unwrap(), lines + posts.len() as u64, &posts);
     approve_all(*world.door.lock().unwrap(), &rows);
     judge(&pack, &partner, &rows, lines, &posts);
+    if let Some(database) = &database {
+        database.judge(&rows);
+    }
     engine.kill().unwrap();
     engine.wait().unwrap();
     println!(
@@ -175,7 +190,7 @@ impl Ord for RowText {
 }
 
 /// Starts the engine, and tells the clients where its door is.
-fn start(folder: &Path, partner: &Partner, world: &World) -> Child {
+fn start(folder: &Path, partner: &Partner, database: Option<&Database>, world: &World) -> Child {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     *world.door.lock().unwrap() = free;
     let (pack, data) = (folder.join("pack"), folder.join("data"));
@@ -185,6 +200,9 @@ fn start(folder: &Path, partner: &Partner, world: &World) -> Child {
         .args(["--tick", "5ms", "--workers", "2", "--listen-pg", "off", "--allow-statements", "--listen-http"])
         .arg(free.to_string())
         .env("PARTNER", format!("http://{}", partner.at))
+        .envs(
+            database.map(|database| [("POSTGRES", database.server.url.clone()), ("SCHEMA", database.schema.clone())]).into_iter().flatten(),
+        )
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
@@ -281,6 +299,54 @@ fn post(client: i64, door: &Mutex<SocketAddr>, over: &AtomicBool) -> BTreeSet<i6
         }
     }
     acknowledged
+}
+
+/// A Postgres, and a schema of this run's own.
+struct Database {
+    server: Server,
+    schema: String,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Database {
+    fn find() -> Option<Self> {
+        let Some(server) = Server::find() else {
+            println!("Postgres is not installed: its sink is left out");
+            return None;
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let database = Self { server, schema: format!("kill_{}", std::process::id()), runtime };
+        database.execute(&format!("CREATE SCHEMA {}", database.schema));
+        Some(database)
+    }
+
+    fn execute(&self, sql: &str) {
+        self.runtime.block_on(async { self.server.client().await.batch_execute(sql).await }).unwrap();
+    }
+
+    /// The rows of a query: a number, a text, and how often.
+    fn rows(&self, sql: &str) -> Vec<(i64, String, i64)> {
+        let rows = self.runtime.block_on(async { self.server.client().await.query(sql, &[]).await }).unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+    }
+
+    fn judge(&self, rows: &[(i64, String)]) {
+        let wanted: BTreeSet<(i64, String)> = rows.iter().cloned().collect();
+        let (schema, begun) = (&self.schema, Instant::now());
+        wait_for("the table to mirror each row once", || {
+            let mirrored = self.rows(&format!("SELECT id, kind, count(*) FROM {schema}.rows GROUP BY id, kind"));
+            assert!(mirrored.iter().all(|row| row.2 == 1), "the table has a row twice");
+            mirrored.into_iter().map(|(id, kind, _)| (id, kind)).collect::<BTreeSet<_>>() == wanted
+        });
+        let often = "sum(CASE op WHEN 'insert' THEN 1 ELSE -1 END)::bigint";
+        wait_for("the log of the totals to hold them", || {
+            let totals = self.rows(&format!("SELECT n, name, {often} FROM {schema}.totals GROUP BY n, name HAVING {often} <> 0"));
+            assert!(totals.iter().all(|row| row.2 == 1), "a change is twice in the log: {totals:?}");
+            totals.iter().map(|row| row.0).sum::<i64>() == rows.len() as i64
+        });
+        println!("Postgres holds {} rows, {:.1} s later", wanted.len(), begun.elapsed().as_secs_f64());
+        self.execute(&format!("DROP SCHEMA {schema} CASCADE"));
+    }
 }
 
 /// Does what it is asked once per key, and remembers.

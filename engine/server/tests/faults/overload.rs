@@ -67,13 +67,14 @@ fn closed(engine: &Running, from: u64) -> Load {
 }
 
 /// Ends when dropped, also where an assertion fails.
-struct Running {
-    at: SocketAddr,
+pub struct Running {
+    pub at: SocketAddr,
     process: Child,
 }
 
 impl Running {
-    fn start(folder: &Path) -> Self {
+    /// On the pack in the folder's `pack`, with its source `posts`; the log is in its `data`.
+    pub fn start(folder: &Path) -> Self {
         let at = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_tidegate"))
             .arg("run")

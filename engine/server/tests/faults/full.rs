@@ -1,0 +1,106 @@
+//! A disk that fills up, first to 92 %, then wholly: no input is taken in meanwhile, questions are answered, and
+//! what waits is taken in once there is room again, once.
+//!
+//! The disk is a small one in memory, which only root can mount: others are told that it was passed over.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::door::{Answer, Connection, Request, ask};
+use super::overload::Running;
+
+const SIZE_MIB: usize = 64;
+
+/// Until it has noticed.
+const SOON: Duration = Duration::from_secs(20);
+
+/// How long a client waits for an answer that does not come.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_full_disk_takes_nothing_in_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = Disk::mount(folder.path().join("data")) else {
+        return println!("no disk could be mounted, for which one must be root: passed over");
+    };
+    fs::create_dir(folder.path().join("pack")).unwrap();
+    let pack = "CREATE SOURCE posts (id BIGINT) WITH (connector = 'http');
+                CREATE MATERIALIZED VIEW seen AS SELECT count(*) AS n, count(DISTINCT id) AS ids FROM posts;";
+    fs::write(folder.path().join("pack/10_all.sql"), pack).unwrap();
+    let engine = Running::start(folder.path());
+    let mut acknowledged = 0;
+    for fill_mib in [SIZE_MIB * 94 / 100, 2 * SIZE_MIB] {
+        until("it takes rows in", || post(&engine, acknowledged) == Some(200));
+        acknowledged += 1;
+        let filler = disk.fill(fill_mib);
+        until("it is not ready", || get(&engine, "/readyz").is_some_and(|answer| answer.status == 503));
+        let reason = get(&engine, "/readyz").unwrap().body;
+        assert!(reason.contains("too full"), "{reason}");
+        assert_ne!(post(&engine, acknowledged), Some(200), "a row was taken in at {fill_mib} MiB of {SIZE_MIB}");
+        assert_eq!(seen(&engine), [acknowledged, acknowledged]);
+        fs::remove_file(filler).unwrap();
+        until("it is ready again", || get(&engine, "/readyz").is_some_and(|answer| answer.status == 200));
+        until("what waited is taken in", || post(&engine, acknowledged) == Some(200));
+        acknowledged += 1;
+        assert_eq!(seen(&engine), [acknowledged, acknowledged], "its key says that it is the same");
+    }
+    drop(engine);
+    let engine = Running::start(folder.path());
+    assert_eq!(seen(&engine), [acknowledged, acknowledged]);
+}
+
+/// The status, where there is an answer.
+fn post(engine: &Running, id: i64) -> Option<u16> {
+    let (key, body) = (format!("post-{id}"), json!({ "id": id }).to_string());
+    let request = Request { method: "POST", path: "/v1/ingest/posts", kind: "application/json", key: Some(&key), body: body.as_bytes() };
+    Connection::new(engine.at, PATIENCE).ask(&request).ok().map(|answer| answer.status)
+}
+
+fn get(engine: &Running, path: &str) -> Option<Answer> {
+    Connection::new(engine.at, PATIENCE).ask(&Request { method: "GET", path, kind: "text/plain", key: None, body: b"" }).ok()
+}
+
+fn seen(engine: &Running) -> [i64; 2] {
+    let rows = ask(engine.at, "SELECT n, ids FROM seen").expect("it answers");
+    ["n", "ids"].map(|column| rows[0][column].as_i64().unwrap())
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < SOON, "waited until {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Unmounted when dropped.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(at: PathBuf) -> Option<Self> {
+        fs::create_dir(&at).unwrap();
+        let size = format!("size={SIZE_MIB}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at).output();
+        mounted.is_ok_and(|mounted| mounted.status.success()).then_some(Self(at))
+    }
+
+    /// Writes so much, or as much as there is room for.
+    fn fill(&self, mib: usize) -> PathBuf {
+        let path = self.0.join("filler");
+        let mut file = File::create(&path).unwrap();
+        let _ = (0..mib).try_for_each(|_| file.write_all(&[0; 1 << 20]));
+        path
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // What still runs on it ends with the test.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
