@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 
 use crate::node::{ColumnBound, Facts};
+use crate::size::Size;
 
 /// All relations, by lower-case name.
 #[derive(Clone, Default)]
@@ -33,6 +34,7 @@ pub enum RelationKind {
     View {
         query: Arc<LogicalPlan>,
         reads: BTreeSet<String>,
+        size: Size,
     },
     /// Kept: a materialized view or a detection.
     Kept {
@@ -92,6 +94,14 @@ impl Relation {
 impl Catalog {
     pub fn get(&self, name: &str) -> Option<&Relation> {
         self.relations.get(&name.to_lowercase())
+    }
+
+    /// How large the plain view of this name is.
+    pub fn view_size(&self, name: &str) -> Option<Size> {
+        match self.get(name)?.kind {
+            RelationKind::View { size, .. } => Some(size),
+            _ => None,
+        }
     }
 
     pub fn insert(&mut self, relation: Relation) {

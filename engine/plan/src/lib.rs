@@ -9,6 +9,7 @@ pub mod explain;
 pub mod lookback;
 pub mod lower;
 pub mod node;
+pub mod size;
 pub mod sql;
 pub mod statement;
 

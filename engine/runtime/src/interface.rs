@@ -8,6 +8,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::logical_expr::LogicalPlan;
+use tidegate_plan::size::Size;
 use tidegate_types::{Clock, Disk, LocalDisk, MachineRandom, Random, Tick, WallClock};
 
 use crate::seeded::Seeded;
@@ -108,6 +109,8 @@ pub struct RelationInfo {
     pub readable: bool,
     /// A plain view's query; its rows are computed when they are read.
     pub query: Option<Arc<LogicalPlan>>,
+    /// How large a plain view is, written out.
+    pub size: Option<Size>,
 }
 
 #[derive(Debug, Clone)]

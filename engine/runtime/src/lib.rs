@@ -29,7 +29,7 @@ pub use check::{check, explain};
 pub use engine::Engine;
 pub use interface::{Config, DetectionInfo, Durability, Health, RETAIN, RelationInfo, Response, Snapshot, Witness};
 pub use metrics::Metrics;
-pub use read::view_over;
+pub use read::{check_size, view_over};
 #[cfg(feature = "seeded-bugs")]
 pub use seeded::Bug;
 pub use seeded::Seeded;

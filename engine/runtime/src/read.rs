@@ -1,6 +1,6 @@
 //! Reading: several relations at one closed tick, and DataFusion over them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use datafusion::catalog::MemorySchemaProvider;
@@ -11,6 +11,7 @@ use datafusion::datasource::{MemTable, TableProvider, ViewTable, provider_as_sou
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::ast;
+use tidegate_plan::size::Size;
 use tidegate_plan::sql::{planning_error, planning_error_among, relation_name, rewritten, sound, state_builder, statement};
 use tidegate_types::error::Result;
 
@@ -19,8 +20,9 @@ use crate::interface::{RelationInfo, Response, Snapshot};
 
 /// A query over readable relations, all at one tick.
 pub async fn query(engine: &Engine, query: &ast::Query) -> Result<Response> {
-    let query = rewritten(query)?;
     let known = engine.relations();
+    check_size(query, &known)?;
+    let query = rewritten(query)?;
     let context = SessionContext::new_with_state(state_builder().build());
     let mentioned = mentioned(&context, &query, &known)?;
     let snapshot = engine.snapshot(&mentioned.iter().flat_map(|relation| kept_names(relation)).collect::<Vec<_>>()).await?;
@@ -29,12 +31,19 @@ pub async fn query(engine: &Engine, query: &ast::Query) -> Result<Response> {
 
 /// A query over one table of which only the rows that begin with `prefix` matter.
 pub async fn query_narrowed(engine: &Engine, query: &ast::Query, table: &str, prefix: Vec<u8>) -> Result<Response> {
-    let query = rewritten(query)?;
     let known = engine.relations();
+    check_size(query, &known)?;
+    let query = rewritten(query)?;
     let context = SessionContext::new_with_state(state_builder().build());
     let mentioned = mentioned(&context, &query, &known)?;
     let snapshot = engine.snapshot_of(table, prefix).await?;
     answer(&context, query, &known, &mentioned, snapshot).await
+}
+
+/// Errors: the query is too large once its views are written out.
+pub fn check_size(query: &ast::Query, known: &[RelationInfo]) -> Result<()> {
+    let sizes: BTreeMap<String, Size> = known.iter().filter_map(|view| Some((view.name.to_lowercase(), view.size?))).collect();
+    Size::of(query, |name| sizes.get(name).copied()).map(drop)
 }
 
 fn mentioned<'a>(context: &SessionContext, query: &ast::Query, known: &'a [RelationInfo]) -> Result<Vec<&'a RelationInfo>> {

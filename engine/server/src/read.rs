@@ -41,7 +41,7 @@ use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContex
 use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use futures::StreamExt;
-use tidegate_runtime::{Engine, RelationInfo, Response, rewritten, sound, state_builder, view_over};
+use tidegate_runtime::{Engine, RelationInfo, Response, check_size, rewritten, sound, state_builder, view_over};
 use tidegate_types::error::{Error, Fault, Result};
 
 /// From the first byte of a query to its last row.
@@ -292,7 +292,10 @@ impl Reader {
             Duty::Query => {
                 let text = verb(&statement);
                 let statement = match statement {
-                    Statement::Query(query) => Statement::Query(Box::new(rewritten(&query)?)),
+                    Statement::Query(query) => {
+                        check_size(&query, &self.engine.relations())?;
+                        Statement::Query(Box::new(rewritten(&query)?))
+                    }
                     other => other,
                 };
                 let plan = sound(self.session.state().statement_to_plan(DfStatement::Statement(Box::new(statement))).await?)?;

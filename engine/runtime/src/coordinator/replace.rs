@@ -269,7 +269,7 @@ fn difference(net: &Delta, tick: Tick) -> Result<Response> {
 /// A plain view, as the catalog knows it.
 pub(super) fn view_relation(name: &str, planned: &Planned) -> Relation {
     let schema = Arc::new(planned.query.schema().as_arrow().clone());
-    let kind = RelationKind::View { query: Arc::new(planned.query.clone()), reads: planned.reads.clone() };
+    let kind = RelationKind::View { query: Arc::new(planned.query.clone()), reads: planned.reads.clone(), size: planned.size };
     Relation { name: name.to_string(), kind, schema }
 }
 

@@ -13,6 +13,7 @@ use tidegate_plan::catalog::{SourceInfo, WatermarkRule};
 use tidegate_plan::explain::explain;
 use tidegate_plan::lower::lower;
 use tidegate_plan::node::Facts;
+use tidegate_plan::size::Size;
 use tidegate_plan::sql::Session;
 use tidegate_plan::statement::{self, Placed, Statement};
 use tidegate_plan::{Catalog, Node, NodeRef, Op, Relation, RelationKind, intakes};
@@ -613,6 +614,7 @@ impl Coordinator {
                 RelationKind::View { query, .. } => Some(Arc::clone(query)),
                 _ => None,
             },
+            size: self.catalog.view_size(&relation.name),
         };
         self.catalog.relations.values().map(info).collect()
     }
@@ -697,9 +699,11 @@ pub(super) struct Planned {
     pub query: LogicalPlan,
     pub node: NodeRef,
     pub reads: BTreeSet<String>,
+    pub size: Size,
 }
 
 pub(super) fn plan_query(query: &Query, catalog: &Catalog) -> Result<Planned> {
+    let size = Size::of(query, |name| catalog.view_size(name))?;
     let session = Session::new(catalog)?;
     let reads = session.names(query)?;
     let query = session.plan(query)?;
@@ -708,7 +712,7 @@ pub(super) fn plan_query(query: &Query, catalog: &Catalog) -> Result<Planned> {
     if let Some(twice) = node.schema.fields().iter().find(|field| !names.insert(field.name())) {
         return Err(Error::user(format!("two columns are named \"{}\"", twice.name())).hint("name one of them otherwise, with AS"));
     }
-    Ok(Planned { query, node, reads })
+    Ok(Planned { query, node, reads, size })
 }
 
 fn mark_wanted(node: &Node, source: &str, wanted: &mut [bool]) {
