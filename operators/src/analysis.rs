@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, BooleanBuilder, Float64Array, Float64Builder, Int64Array, Int64Builder, ListArray, RecordBatch,
-    new_null_array,
+    StringArray, StringBuilder, new_null_array,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::cast;
@@ -38,12 +38,13 @@ use crate::cascade::Relation;
 use crate::stream::{Errors, Rows, Timed};
 use crate::usage::Usage;
 
+mod behaviour;
 mod cascade;
 mod impact;
 
 /// All functions, by name.
 pub fn functions() -> impl Iterator<Item = &'static Function> {
-    cascade::FUNCTIONS.iter().chain(&impact::FUNCTIONS)
+    cascade::FUNCTIONS.iter().chain(&impact::FUNCTIONS).chain(&behaviour::FUNCTIONS)
 }
 
 /// The function that SQL calls `name`.
@@ -89,6 +90,8 @@ pub enum Kind {
     BigInt,
     Double,
     Boolean,
+    /// One of a few words of ours.
+    Text,
     /// A list of ids.
     Ids(&'static str),
 }
@@ -199,6 +202,8 @@ impl Types {
             Kind::Double => return Err(Error::user(format!("{what}, where DOUBLE is wanted")).hint(cast_hint("DOUBLE"))),
             Kind::Boolean if matches!(given, DataType::Boolean | DataType::Null) => return Ok(()),
             Kind::Boolean => return Err(Error::user(format!("{what}, where BOOLEAN is wanted")).hint(cast_hint("BOOLEAN"))),
+            Kind::Text if given.is_string() || *given == DataType::Null => return Ok(()),
+            Kind::Text => return Err(Error::user(format!("{what}, where TEXT is wanted")).hint(cast_hint("TEXT"))),
             Kind::Ids(_) => return Err(Error::engine(format!("{} takes a list of ids", function.name))),
         };
         let given = match column.kind {
@@ -224,6 +229,7 @@ impl Types {
             Kind::BigInt => DataType::Int64,
             Kind::Double => DataType::Float64,
             Kind::Boolean => DataType::Boolean,
+            Kind::Text => DataType::Utf8,
             Kind::Ids(word) => DataType::List(Arc::new(Field::new_list_field(bound(word), true))),
         }
     }
@@ -346,6 +352,7 @@ enum Values {
     Integers(Int64Array),
     Doubles(Float64Array),
     Booleans(BooleanArray),
+    Texts(StringArray),
 }
 
 impl Values {
@@ -357,6 +364,7 @@ impl Values {
             Kind::BigInt => Self::Integers(column.as_primitive::<Int64Type>().clone()),
             Kind::Double => Self::Doubles(column.as_primitive::<Float64Type>().clone()),
             Kind::Boolean => Self::Booleans(column.as_boolean().clone()),
+            Kind::Text => Self::Texts(column.as_string().clone()),
         }
     }
 }
@@ -370,15 +378,29 @@ pub struct Row<'a> {
 }
 
 impl Row<'_> {
+    /// Whether the relation has such a column.
+    pub fn has(&self, column: usize) -> bool {
+        column < self.values.len()
+    }
+
+    /// NULL is an error.
     pub fn id(&self, column: usize) -> Result<Bytes, String> {
-        match &self.values[column] {
-            Values::Ids(ids) if self.rows.column(column).is_valid(self.at) => Ok(ids.row(self.at).to_vec()),
-            _ => Err(self.null(column)),
-        }
+        self.id_or_null(column).ok_or_else(|| self.null(column))
     }
 
     pub fn id_or_null(&self, column: usize) -> Option<Bytes> {
-        self.id(column).ok()
+        match &self.values[column] {
+            Values::Ids(ids) if self.rows.column(column).is_valid(self.at) => Some(ids.row(self.at).to_vec()),
+            _ => None,
+        }
+    }
+
+    /// None for NULL.
+    pub fn text(&self, column: usize) -> Option<&str> {
+        match &self.values[column] {
+            Values::Texts(texts) if texts.is_valid(self.at) => Some(texts.value(self.at)),
+            _ => None,
+        }
     }
 
     /// NULL is an error.
@@ -415,6 +437,7 @@ impl Row<'_> {
     /// Why the value of `column` is refused: it `is`.
     pub fn refusal(&self, column: usize, is: &str) -> String {
         let ids = self.table.columns.iter().enumerate().filter(|(other, id)| *other != column && matches!(id.kind, Kind::Id(_)));
+        let ids = ids.filter(|(other, _)| self.rows.column(*other).is_valid(self.at));
         let ids: Vec<String> = ids.map(|(other, id)| format!("{} {}", id.name, self.shown(other))).collect();
         let of = if ids.is_empty() { String::new() } else { format!(" of {}", ids.join(", ")) };
         format!("{} {}{of} {is}", self.table.columns[column].name, self.shown(column))
@@ -472,6 +495,7 @@ enum Written {
     Integers(Int64Builder),
     Doubles(Float64Builder),
     Booleans(BooleanBuilder),
+    Texts(StringBuilder),
 }
 
 impl Writer {
@@ -482,6 +506,7 @@ impl Writer {
             Kind::Time | Kind::BigInt => Written::Integers(Int64Builder::new()),
             Kind::Double => Written::Doubles(Float64Builder::new()),
             Kind::Boolean => Written::Booleans(BooleanBuilder::new()),
+            Kind::Text => Written::Texts(StringBuilder::new()),
         };
         Self { columns: output.iter().map(column).collect(), next: 0 }
     }
@@ -525,6 +550,13 @@ impl Writer {
         }
     }
 
+    pub fn text(&mut self, value: &str) {
+        match self.next_column() {
+            Written::Texts(values) => values.append_value(value),
+            _ => unreachable!("the function says that this column holds texts"),
+        }
+    }
+
     fn next_column(&mut self) -> &mut Written {
         let at = self.next;
         self.next = (at + 1) % self.columns.len();
@@ -543,6 +575,7 @@ impl Writer {
                 (Written::Integers(mut values), data_type) => cast(&values.finish(), data_type).expect("times are integers"),
                 (Written::Doubles(mut values), _) => Arc::new(values.finish()),
                 (Written::Booleans(mut values), _) => Arc::new(values.finish()),
+                (Written::Texts(mut values), _) => Arc::new(values.finish()),
             }
         });
         RecordBatch::try_new(Arc::clone(schema), columns.collect()).expect("the function's columns")

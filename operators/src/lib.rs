@@ -26,4 +26,5 @@ pub mod detector;
 pub mod series;
 pub mod cascade;
 pub mod impact;
+pub mod behaviour;
 pub mod analysis;
