@@ -62,6 +62,11 @@ async fn ssh() {
     run_folder("examples/ssh", true).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn order_to_payment() {
+    run_folder("examples/order_to_payment", true).await;
+}
+
 fn crate_folder() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }

@@ -24,7 +24,7 @@ use crate::generator::ServerConnectors;
 use crate::output::{self, print};
 use crate::pack::Pack;
 use crate::test::{self, TestOptions};
-use crate::{Stop, http, pg};
+use crate::{Stop, bpmn, http, pg};
 
 const LISTEN_HTTP: &str = "127.0.0.1:7470";
 const LISTEN_PG: &str = "127.0.0.1:7471";
@@ -57,6 +57,8 @@ enum Command {
     Explain(Explain),
     /// Print the CREATE SOURCE for a file
     Infer(Infer),
+    /// Print the states and transitions of a BPMN 2.0 process, for violations and conformance
+    ImportBpmn(ImportBpmn),
 }
 
 #[derive(Args)]
@@ -186,6 +188,15 @@ struct Infer {
     path: PathBuf,
 }
 
+#[derive(Args)]
+struct ImportBpmn {
+    /// A BPMN 2.0 XML file
+    path: PathBuf,
+    /// One of its processes, by name or id [default: all of them]
+    #[arg(long)]
+    process: Option<String>,
+}
+
 /// An address to listen on, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Listen(Option<SocketAddr>);
@@ -290,6 +301,7 @@ async fn execute(command: Command) -> Result<ExitCode> {
         Command::Test(Test { pack, rewrite, workers }) => test::run(TestOptions { pack, workers, rewrite }).await,
         Command::Explain(args) => explain(&args),
         Command::Infer(args) => print(&tidegate_connectors::infer(&args.path)?).map(|()| ExitCode::SUCCESS),
+        Command::ImportBpmn(args) => print(&bpmn::import(&args.path, args.process.as_deref())?).map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! In reading order: [`cli`] is what users type; [`pack`] what they give us;
 //! [`read`] answers queries at one closed tick, and [`pg`] and [`http`] are its
-//! doors, each with so many seats as [`door`] gives; [`output`] prints rows; [`test`] runs a pack's own tests. [`demo`] is
+//! doors, each with so many seats as [`door`] gives; [`output`] prints rows; [`test`] runs a pack's own tests;
+//! [`bpmn`] turns a drawn process into rows. [`demo`] is
 //! the main job on generated streams: [`generator`] tells the story,
 //! [`partner`] is who the actions reach, [`watch`] keeps score, [`screen`]
 //! shows it.
 
+pub mod bpmn;
 pub mod cli;
 pub mod demo;
 pub mod door;

@@ -1,0 +1,255 @@
+//! A BPMN 2.0 process as the rows of `states` and `transitions`, to follow cases against.
+//!
+//! Reads     tasks, start, end and intermediate events, exclusive, event-based and parallel gateways,
+//!           timers (a duration, as an intermediate event or at a task's border), lanes as roles of steps
+//! Process   its name, or else its pool's, or else its id
+//! Activity  a task's name, or an intermediate event's; gateways, starts and ends are not seen in logs
+//! State     what may come next. A task with a timer at its border has a `max_dwell_ms`, an intermediate
+//!           timer a `min_dwell_ms`; a case's first state has no time. Conditions of flows are not judged
+//! Prints    CREATE TABLE for both tables, and INSERTs
+//! Errors    not XML, or not BPMN; an element outside the subset, by name and line; a node that two
+//!           tokens reach; more states than a monitor follows; a timer whose start no event shows
+//! Source    OMG, Business Process Model and Notation 2.0.2; van der Aalst, Formalization and Verification
+//!           of Event-driven Process Chains, 1999
+
+use std::fmt::Write;
+use std::path::Path;
+
+use tidegate_types::error::{Error, Result};
+
+mod document;
+mod protocol;
+
+use protocol::Protocol;
+
+/// The statements for a file, with a newline at the end. `process`: one of the file's, by name or id;
+/// all of them without.
+pub fn import(path: &Path, process: Option<&str>) -> Result<String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Error::user(format!("cannot read {}: {error}", path.display())).hint("is it there, and in UTF-8?"))?;
+    statements(&text, &path.display().to_string(), process)
+}
+
+fn statements(text: &str, file: &str, process: Option<&str>) -> Result<String> {
+    let document = document::read(text).map_err(|error| error.at(file, 0, 0))?;
+    let is_wanted = |graph: &&document::Graph| process.is_none_or(|wanted| graph.name == wanted || graph.id == wanted);
+    let graphs: Vec<&document::Graph> = document.iter().filter(is_wanted).collect();
+    if let (true, Some(wanted)) = (graphs.is_empty(), process) {
+        let known: Vec<String> = document.iter().map(|graph| format!("\"{}\"", graph.name)).collect();
+        let error = Error::user(format!("there is no process \"{wanted}\"")).at(file, 0, 0);
+        return Err(error.hint(format!("there is {}", known.join(", "))));
+    }
+    let mut sql = TABLES.to_string();
+    for graph in graphs {
+        let protocol = protocol::protocol(graph).map_err(|error| error.at(file, 0, 0))?;
+        write_process(&mut sql, &graph.name, &protocol);
+    }
+    Ok(sql)
+}
+
+const TABLES: &str = "\
+CREATE TABLE states (
+  process TEXT, state TEXT, is_initial BOOLEAN, is_final BOOLEAN,
+  min_dwell_ms BIGINT, max_dwell_ms BIGINT, on_unexpected TEXT,
+  PRIMARY KEY (process, state)
+);
+CREATE TABLE transitions (process TEXT, from_state TEXT, activity TEXT, to_state TEXT, role TEXT);
+";
+
+fn write_process(sql: &mut String, name: &str, protocol: &Protocol) {
+    let name = quoted(name);
+    let states = protocol.states.iter().enumerate().map(|(at, state)| {
+        let bound = |bound: Option<i64>| bound.map_or("NULL".to_string(), |bound| bound.to_string());
+        let (low, high) = (bound(state.min_dwell_ms), bound(state.max_dwell_ms));
+        format!("  ({name}, {}, {}, {}, {low}, {high}, 'stay')", quoted(&state.name), at == 0, state.is_final)
+    });
+    insert(sql, "states", states.collect());
+    let transitions = protocol.transitions.iter().map(|transition| {
+        let [from, to] = [transition.from, transition.to].map(|state| quoted(&protocol.states[state].name));
+        let role = transition.role.as_deref().map_or("NULL".to_string(), quoted);
+        format!("  ({name}, {from}, {}, {to}, {role})", quoted(&transition.activity))
+    });
+    insert(sql, "transitions", transitions.collect());
+}
+
+fn insert(sql: &mut String, table: &str, rows: Vec<String>) {
+    if !rows.is_empty() {
+        // Writing to a String cannot fail.
+        let _ = write!(sql, "\nINSERT INTO {table} VALUES\n{};\n", rows.join(",\n"));
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process with these elements.
+    fn process(elements: &str) -> String {
+        format!(
+            "<definitions xmlns=\"http://www.omg.org/spec/BPMN/20100524/MODEL\"><process id=\"p\" name=\"order\">{elements}</process></definitions>"
+        )
+    }
+
+    /// `a b`: a flow from a to b.
+    fn flows(flows: &[(&str, &str)]) -> String {
+        let flow = |(from, to): &(&str, &str)| format!("<sequenceFlow id=\"{from}-{to}\" sourceRef=\"{from}\" targetRef=\"{to}\"/>");
+        flows.iter().map(flow).collect()
+    }
+
+    fn imported(elements: &str) -> String {
+        statements(&process(elements), "order.bpmn", None)
+            .expect("a process")
+            .split_once("role TEXT);\n")
+            .expect("the tables")
+            .1
+            .to_string()
+    }
+
+    fn refused(elements: &str) -> String {
+        statements(&process(elements), "order.bpmn", None).expect_err("refused").to_string()
+    }
+
+    const ENDS: &str = "<startEvent id='s'/><endEvent id='e'/>";
+
+    #[test]
+    fn a_choice_and_a_loop() {
+        let elements = "<task id='a' name='place'/><exclusiveGateway id='x'/><userTask id='b' name='pay'/><task id='c' name=\"don't\"/>";
+        let wires = flows(&[("s", "a"), ("a", "x"), ("x", "b"), ("x", "c"), ("b", "e"), ("c", "a")]);
+        assert_eq!(
+            imported(&format!("{ENDS}{elements}{wires}")),
+            "
+INSERT INTO states VALUES
+  ('order', 'place', true, false, NULL, NULL, 'stay'),
+  ('order', 'don''t | pay', false, false, NULL, NULL, 'stay'),
+  ('order', 'end', false, true, NULL, NULL, 'stay');
+
+INSERT INTO transitions VALUES
+  ('order', 'place', 'place', 'don''t | pay', NULL),
+  ('order', 'don''t | pay', 'don''t', 'place', NULL),
+  ('order', 'don''t | pay', 'pay', 'end', NULL);
+"
+        );
+    }
+
+    #[test]
+    fn parallel_branches_lanes_and_a_timer() {
+        let lanes = "<laneSet><lane name='clerk'><flowNodeRef>a</flowNodeRef></lane><lane><flowNodeRef>b</flowNodeRef></lane>\
+            <lane name='shop'><flowNodeRef>t</flowNodeRef></lane></laneSet>";
+        let nodes = "<task id='a' name='pack'/><task id='b' name='bill'/><parallelGateway id='f'/><parallelGateway id='j'/>";
+        let timer = "<task id='c' name='ship'/><boundaryEvent id='t' name='given up' attachedToRef='c'><timerEventDefinition>\
+            <timeDuration>P1DT2H</timeDuration></timerEventDefinition></boundaryEvent>";
+        let wires = flows(&[("s", "f"), ("f", "a"), ("f", "b"), ("a", "j"), ("b", "j"), ("j", "c"), ("c", "e"), ("t", "e")]);
+        let both = imported(&format!("{ENDS}{lanes}{nodes}{timer}{wires}"));
+        assert_eq!(
+            both,
+            "
+INSERT INTO states VALUES
+  ('order', 'bill | pack', true, false, NULL, NULL, 'stay'),
+  ('order', 'pack', false, false, NULL, NULL, 'stay'),
+  ('order', 'bill', false, false, NULL, NULL, 'stay'),
+  ('order', 'given up | ship', false, false, NULL, 93600000, 'stay'),
+  ('order', 'end', false, true, NULL, NULL, 'stay');
+
+INSERT INTO transitions VALUES
+  ('order', 'bill | pack', 'bill', 'pack', NULL),
+  ('order', 'bill | pack', 'pack', 'bill', 'clerk'),
+  ('order', 'pack', 'pack', 'given up | ship', 'clerk'),
+  ('order', 'bill', 'bill', 'given up | ship', NULL),
+  ('order', 'given up | ship', 'given up', 'end', NULL),
+  ('order', 'given up | ship', 'ship', 'end', NULL);
+"
+        );
+    }
+
+    #[test]
+    fn an_intermediate_timer_is_a_least_dwell() {
+        let timer = "<intermediateCatchEvent id='t' name='cooled'><timerEventDefinition><timeDuration>PT30M</timeDuration>\
+            </timerEventDefinition></intermediateCatchEvent>";
+        let sql = imported(&format!("{ENDS}<task id='a' name='heat'/>{timer}{}", flows(&[("s", "a"), ("a", "t"), ("t", "e")])));
+        assert!(sql.contains("('order', 'cooled', false, false, 1800000, NULL, 'stay')"), "{sql}");
+    }
+
+    #[test]
+    fn names_are_one_line_and_the_pool_names_the_process() {
+        let nodes = format!("{ENDS}<task id='a' name='place&#10; the  order'/>{}", flows(&[("s", "a"), ("a", "e")]));
+        let pool = "<collaboration><participant name='shop&#10;floor' processRef='p'/></collaboration><process id=\"p\">";
+        let text = process(&nodes).replace("<process id=\"p\" name=\"order\">", pool);
+        let sql = statements(&text, "order.bpmn", None).expect("a process");
+        assert!(sql.contains("('shop floor', 'place the order', 'place the order', 'end', NULL)"), "{sql}");
+    }
+
+    #[test]
+    fn states_of_one_name_are_told_apart() {
+        let wires = flows(&[("s", "a"), ("a", "b"), ("b", "e")]);
+        let sql = imported(&format!("{ENDS}<task id='a' name='sign'/><task id='b' name='sign'/>{wires}"));
+        assert!(sql.contains("('order', 'sign', 'sign', 'sign (2)', NULL),\n  ('order', 'sign (2)', 'sign', 'end', NULL)"), "{sql}");
+    }
+
+    #[test]
+    fn what_is_outside_the_subset_is_refused_by_name() {
+        let wires = flows(&[("s", "a"), ("a", "e")]);
+        let with = |element: &str| refused(&format!("{ENDS}{element}{wires}"));
+        assert_eq!(
+            with("<inclusiveGateway id='a' name='some'/>"),
+            "order.bpmn: inclusiveGateway \"some\" (line 1) is not supported\nhint: write it with exclusive and parallel gateways"
+        );
+        assert_eq!(
+            with("<subProcess id='a' name='all'/>"),
+            "order.bpmn: subProcess \"all\" (line 1) is not supported\nhint: draw its steps in the process itself"
+        );
+        assert_eq!(with("<task id='a'/>"), "order.bpmn: task \"a\" (line 1) has no name\nhint: name it as the events' activity does");
+        let looped = "<task id='a' name='try'><standardLoopCharacteristics/></task>";
+        assert!(with(looped).starts_with("order.bpmn: standardLoopCharacteristics of task \"try\" (line 1) is not supported"));
+        let missing = "<task id='a' name='x'/><sequenceFlow id='f' sourceRef='a' targetRef='zz'/>";
+        assert!(with(missing).starts_with("order.bpmn: sequenceFlow \"f\" (line 1) leads to \"zz\", which is not in the process"));
+        let month = "<intermediateCatchEvent id='a' name='t'><timerEventDefinition><timeDuration>P1M</timeDuration></timerEventDefinition></intermediateCatchEvent>";
+        assert!(with(month).contains("timeDuration \"P1M\" of intermediateCatchEvent \"t\" (line 1) is no time of fixed length"));
+    }
+
+    #[test]
+    fn no_file_makes_it_panic() {
+        let nodes = "<task id='a' name='a'/><task id='b' name='b'/><parallelGateway id='f'/><parallelGateway id='j'/>\
+            <boundaryEvent id='t' name='late' attachedToRef='b'><timerEventDefinition><timeDuration>P1DT2.5H</timeDuration>\
+            </timerEventDefinition></boundaryEvent>";
+        let wires = flows(&[("s", "f"), ("f", "a"), ("f", "b"), ("a", "j"), ("b", "j"), ("j", "e"), ("t", "j")]);
+        let whole = process(&format!("{ENDS}{nodes}{wires}")).into_bytes();
+        // Every byte in turn missing, or another's.
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes.remove(at);
+            let mut other = whole.clone();
+            other[at] = whole[at * 7 % whole.len()];
+            for text in [bytes, other].iter().filter_map(|bytes| std::str::from_utf8(bytes).ok()) {
+                if let Err(error) = statements(text, "x", None) {
+                    assert!(error.to_string().starts_with("x: "), "{error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_refused() {
+        // Two tokens: an exclusive join behind a parallel fork.
+        let nodes =
+            "<parallelGateway id='f'/><task id='a' name='a'/><task id='b' name='b'/><exclusiveGateway id='x'/><task id='c' name='c'/>";
+        let wires = flows(&[("s", "f"), ("f", "a"), ("f", "b"), ("a", "x"), ("b", "x"), ("x", "c"), ("c", "e")]);
+        assert!(
+            refused(&format!("{ENDS}{nodes}{wires}")).contains("task \"c\" (line 1) may be reached by two tokens at once"),
+            "{}",
+            refused(&format!("{ENDS}{nodes}{wires}"))
+        );
+        // A timer beside another branch.
+        let timer = "<boundaryEvent id='t' name='late' attachedToRef='a'><timerEventDefinition><timeDuration>PT1H</timeDuration>\
+            </timerEventDefinition></boundaryEvent><parallelGateway id='j'/>";
+        let wires = flows(&[("s", "f"), ("f", "a"), ("f", "b"), ("a", "j"), ("b", "j"), ("j", "c"), ("c", "e"), ("t", "j")]);
+        let said = refused(&format!("{ENDS}{}{timer}{wires}", nodes.replace("<exclusiveGateway id='x'/>", "")));
+        assert!(said.contains("timer \"late\" runs beside other steps"), "{said}");
+        assert!(refused("<startEvent id='s'/>").contains("has no sequenceFlow out of a start event"));
+        assert!(statements("<a", "x", None).expect_err("no XML").to_string().starts_with("x: not XML: "));
+        assert!(statements("<a/>", "x", None).expect_err("no BPMN").to_string().starts_with("x: there is no process"));
+    }
+}

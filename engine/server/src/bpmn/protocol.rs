@@ -1,0 +1,263 @@
+//! A process as an automaton of what may come next.
+//!
+//! Tokens wait before nodes; before a parallel gateway, on each flow by itself. What is not seen in logs
+//! (gateways, ends) happens by itself, at once: a state is the set of markings in which a case may be
+//! waiting after what was seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidegate_types::error::{Error, Result};
+
+use super::document::{Graph, Kind, Node};
+
+/// As many as `violations` follows.
+const STATES_MAX: usize = 256;
+/// In one state.
+const MARKINGS_MAX: usize = 4096;
+
+pub struct Protocol {
+    /// The initial one first.
+    pub states: Vec<State>,
+    pub transitions: Vec<Transition>,
+}
+
+pub struct State {
+    pub name: String,
+    pub is_final: bool,
+    pub min_dwell_ms: Option<i64>,
+    pub max_dwell_ms: Option<i64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Transition {
+    pub from: usize,
+    pub activity: String,
+    pub role: Option<String>,
+    pub to: usize,
+}
+
+/// The places that hold a token.
+type Marking = BTreeSet<usize>;
+type Markings = BTreeSet<Marking>;
+
+/// The automaton of a process.
+pub fn protocol(graph: &Graph) -> Result<Protocol> {
+    let process = Process::new(graph);
+    let mut states: Vec<Markings> = vec![process.initial()?];
+    let mut known: BTreeMap<Markings, usize> = BTreeMap::from([(states[0].clone(), 0)]);
+    let mut transitions = BTreeSet::new();
+    let mut at = 0;
+    while at < states.len() {
+        for ((activity, role), next) in process.steps(&states[at])? {
+            let next = process.settled(next)?;
+            let to = *known.entry(next.clone()).or_insert(states.len());
+            if to == states.len() {
+                states.push(next);
+            }
+            transitions.insert(Transition { from: at, activity: activity.to_string(), role: role.map(String::from), to });
+        }
+        if states.len() > STATES_MAX {
+            let error = Error::user(format!("process \"{}\" has more than {STATES_MAX} states", graph.name));
+            return Err(error.hint("split it: branches that run beside each other multiply their states"));
+        }
+        at += 1;
+    }
+    let bounds = states.iter().map(|markings| process.bounds(markings)).collect::<Result<Vec<_>>>()?;
+    let named = names(&states, &process).into_iter().zip(&states).zip(bounds);
+    let states = named.map(|((name, markings), (min_dwell_ms, max_dwell_ms))| {
+        let is_final = markings.iter().any(BTreeSet::is_empty);
+        State { name, is_final, min_dwell_ms, max_dwell_ms }
+    });
+    Ok(Protocol { states: states.collect(), transitions: transitions.into_iter().collect() })
+}
+
+/// What may come next, and a number where that is said twice.
+fn names(states: &[Markings], process: &Process) -> Vec<String> {
+    let mut taken = BTreeMap::new();
+    let name = |markings: &Markings| {
+        let next: BTreeSet<&str> = process.seen(markings).map(|(node, _)| process.node(node).name.as_str()).collect();
+        let name = match (next.is_empty(), markings.contains(&Marking::new())) {
+            (false, _) => next.into_iter().collect::<Vec<_>>().join(" | "),
+            (true, true) => "end".to_string(),
+            (true, false) => "stuck".to_string(),
+        };
+        let count = taken.entry(name.clone()).or_insert(0);
+        *count += 1;
+        if *count == 1 { name } else { format!("{name} ({count})") }
+    };
+    states.iter().map(name).collect()
+}
+
+struct Process<'a> {
+    graph: &'a Graph,
+    /// By place: the node before which it is.
+    before: Vec<usize>,
+    /// By node: places before it, and before those that follow it.
+    into: Vec<Vec<usize>>,
+    out: Vec<Vec<usize>>,
+}
+
+impl<'a> Process<'a> {
+    fn new(graph: &'a Graph) -> Self {
+        let (mut into, mut out) = (vec![Vec::new(); graph.nodes.len()], vec![Vec::new(); graph.nodes.len()]);
+        let mut before = Vec::new();
+        for &(from, to) in &graph.flows {
+            if into[to].is_empty() || graph.nodes[to].kind == Kind::Parallel {
+                into[to].push(before.len());
+                before.push(to);
+            }
+            out[from].push(into[to][into[to].len() - 1]);
+        }
+        Self { graph, before, into, out }
+    }
+
+    fn node(&self, node: usize) -> &'a Node {
+        &self.graph.nodes[node]
+    }
+
+    fn initial(&self) -> Result<Markings> {
+        let starts = (0..self.graph.nodes.len()).filter(|node| self.node(*node).kind == Kind::Start);
+        // Any of several starts.
+        let markings: Markings =
+            starts.filter(|start| !self.out[*start].is_empty()).map(|start| self.out[start].iter().copied().collect()).collect();
+        if markings.is_empty() {
+            let error = Error::user(format!("process \"{}\" has no sequenceFlow out of a start event", self.graph.name));
+            return Err(error.hint("draw a start event"));
+        }
+        self.settled(markings)
+    }
+
+    /// A token moves: off `takes`, onto `puts`.
+    fn moved(&self, marking: &Marking, takes: &[usize], puts: &[usize]) -> Result<Marking> {
+        let mut next = marking.clone();
+        takes.iter().for_each(|place| {
+            next.remove(place);
+        });
+        for place in puts {
+            if !next.insert(*place) {
+                let error = Error::user(format!("{} may be reached by two tokens at once", self.node(self.before[*place]).title));
+                return Err(error.hint("join parallel branches with a parallel gateway"));
+            }
+        }
+        Ok(next)
+    }
+
+    /// Where the case waits after all that happens by itself.
+    fn settled(&self, markings: Markings) -> Result<Markings> {
+        let mut open: Vec<Marking> = markings.into_iter().collect();
+        let mut seen: Markings = open.iter().cloned().collect();
+        let mut waiting = Markings::new();
+        while let Some(marking) = open.pop() {
+            let next = self.unseen(&marking)?;
+            if next.is_empty() {
+                waiting.insert(marking);
+            }
+            open.extend(next.into_iter().filter(|next| seen.insert(next.clone())));
+            if seen.len() > MARKINGS_MAX {
+                let error = Error::user(format!("process \"{}\" may be in more than {MARKINGS_MAX} places at once", self.graph.name));
+                return Err(error.hint("split it: branches that run beside each other multiply"));
+            }
+        }
+        Ok(waiting)
+    }
+
+    /// Each marking that one unseen node leads to.
+    fn unseen(&self, marking: &Marking) -> Result<Vec<Marking>> {
+        let mut next = Vec::new();
+        for &place in marking {
+            let to = self.before[place];
+            match self.node(to).kind {
+                Kind::Exclusive => {
+                    for out in &self.out[to] {
+                        next.push(self.moved(marking, &[place], &[*out])?);
+                    }
+                }
+                Kind::Parallel if self.into[to].iter().all(|place| marking.contains(place)) => {
+                    next.push(self.moved(marking, &self.into[to], &self.out[to])?);
+                }
+                Kind::End => next.push(self.moved(marking, &[place], &[])?),
+                Kind::Terminate => next.push(Marking::new()),
+                _ => {}
+            }
+        }
+        Ok(next)
+    }
+
+    /// What may be seen in one marking: the node, and the place whose token it takes.
+    fn enabled(&self, marking: &Marking) -> impl Iterator<Item = (usize, usize)> {
+        marking.iter().flat_map(move |&place| {
+            let to = self.before[place];
+            let is_its = move |node: &usize| matches!(self.node(*node).kind, Kind::Boundary { task, .. } if task == to);
+            let is_seen = matches!(self.node(to).kind, Kind::Step | Kind::Timer(_));
+            let boundaries = (0..self.graph.nodes.len()).filter(is_its);
+            is_seen.then_some(to).into_iter().chain(boundaries).map(move |node| (node, place))
+        })
+    }
+
+    fn seen(&self, markings: &Markings) -> impl Iterator<Item = (usize, usize)> {
+        markings.iter().flat_map(|marking| self.enabled(marking))
+    }
+
+    /// By activity and role: the markings it leads to.
+    fn steps(&self, markings: &Markings) -> Result<BTreeMap<(&'a str, Option<&'a str>), Markings>> {
+        let mut steps: BTreeMap<_, Markings> = BTreeMap::new();
+        for marking in markings {
+            for (node, place) in self.enabled(marking) {
+                let next = self.moved(marking, &[place], &self.out[node])?;
+                self.refuse_restart(markings, node, place)?;
+                let Node { name, role, .. } = self.node(node);
+                steps.entry((name.as_str(), role.as_deref())).or_default().insert(next);
+            }
+        }
+        Ok(steps)
+    }
+
+    /// A state's time begins with it. A timer's time must not go on from the state before.
+    fn refuse_restart(&self, markings: &Markings, step: usize, place: usize) -> Result<()> {
+        let running = self.seen(markings).filter(|(node, _)| matches!(self.node(*node).kind, Kind::Timer(_) | Kind::Boundary { .. }));
+        let beside = running.filter(|(timer, own)| {
+            let is_same_token = *own == place;
+            let is_choice = !markings.iter().any(|marking| marking.contains(own) && marking.contains(&place));
+            *timer != step && !is_same_token && !is_choice
+        });
+        match beside.map(|(timer, _)| timer).next() {
+            Some(timer) => {
+                let error = Error::user(format!("timer \"{}\" runs beside other steps", self.node(timer).name));
+                Err(error.hint("a state's time begins when it is entered: leave the timer out, and write its bound as a fluent's lifetime"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The least and the most time in a state.
+    fn bounds(&self, markings: &Markings) -> Result<(Option<i64>, Option<i64>)> {
+        let (mut min, mut max) = (None, None::<i64>);
+        for (node, _) in self.seen(markings) {
+            match self.node(node).kind {
+                Kind::Timer(after_ms) => {
+                    self.refuse_choice(markings, node, node)?;
+                    min = Some(after_ms);
+                }
+                Kind::Boundary { task, after_ms } => {
+                    self.refuse_choice(markings, task, node)?;
+                    max = Some(max.map_or(after_ms, |max| max.min(after_ms)));
+                }
+                _ => {}
+            }
+        }
+        Ok((min, max))
+    }
+
+    /// Whether the timer runs does not show where something else may come instead of its `task`.
+    fn refuse_choice(&self, markings: &Markings, task: usize, timer: usize) -> Result<()> {
+        let is_its = |node: usize| node == task || matches!(self.node(node).kind, Kind::Boundary { task: of, .. } if of == task);
+        let is_over = markings.iter().any(BTreeSet::is_empty);
+        match is_over || self.seen(markings).any(|(node, _)| !is_its(node)) {
+            true => {
+                let error = Error::user(format!("no event shows whether timer \"{}\" runs", self.node(timer).name));
+                Err(error.hint("put a step between the choice and what is timed, or write its bound as a fluent's lifetime"))
+            }
+            false => Ok(()),
+        }
+    }
+}
