@@ -1,14 +1,16 @@
 //! Tidegate's benchmarks, through the public door only.
 //!
 //! In reading order: [`nexmark`] runs the suite's queries from file to settled
-//! result; [`cascade`] changes one edge of a dependency graph at a time; [`nab`]
-//! and [`skab`] score the detectors of anomalies on labelled series; [`overload`]
-//! brings more than can be taken, and [`durability`] says what the log costs.
+//! result; [`cascade`] changes one edge of a dependency graph at a time;
+//! [`behaviour`] follows a million open cases; [`nab`] and [`skab`] score the
+//! detectors of anomalies on labelled series; [`overload`] brings more than can be
+//! taken, and [`durability`] says what the log costs.
 //! [`engine`] starts what is measured, [`process`] measures it from outside,
 //! [`served`] keeps it behind its HTTP door, where [`load`] brings it rows and
 //! [`ledger`] keeps account: these two, [`door`] and [`memory`] are the tests' own.
 //! [`duckdb`] recomputes it, [`stats`] sums it up. README.md has the method.
 
+mod behaviour;
 mod cascade;
 #[path = "../../engine/server/tests/faults/door.rs"]
 mod door;
@@ -53,6 +55,8 @@ enum Command {
     Nexmark(nexmark::NexmarkOptions),
     /// One edge of a dependency graph changes: how soon the cascade view shows it
     Cascade(cascade::CascadeOptions),
+    /// Cases followed against a protocol: events per second, and memory per open case
+    Behaviour(behaviour::BehaviourOptions),
     /// The Numenta Anomaly Benchmark's scores of each detector
     Nab(nab::NabOptions),
     /// F1, FAR and MAR on the Skoltech Anomaly Benchmark
@@ -67,6 +71,8 @@ enum Command {
     #[command(hide = true)]
     OneCascade(cascade::OneCascade),
     #[command(hide = true)]
+    OneBehaviour(behaviour::OneBehaviour),
+    #[command(hide = true)]
     OneEngine(served::OneEngine),
 }
 
@@ -74,6 +80,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Nexmark(options) => nexmark::run(&options),
         Command::Cascade(options) => cascade::run(&options),
+        Command::Behaviour(options) => behaviour::run(&options),
         Command::Nab(options) => wait(nab::run(&options)),
         Command::Skab(options) => wait(skab::run(&options)),
         Command::Overload(options) => overload::run(&options),
@@ -81,6 +88,7 @@ fn main() -> ExitCode {
         Command::OneEngine(one) => wait(served::one(&one)),
         Command::OneQuery(one) => answer(nexmark::one(&one)),
         Command::OneCascade(one) => answer(cascade::one(&one)),
+        Command::OneBehaviour(one) => answer(behaviour::one(&one)),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
