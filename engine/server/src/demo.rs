@@ -70,6 +70,7 @@ pub const PILOT_FILES: &[(&str, &str)] = pilot_files![
     "pharma/24_falsified_pack.sql",
     "pharma/25_restricted_sale.sql",
     "pharma/30_cascade.sql",
+    "pharma/31_sensors.sql",
     "pharma/40_actions.sql",
     "logistics/10_sources.sql",
     "logistics/20_rogue_scanner.sql",
@@ -84,6 +85,10 @@ pub const PILOT_FILES: &[(&str, &str)] = pilot_files![
     "combined/21_log_tampering.sql",
     "combined/30_findings.sql",
     "combined/40_cascade.sql",
+    "combined/41_time_to_impact.sql",
+    "combined/42_impact.sql",
+    "combined/43_recommendations.sql",
+    "combined/44_graphs.sql",
     "combined/50_actions.sql",
 ];
 
