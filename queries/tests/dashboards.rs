@@ -1,15 +1,15 @@
 //! Every panel of every dashboard, against a running demo.
 //!
-//! SQL goes through the Postgres door as Grafana sends it, by the simple
-//! protocol, and once more prepared, which tells the columns' types. Metrics are
-//! looked for in what `/metrics` answers.
+//! SQL goes through the Postgres door as Grafana sends it, its macros expanded,
+//! by the simple protocol, and once more prepared, which tells the columns'
+//! types. Metrics are looked for in what `/metrics` answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tidegate::demo::{self, DemoOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -17,14 +17,21 @@ use tokio::time::sleep;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
-/// Relations that stay empty while all is well.
-const EMPTY: [&str; 2] = ["sys.errors", "sys.dead_letter"];
+/// How a panel's description says that it may have no rows.
+const EMPTY: &str = "Empty while all is well";
 
 /// Metrics that are not told before the first failure; and of refused requests, where no source takes any.
 const UNTOLD: [&str; 3] = ["tidegate_sink_failures_total", "tidegate_view_errors", "tidegate_source_refused_requests_total"];
 
-/// Half a day of the story; the demo is left as soon as all panels were read.
-const STORY: Duration = Duration::from_secs(60);
+/// 18 hours of the story; the demo is left as soon as all panels were read.
+const STORY: Duration = Duration::from_secs(90);
+
+/// How long panels may take to fill up as the story is told.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The time range that is looked at: the story's.
+const FROM: &str = "2026-03-02T06:00:00Z";
+const TO: &str = "2026-03-03T06:00:00Z";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_panel_shows_what_the_demo_has() {
@@ -46,12 +53,21 @@ async fn every_panel_shows_what_the_demo_has() {
     }
 }
 
-/// What is wrong with the dashboards, each with its panel.
+/// What is still wrong with the dashboards once they were waited for, each with its panel.
 async fn read_all(http: SocketAddr, pg: SocketAddr) -> Vec<String> {
     let client = connect(pg).await;
-    for relation in ["findings", "euros_at_risk", "failed_assets", "sys.actions"] {
-        until_it_has_rows(&client, relation).await;
+    until_it_has_rows(&client, "findings").await;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let broken = read_panels(&client, http).await;
+        if broken.is_empty() || deadline < Instant::now() {
+            return broken;
+        }
+        sleep(Duration::from_millis(500)).await;
     }
+}
+
+async fn read_panels(client: &Client, http: SocketAddr) -> Vec<String> {
     let told = metrics(http).await;
     let mut broken = Vec::new();
     for panel in panels() {
@@ -62,9 +78,9 @@ async fn read_all(http: SocketAddr, pg: SocketAddr) -> Vec<String> {
                 broken.extend(untold.map(|name| panel.says(&format!("/metrics does not tell {name}"))));
             }
             if let Some(sql) = target["rawSql"].as_str() {
-                match ask(&client, sql).await {
+                match ask(client, &expanded(sql)).await {
                     Ok(answer) => {
-                        let is_well_empty = EMPTY.iter().any(|relation| sql.contains(relation));
+                        let is_well_empty = panel.json["description"].as_str().is_some_and(|text| text.contains(EMPTY));
                         if answer.rows.is_empty() && !is_well_empty {
                             broken.push(panel.says("its query answers no rows"));
                         }
@@ -90,6 +106,7 @@ impl Panel {
     }
 }
 
+/// Annotations are read as panels are.
 fn panels() -> Vec<Panel> {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../dashboards"));
     let mut panels = Vec::new();
@@ -103,9 +120,44 @@ fn panels() -> Vec<Panel> {
         let dashboard: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
         let all = dashboard["panels"].as_array().expect("panels").iter();
         panels.extend(all.map(|panel| Panel { file: file.clone(), json: panel.clone() }));
+        let annotations = dashboard["annotations"]["list"].as_array().expect("annotations").iter();
+        panels.extend(annotations.map(|annotation| Panel {
+            file: file.clone(),
+            json: json!({ "title": annotation["name"], "type": "annotation", "targets": [annotation["target"]] }),
+        }));
     }
     assert!(!panels.is_empty(), "there are no panels");
     panels
+}
+
+/// Grafana's macros, as it expands them before it sends a query.
+fn expanded(sql: &str) -> String {
+    let mut sql = sql.to_string();
+    while let Some(start) = sql.find("$__") {
+        let open = start + sql[start..].find('(').expect("a macro has arguments");
+        let close = open + sql[open..].find(')').expect("a macro is closed");
+        let arguments: Vec<&str> = sql[open + 1..close].split(',').map(|argument| argument.trim().trim_matches('\'')).collect();
+        let text = match (&sql[start..open], arguments.as_slice()) {
+            ("$__timeFilter", [column]) => format!("{column} BETWEEN '{FROM}' AND '{TO}'"),
+            ("$__timeGroup", [column, bin]) => format!("floor(extract(epoch from {column})/{0})*{0}", seconds(bin)),
+            ("$__timeFrom", _) => format!("'{FROM}'"),
+            ("$__timeTo", _) => format!("'{TO}'"),
+            (unknown, _) => panic!("{unknown} is no macro that this test knows: {sql}"),
+        };
+        sql.replace_range(start..=close, &text);
+    }
+    sql
+}
+
+fn seconds(bin: &str) -> u64 {
+    let (number, unit) = bin.split_at(bin.len() - 1);
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => panic!("a bin is in s, m or h, not {bin}"),
+    };
+    number.parse::<u64>().expect("a bin begins with a number") * unit
 }
 
 /// What Postgres's wire brought.
@@ -151,12 +203,19 @@ fn wrong_shape(panel: &Value, answers: &BTreeMap<String, Answer>) -> Vec<String>
         let wanted: &[&str] = match (panel["type"].as_str(), id.as_str()) {
             (Some("nodeGraph"), "nodes") => &["id", "title", "subtitle", "mainstat"],
             (Some("nodeGraph"), "edges") => &["id", "source", "target"],
+            (Some("annotation"), _) => &["time", "text"],
             _ => &[],
         };
         wrong.extend(wanted.iter().filter(|name| !names.contains(name)).map(|name| format!("query {id} has no column {name}")));
-        let needs_number = matches!(panel["type"].as_str(), Some("stat" | "bargauge"));
+        let needs_number = matches!(panel["type"].as_str(), Some("stat" | "bargauge" | "barchart"));
         if needs_number && !names.iter().any(|name| answer.is_number(name)) {
             wrong.push(format!("query {id} has no number among its columns {names:?}"));
+        }
+        let mut targets = panel["targets"].as_array().into_iter().flatten();
+        let is_series = targets.any(|target| target["refId"].as_str() == Some(id.as_str()) && target["format"] == "time_series");
+        let has_values = names.iter().any(|name| *name != "time" && answer.is_number(name));
+        if is_series && !(names.contains(&"time") && has_values) {
+            wrong.push(format!("query {id} is no series: it has no column time, or no number, among {names:?}"));
         }
     }
     let overrides = panel["fieldConfig"]["overrides"].as_array().into_iter().flatten();

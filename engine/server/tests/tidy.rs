@@ -248,11 +248,13 @@ fn dashboards_name_metrics_and_relations_that_exist() {
         }
         let mut ids = BTreeSet::new();
         for panel in dashboard["panels"].as_array().expect("panels") {
-            let mut say = |what: String| broken.push(format!("{}: panel {}: {what}", file.path, panel["title"]));
             if !ids.insert(panel["id"].as_u64()) {
-                say("its id is another's".into());
+                broken.push(format!("{}: panel {}: its id is another's", file.path, panel["title"]));
             }
-            for target in panel["targets"].as_array().expect("targets") {
+        }
+        for (title, targets) in asked(&dashboard) {
+            let mut say = |what: String| broken.push(format!("{}: panel {title}: {what}", file.path));
+            for target in targets {
                 let source = target["datasource"]["uid"].as_str().unwrap_or_default();
                 if !sources.lines().any(|line| line.trim() == format!("uid: {source}")) {
                     say(format!("datasource \"{source}\" is not provisioned"));
@@ -275,6 +277,24 @@ fn dashboards_name_metrics_and_relations_that_exist() {
 }
 
 #[test]
+fn panels_lie_beside_one_another() {
+    let mut broken = Vec::new();
+    for file in files("dashboards", &["json"]) {
+        let dashboard: Value = serde_json::from_str(&file.text).unwrap_or_else(|error| panic!("{}: {error}", file.path));
+        let panels = dashboard["panels"].as_array().expect("panels");
+        for (number, panel) in panels.iter().enumerate() {
+            let [x, _, width, _] = place(panel);
+            if GRID_WIDTH < x + width {
+                broken.push(format!("{}: panel {} is wider than the grid", file.path, panel["title"]));
+            }
+            let covered = panels[..number].iter().filter(|other| overlap(place(panel), place(other)));
+            broken.extend(covered.map(|other| format!("{}: panel {} lies on panel {}", file.path, panel["title"], other["title"])));
+        }
+    }
+    hold(&broken);
+}
+
+#[test]
 fn names_are_found_in_queries() {
     assert_eq!(
         metric_names("a - on (i) sum by (s) (rate(tidegate_a_total{k=\"tidegate\"}[1m])) / tidegate_b"),
@@ -282,6 +302,26 @@ fn names_are_found_in_queries() {
     );
     let sql = "SELECT a FROM (SELECT b FROM x UNION ALL SELECT b FROM sys.y) n LEFT JOIN z ON z.a = n.a";
     assert_eq!(relation_names(sql), ["x", "sys.y", "z"]);
+}
+
+/// What a dashboard asks, by the title of a panel or the name of an annotation.
+fn asked(dashboard: &Value) -> Vec<(&Value, Vec<&Value>)> {
+    let panels = dashboard["panels"].as_array().expect("panels").iter();
+    let panels = panels.map(|panel| (&panel["title"], panel["targets"].as_array().expect("targets").iter().collect::<Vec<_>>()));
+    let annotations = dashboard["annotations"]["list"].as_array().expect("annotations").iter();
+    panels.chain(annotations.map(|annotation| (&annotation["name"], vec![&annotation["target"]]))).collect()
+}
+
+/// Columns of Grafana's grid.
+const GRID_WIDTH: u64 = 24;
+
+/// x, y, width and height.
+fn place(panel: &Value) -> [u64; 4] {
+    ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().expect("a place on the grid"))
+}
+
+fn overlap([x, y, width, height]: [u64; 4], [x_other, y_other, width_other, height_other]: [u64; 4]) -> bool {
+    x < x_other + width_other && x_other < x + width && y < y_other + height_other && y_other < y + height
 }
 
 /// Tables, materialized views and detections of the demo's packs.
