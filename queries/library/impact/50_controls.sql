@@ -41,7 +41,8 @@ WHERE NOT EXISTS (
   WHERE (x.control = a.control AND x.other = b.control) OR (x.control = b.control AND x.other = a.control));
 
 -- What to take. What is to be averted is each process's loss in each incident; a control averts what it saves
--- alone, a bundle what it saves as one, and several of them what is left by one after the other.
+-- alone, a bundle what it saves as one, and several of them what is left by one after the other. Of a bundle only those
+-- that answer a finding are taken: it saves as much without the others.
 CREATE MATERIALIZED VIEW recommended AS
 SELECT control, step, cost, averted
 FROM choose_controls(
@@ -50,7 +51,11 @@ FROM choose_controls(
    FROM savings WHERE kind = 'control' AND saved > 0
    UNION ALL
    SELECT b.control, make_array(s.incident, s.process) AS finding, s.trial AS way, s.saved / s.loss AS effectiveness
-   FROM savings s JOIN control_bundles b ON b.bundle = s.trial
+   FROM savings s
+   JOIN control_bundles b ON b.bundle = s.trial
+   JOIN (
+     SELECT DISTINCT p.control, o.incident FROM control_prevents p JOIN incident_outages o ON o.finding = p.finding
+   ) a ON a.control = b.control AND a.incident = s.incident
    WHERE s.kind = 'bundle' AND s.saved > 0),
   (SELECT make_array(scenario, process) AS finding, loss FROM process_losses
    WHERE scenario IN (SELECT incident FROM incident_outages)),
