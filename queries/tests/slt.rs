@@ -58,6 +58,11 @@ async fn impact() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn risk() {
+    run_folder("library/risk", true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ssh() {
     run_folder("examples/ssh", true).await;
 }
