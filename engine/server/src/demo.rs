@@ -80,6 +80,11 @@ pub const PILOT_FILES: &[(&str, &str)] = pilot_files![
     "logistics/24_returns_fraud.sql",
     "logistics/30_cascade.sql",
     "logistics/40_actions.sql",
+    "../library/risk/10_model.sql",
+    "../library/risk/20_cvss.sql",
+    "../library/risk/30_vulnerabilities.sql",
+    "../library/risk/40_threats.sql",
+    "../library/risk/50_risk.sql",
     "combined/10_sources.sql",
     "combined/20_reefer_sabotage.sql",
     "combined/21_log_tampering.sql",
@@ -89,6 +94,8 @@ pub const PILOT_FILES: &[(&str, &str)] = pilot_files![
     "combined/42_impact.sql",
     "combined/43_recommendations.sql",
     "combined/44_graphs.sql",
+    "combined/45_threat_model.sql",
+    "combined/46_risk.sql",
     "combined/50_actions.sql",
 ];
 

@@ -29,9 +29,9 @@ CREATE TABLE safeguards (element TEXT, property TEXT, provided_by TEXT, PRIMARY 
 -- What a detection would see. element, kind: NULL where it sees all.
 CREATE TABLE detection_coverage (detection TEXT, method TEXT, category TEXT, kind TEXT, element TEXT);
 
--- What is open: findings, and anomalies of sensors. severity: critical, high, medium or low.
+-- What is open: findings, and anomalies of sensors, each by its detection. severity: critical, high, medium or low.
 CREATE TABLE reported_findings (asset TEXT, detection TEXT, entity TEXT, severity TEXT, PRIMARY KEY (asset, detection, entity));
-CREATE TABLE reported_anomalies (asset TEXT, sensor TEXT, severity TEXT, PRIMARY KEY (asset, sensor));
+CREATE TABLE reported_anomalies (asset TEXT, detection TEXT, sensor TEXT, severity TEXT, PRIMARY KEY (asset, detection, sensor));
 
 -- What scanners find, until it is patched.
 CREATE TABLE asset_vulnerabilities (asset TEXT, cve TEXT, PRIMARY KEY (asset, cve));
@@ -48,7 +48,7 @@ CREATE TABLE kev (
 
 CREATE VIEW risk_findings AS SELECT asset, detection, entity, severity FROM reported_findings;
 
-CREATE VIEW risk_anomalies AS SELECT asset, sensor, severity FROM reported_anomalies;
+CREATE VIEW risk_anomalies AS SELECT asset, detection, sensor, severity FROM reported_anomalies;
 
 CREATE VIEW asset_impacts AS SELECT asset, name, category, impact FROM risk_assets;
 

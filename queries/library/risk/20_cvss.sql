@@ -13,8 +13,8 @@ INSERT INTO cvss_metrics VALUES
   ('C',  'H', 0.56, 0.56), ('C',  'L', 0.22, 0.22), ('C',  'N', 0, 0),
   ('I',  'H', 0.56, 0.56), ('I',  'L', 0.22, 0.22), ('I',  'N', 0, 0),
   ('A',  'H', 0.56, 0.56), ('A',  'L', 0.22, 0.22), ('A',  'N', 0, 0);
-INSERT INTO cvss_metrics
-SELECT metric, unnest(string_to_array(allowed, ' ')) AS value, CAST(NULL AS DOUBLE) AS weight, CAST(NULL AS DOUBLE) AS weight_changed
+INSERT INTO cvss_metrics (metric, value)
+SELECT metric, unnest(string_to_array(allowed, ' '))
 FROM (VALUES
   ('E', 'X H F P U'), ('RL', 'X U W T O'), ('RC', 'X C R U'), ('CR', 'X H M L'), ('IR', 'X H M L'), ('AR', 'X H M L'),
   ('MAV', 'X N A L P'), ('MAC', 'X L H'), ('MPR', 'X N L H'), ('MUI', 'X N R'), ('MS', 'X U C'),
@@ -27,7 +27,9 @@ WHERE substr(vector, 1, 9) IN ('CVSS:3.1/', 'CVSS:3.0/');
 
 -- Why a vector has no score.
 CREATE MATERIALIZED VIEW cvss_errors AS
-SELECT cve, CASE WHEN vector IS NULL THEN 'it has no vector' ELSE '"' || vector || '" is no vector of CVSS 3.1 or 3.0: it begins with neither CVSS:3.1/ nor CVSS:3.0/' END AS reason
+SELECT cve,
+  CASE WHEN vector IS NULL THEN 'it has no vector'
+    ELSE '"' || vector || '" is no vector of CVSS 3.1 or 3.0: it begins with neither CVSS:3.1/ nor CVSS:3.0/' END AS reason
 FROM cvss_vectors
 WHERE vector IS NULL OR substr(vector, 1, 9) NOT IN ('CVSS:3.1/', 'CVSS:3.0/')
 UNION ALL
@@ -75,5 +77,6 @@ WITH sums AS (
 ),
 scores AS (SELECT cve, CAST((hundred_thousandths + 9999) / 10000 / 10.0 AS DECIMAL(3, 1)) AS score FROM sums)
 SELECT cve, score,
-  CASE WHEN score = 0 THEN 'none' WHEN score < 4 THEN 'low' WHEN score < 7 THEN 'medium' WHEN score < 9 THEN 'high' ELSE 'critical' END AS severity
+  CASE WHEN score = 0 THEN 'none' WHEN score < 4 THEN 'low' WHEN score < 7 THEN 'medium' WHEN score < 9 THEN 'high'
+    ELSE 'critical' END AS severity
 FROM scores;

@@ -2,10 +2,15 @@
 
 -- score, severity: NULL where there is no valid vector; cvss_errors says why.
 CREATE MATERIALIZED VIEW open_vulnerabilities AS
-SELECT v.asset, v.cve, s.score, s.severity, k.cve IS NOT NULL AS exploited, coalesce(k.ransomware, false) AS ransomware, k.due_date
+SELECT v.asset, v.cve, s.score, s.severity,
+  k.cve IS NOT NULL AS exploited, coalesce(k.ransomware, false) AS ransomware, k.due_date
 FROM (SELECT DISTINCT asset, upper(cve) AS cve FROM asset_vulnerabilities) v
-LEFT JOIN (SELECT DISTINCT ON (upper(cve)) upper(cve) AS cve, score, severity FROM cvss_scores ORDER BY upper(cve), score DESC) s ON s.cve = v.cve
-LEFT JOIN (SELECT cve, bool_or(ransomware) AS ransomware, min(due_date) AS due_date FROM known_exploited GROUP BY cve) k ON k.cve = v.cve;
+LEFT JOIN (
+  SELECT DISTINCT ON (upper(cve)) upper(cve) AS cve, score, severity FROM cvss_scores ORDER BY upper(cve), score DESC
+) s ON s.cve = v.cve
+LEFT JOIN (
+  SELECT cve, bool_or(ransomware) AS ransomware, min(due_date) AS due_date FROM known_exploited GROUP BY cve
+) k ON k.cve = v.cve;
 
 -- Exploited, and not patched by the end of the day on which it was due.
 CREATE MATERIALIZED VIEW overdue_vulnerabilities AS

@@ -46,7 +46,9 @@ INSERT INTO threat_rules VALUES
   ('LINDDUN', 'unawareness',            'external_entity', 'personal_data');
 INSERT INTO threat_rules
 SELECT 'LINDDUN' AS method, category, kind, 'personal_data' AS applies_if
-FROM (VALUES ('linkability'), ('identifiability'), ('non_repudiation'), ('detectability'), ('information_disclosure'), ('non_compliance')) AS c (category)
+FROM (VALUES
+  ('linkability'), ('identifiability'), ('non_repudiation'), ('detectability'), ('information_disclosure'), ('non_compliance')
+) AS c (category)
 CROSS JOIN (VALUES ('process'), ('data_store'), ('data_flow')) AS k (kind);
 
 -- Flows from one zone of trust to another, and the elements at their ends.
@@ -90,8 +92,8 @@ WHERE NOT t.averted
 CREATE MATERIALIZED VIEW uncovered_threats AS
 SELECT t.element, t.kind, t.asset, t.method, t.category, t.at_boundary
 FROM threats t
-WHERE NOT t.averted
-  AND NOT EXISTS (SELECT 1 FROM covered_threats c WHERE c.element = t.element AND c.method = t.method AND c.category = t.category);
+WHERE NOT t.averted AND NOT EXISTS (
+  SELECT 1 FROM covered_threats c WHERE c.element = t.element AND c.method = t.method AND c.category = t.category);
 
 -- Of a category's threats so many are averted, seen, or neither; covered_percent of those that are not averted.
 CREATE MATERIALIZED VIEW category_coverage AS
@@ -104,25 +106,32 @@ WITH counts AS (
   GROUP BY c.method, c.category
 )
 SELECT method, category, threats, averted, threats - averted - uncovered AS covered, uncovered,
-  CASE WHEN threats > averted THEN CAST(100.0 * (threats - averted - uncovered) / (threats - averted) AS DECIMAL(5, 2)) END AS covered_percent
+  CASE WHEN threats > averted
+    THEN CAST(100.0 * (threats - averted - uncovered) / (threats - averted) AS DECIMAL(5, 2)) END AS covered_percent
 FROM counts;
 
--- A threat of the design is what an open finding may be about: the finding's detection sees the threat, and its
+-- A threat of the design is what an open finding or anomaly may be about: its detection sees the threat, and its
 -- asset is the element's.
 CREATE MATERIALIZED VIEW materialised_threats AS
 SELECT c.element, c.asset, c.method, c.category, c.detection, f.entity
 FROM covered_threats c
-JOIN risk_findings f ON f.asset = c.asset AND f.detection = c.detection;
+JOIN (
+  SELECT asset, detection, entity FROM risk_findings
+  UNION
+  SELECT asset, detection, sensor AS entity FROM risk_anomalies
+) f ON f.asset = c.asset AND f.detection = c.detection;
 
 -- What the model says and cannot mean, and what it leaves open.
 CREATE MATERIALIZED VIEW model_errors AS
-SELECT 'threat_rules' AS relation, method || ' ' || category AS item, 'there is no condition "' || applies_if || '": say is_log, personal_data or at_boundary' AS reason
+SELECT 'threat_rules' AS relation, method || ' ' || category AS item,
+  'there is no condition "' || applies_if || '": say is_log, personal_data or at_boundary' AS reason
 FROM threat_rules WHERE applies_if NOT IN ('is_log', 'personal_data', 'at_boundary')
 UNION ALL
 SELECT 'threat_rules', r.method || ' ' || r.category, 'threat_categories has no such category'
 FROM threat_rules r WHERE NOT EXISTS (SELECT 1 FROM threat_categories c WHERE c.method = r.method AND c.category = r.category)
 UNION ALL
-SELECT 'elements', element, 'there is no kind "' || coalesce(kind, 'NULL') || '": say external_entity, process, data_store or data_flow'
+SELECT 'elements', element,
+  'there is no kind "' || coalesce(kind, 'NULL') || '": say external_entity, process, data_store or data_flow'
 FROM elements WHERE coalesce(kind NOT IN ('external_entity', 'process', 'data_store', 'data_flow'), true)
 UNION ALL
 SELECT 'elements', f.element, 'its ' || f.side || ' "' || coalesce(f.node, 'NULL') || '" is no element that flows can have'
@@ -148,7 +157,8 @@ UNION ALL
 SELECT 'safeguards', s.element, 'the property "' || s.property || '" averts no category'
 FROM safeguards s WHERE NOT EXISTS (SELECT 1 FROM threat_categories c WHERE c.averted_by = s.property)
 UNION ALL
-SELECT 'detection_coverage', c.detection, 'there is no category "' || coalesce(c.category, 'NULL') || '" of "' || coalesce(c.method, 'NULL') || '"'
+SELECT 'detection_coverage', c.detection,
+  'there is no category "' || coalesce(c.category, 'NULL') || '" of "' || coalesce(c.method, 'NULL') || '"'
 FROM detection_coverage c
 WHERE NOT EXISTS (SELECT 1 FROM threat_categories k WHERE k.method = c.method AND k.category = c.category)
 UNION ALL

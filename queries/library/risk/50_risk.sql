@@ -29,7 +29,7 @@ INSERT INTO evidence_likelihoods VALUES
 CREATE VIEW evidence_levels AS
 SELECT asset, 'finding' AS kind, detection || ': ' || coalesce(entity, '') AS item, severity AS level FROM risk_findings
 UNION ALL
-SELECT asset, 'anomaly', sensor, severity FROM risk_anomalies
+SELECT asset, 'anomaly', detection || ': ' || coalesce(sensor, ''), severity FROM risk_anomalies
 UNION ALL
 SELECT asset, 'vulnerability', cve, CASE WHEN ransomware THEN 'ransomware' WHEN exploited THEN 'exploited' ELSE severity END
 FROM open_vulnerabilities;
@@ -62,7 +62,9 @@ WITH factors AS (
   SELECT a.asset, a.name, a.category,
     CAST(100 * (1 - exp(coalesce(l.log_well, 0))) AS DECIMAL(5, 2)) AS likelihood,
     CAST(least(greatest(coalesce(a.impact, 100), 0), 100) AS DECIMAL(5, 2)) AS impact,
-    coalesce(l.findings, 0) AS findings, coalesce(l.vulnerabilities, 0) AS vulnerabilities, coalesce(l.anomalies, 0) AS anomalies
+    coalesce(l.findings, 0) AS findings,
+    coalesce(l.vulnerabilities, 0) AS vulnerabilities,
+    coalesce(l.anomalies, 0) AS anomalies
   FROM asset_impacts a
   LEFT JOIN asset_likelihoods l ON l.asset = a.asset
 ),
@@ -110,10 +112,12 @@ UNION ALL
 SELECT 'evidence_likelihoods', kind || ' ' || level, 'its likelihood is not between 0 and 1'
 FROM evidence_likelihoods WHERE likelihood IS NULL OR likelihood < 0 OR likelihood > 1
 UNION ALL
-SELECT DISTINCT e.kind, e.item, CASE WHEN e.level IS NULL THEN 'how severe it is, is not known' ELSE 'evidence_likelihoods has no level "' || e.level || '"' END
+SELECT DISTINCT e.kind, e.item,
+  CASE WHEN e.level IS NULL THEN 'how severe it is, is not known' ELSE 'evidence_likelihoods has no level "' || e.level || '"' END
 FROM evidence_levels e
 WHERE NOT EXISTS (SELECT 1 FROM evidence_likelihoods l WHERE l.kind = e.kind AND l.level = e.level)
 UNION ALL
 SELECT e.kind, e.item, 'its asset "' || coalesce(e.asset, 'NULL') || '" is not in asset_impacts, so it counts nowhere'
 FROM risk_evidence e
-WHERE NOT EXISTS (SELECT 1 FROM asset_impacts a WHERE a.asset = e.asset);
+LEFT JOIN asset_impacts a ON a.asset = e.asset
+WHERE a.asset IS NULL;
