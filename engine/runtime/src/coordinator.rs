@@ -9,6 +9,7 @@ mod arrivals;
 mod counted;
 mod recovery;
 mod replace;
+mod settled;
 mod snapshot;
 mod statements;
 mod stopped;
@@ -217,7 +218,12 @@ pub struct Coordinator {
     drafted: Option<Drafted>,
     /// Of the last snapshot.
     snapshot_bytes: u64,
-    settled: Vec<oneshot::Sender<Result<()>>>,
+    /// When the one on its way was begun, and how long the last one took.
+    snapshot_begun: Instant,
+    snapshot_took: Duration,
+    /// How long ticks took to close since the last snapshot, and so will at the next start.
+    to_replay: Duration,
+    settling: settled::Settling,
     /// A request that is served once no tick is closing.
     waiting: Option<Request>,
     /// Views whose new definition is being computed beside them, and who asks.
@@ -293,6 +299,7 @@ impl OpenTick {
 struct ClosingTick {
     tick: Tick,
     since: Instant,
+    closed: Instant,
     /// Workers that are not through.
     waiting: usize,
     /// The log holds it.
@@ -376,7 +383,10 @@ impl Coordinator {
             checkpoints: Vec::new(),
             drafted: None,
             snapshot_bytes: 0,
-            settled: Vec::new(),
+            snapshot_begun: Instant::now(),
+            snapshot_took: Duration::ZERO,
+            to_replay: Duration::ZERO,
+            settling: settled::Settling::default(),
             waiting: None,
             previews: Vec::new(),
         };
@@ -520,7 +530,7 @@ impl Coordinator {
                 false => drop(reply.send(Err(Error::user("there is no log to take a snapshot of").hint("give a --data-dir")))),
             },
             Request::StartSources { reply } => drop(reply.send(self.start_sources())),
-            Request::Settled { reply } => self.settled.push(reply),
+            Request::Settled { reply } => self.settling.wait(reply),
             Request::Explain { name, reply } => drop(reply.send(self.explain(&name))),
             Request::Shutdown { .. } => unreachable!("handled by the loop"),
         }
@@ -618,6 +628,7 @@ impl Coordinator {
         self.closing = Some(ClosingTick {
             tick: open.tick,
             since: open.since,
+            closed: Instant::now(),
             waiting: self.workers.count(),
             is_durable: !is_logged,
             changes: HashMap::new(),
@@ -668,6 +679,9 @@ impl Coordinator {
     fn reported(&mut self, report: Report) {
         let Some(closing) = self.closing.as_mut().filter(|closing| closing.tick == report.tick) else { return };
         closing.waiting -= 1;
+        if closing.waiting == 0 {
+            self.to_replay += closing.closed.elapsed();
+        }
         for (name, tick, deltas) in report.changes {
             closing.changes.entry(name).or_default().entry(tick).or_default().extend(deltas);
         }
@@ -825,29 +839,6 @@ impl Coordinator {
         self.metrics.findings_raised.with_label_values(&[detection]).inc_by(raised as u64);
         self.metrics.findings_withdrawn.with_label_values(&[detection]).inc_by(-withdrawn as u64);
         self.metrics.findings_open.with_label_values(&[detection]).add(raised + withdrawn);
-    }
-
-    fn answer_settled(&mut self) {
-        if self.settled.is_empty() {
-            return;
-        }
-        let failed = self.sources.iter().find_map(|(name, state)| match &state.status {
-            SourceStatus::Failed(reason) => Some(Error::user(format!("source \"{name}\" failed: {reason}"))),
-            _ => None,
-        });
-        // What ends when all is settled must not end well without an answer.
-        let stopped = self.stopped.keys().next().filter(|_| self.config.once).and_then(|name| self.check_runs(name).err());
-        let failed = failed.or(stopped);
-        let busy = self.sources.values().any(|state| matches!(state.status, SourceStatus::Running | SourceStatus::Created))
-            || self.open.is_some()
-            || self.closing.is_some()
-            || self.last_closed == 0
-            || self.followers.values().any(|follow| !follow.queue.is_idle());
-        match failed {
-            Some(error) => self.settled.drain(..).for_each(|reply| drop(reply.send(Err(error.clone())))),
-            None if busy => {}
-            None => self.settled.drain(..).for_each(|reply| drop(reply.send(Ok(())))),
-        }
     }
 
     /// Rows of several relations as of the last closed tick.

@@ -114,7 +114,8 @@ fn left(engine: &Engine) -> String {
     let families = engine.registry().gather();
     let sum = |name: &str| -> f64 {
         let metrics = families.iter().filter(|family| family.name() == name).flat_map(|family| family.get_metric());
-        metrics.map(|metric| metric.get_gauge().get_value()).sum()
+        // A sum of no floats is -0.
+        metrics.map(|metric| metric.get_gauge().get_value()).sum::<f64>() + 0.0
     };
     let (taken_in, waiting) = (sum("tidegate_in_flight_bytes"), sum("tidegate_sink_backlog_bytes"));
     format!("left are {taken_in} bytes taken in, {waiting} bytes waiting for sinks, and what sinks and actions were delivering")

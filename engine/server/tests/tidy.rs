@@ -11,9 +11,10 @@ use serde_json::Value;
 
 /// Which crates of ours each crate may name. An arrow the other way means that
 /// a type belongs further down.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("tidegate-types", &[]),
     ("tidegate-operators", &["tidegate-types"]),
+    ("tidegate-trials", &["tidegate-operators"]),
     ("tidegate-plan", &["tidegate-operators", "tidegate-types"]),
     ("tidegate-runtime", &["tidegate-plan", "tidegate-operators", "tidegate-types"]),
     ("tidegate-connectors", &["tidegate-types"]),

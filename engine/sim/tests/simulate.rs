@@ -38,6 +38,9 @@ const FLIPS: u64 = 1000;
 /// Scenarios at once: most of the time they wait for each other's threads, or for a full disk.
 const AT_ONCE: usize = 6;
 
+/// Cases between two lines about how far it is.
+const PROGRESS_EVERY: usize = 500;
+
 #[test]
 fn scenarios_keep_every_promise() {
     let seeds: Vec<u64> = match number("TIDEGATE_SIM_SEED") {
@@ -361,7 +364,13 @@ fn each<T: Sync + Debug, R: Send>(cases: &[T], run: impl Fn(&T) -> Result<R, Fai
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
                     RUNNING.lock().insert(format!("{case:?}"));
                     match std::panic::catch_unwind(AssertUnwindSafe(|| run(case))) {
-                        Ok(Ok(report)) => done.lock().push(report),
+                        Ok(Ok(report)) => {
+                            let mut done = done.lock();
+                            done.push(report);
+                            if done.len().is_multiple_of(PROGRESS_EVERY) {
+                                println!("{} of {}", done.len(), cases.len());
+                            }
+                        }
                         Ok(Err(failure)) => failures.lock().push(failure.to_string()),
                         Err(panic) => failures.lock().push(format!("{case:?}: panicked: {:?}", panic.downcast_ref::<String>())),
                     }

@@ -1,6 +1,6 @@
 //! Snapshots: taken between two ticks, written beside the work, and what a restart begins with.
 //!
-//! Taken     when the log has grown by much, or at CHECKPOINT, while no tick is open
+//! Taken     when the log has grown by much or would take long to read, or at CHECKPOINT, while no tick is open
 //! Rows      of tables, late rows and of views that read sources; and for views that need all of a
 //!           source's past, the counts of equal rows they read ([`super::counted`]). Source rows stay in
 //!           the log's segments, as long as another view needs them (its lookback) or they are retained
@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, RecordBatch, StringArray, UInt64Array};
 use arrow::compute::filter_record_batch;
@@ -38,6 +39,10 @@ use crate::worker::{RESTORED, Said};
 /// A snapshot is taken once the log has grown by so much, and by as much as the last one is long.
 const GROWTH_BYTES_MIN: u64 = 256 << 20;
 const GROWTH_FRAMES: u64 = 100_000;
+/// Or once the ticks since then will take so long at the next start, and longer than the last snapshot did.
+/// Ticks in which nothing happens are short frames, and many views see each of them.
+const REPLAY_MIN: Duration = Duration::from_secs(20);
+const REPLAY_TIMES_SNAPSHOT: u32 = 4;
 
 const DEAD_LETTERS: &str = "sys.dead_letter";
 
@@ -64,7 +69,10 @@ impl Coordinator {
     pub(super) fn is_snapshot_due(&self) -> bool {
         let Some(log) = self.log.as_ref().filter(|_| !self.is_snapshotting) else { return false };
         let (frames, bytes) = log.growth();
-        self.is_checkpoint_asked || GROWTH_FRAMES <= frames || GROWTH_BYTES_MIN.max(self.snapshot_bytes) <= bytes
+        self.is_checkpoint_asked
+            || GROWTH_FRAMES <= frames
+            || GROWTH_BYTES_MIN.max(self.snapshot_bytes) <= bytes
+            || REPLAY_MIN.max(REPLAY_TIMES_SNAPSHOT * self.snapshot_took) <= self.to_replay
     }
 
     /// Takes a snapshot at the last closed tick. No tick may be open or closing.
@@ -83,6 +91,7 @@ impl Coordinator {
             .collect();
         let (workers, drafts) = (self.workers.count(), self.drafts.clone());
         (self.is_snapshotting, self.is_checkpoint_asked) = (true, false);
+        (self.snapshot_begun, self.to_replay) = (Instant::now(), Duration::ZERO);
         let schemas: BTreeMap<String, _> =
             relations.iter().map(|(name, _)| (name.clone(), Arc::clone(&self.catalog.relations[name].schema))).collect();
         let draft = move || {
@@ -187,7 +196,10 @@ impl Coordinator {
     /// A draft is there.
     pub(super) fn drafted(&mut self, drafted: Result<Drafted>) {
         match drafted {
-            Ok(drafted) => self.drafted = Some(drafted),
+            Ok(drafted) => {
+                self.snapshot_took = self.snapshot_begun.elapsed();
+                self.drafted = Some(drafted);
+            }
             Err(error) => {
                 tracing::error!(%error, "no snapshot was taken; the log goes on");
                 self.is_snapshotting = false;

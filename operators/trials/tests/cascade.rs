@@ -3,13 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
 
 use differential_dataflow::Hashable;
-use differential_dataflow::input::InputSession;
+use rand::Rng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
-use timely::dataflow::operators::{Inspect, Probe};
 
 use tidegate_operators::cascade::downtime::{Interval, downtime};
 use tidegate_operators::cascade::impact_causes::{Cause, impact_causes};
@@ -18,6 +15,7 @@ use tidegate_operators::cascade::reach::{reach, restoration_order};
 use tidegate_operators::cascade::risk_chains::{Chain, Edge, UNITS_PER_LIKELIHOOD, risk_chains, total_risk};
 use tidegate_operators::cascade::time_to_impact::{Impact, time_to_impact};
 use tidegate_operators::cascade::{Flaw, Gate, Group, Id, ROUNDS_MAX, Relation, gates};
+use tidegate_trials::{random_edits, states};
 
 type Node = u32;
 type Name = u32;
@@ -77,81 +75,14 @@ impl<'scope> World<'scope> {
     }
 }
 
-type Edits = Vec<Vec<(Row, i64)>>;
+type Edits = tidegate_trials::Edits<Row>;
 
 /// What `build` says after each tick's edits.
 fn answers<D: Id + Debug>(workers: usize, edits: &Edits, build: for<'s> fn(World<'s>) -> Relation<'s, u64, D>) -> Vec<BTreeMap<D, i64>> {
-    let changes: Arc<Mutex<Vec<(D, u64, i64)>>> = Arc::default();
-    let (told, given) = (Arc::clone(&changes), edits.clone());
-    let guards = timely::execute(timely::Config::process(workers), move |worker| {
-        let told = Arc::clone(&told);
-        let mut input = InputSession::new();
-        let probe = worker.dataflow(|scope| {
-            let answer = build(World::of(input.to_collection(scope)));
-            answer.inner.inspect(move |change| told.lock().unwrap().push(change.clone())).probe().0
-        });
-        for (tick, rows) in given.iter().enumerate() {
-            let mine = rows.iter().enumerate().filter(|(i, _)| i % worker.peers() == worker.index());
-            for (i, (row, diff)) in mine {
-                // A worker may be behind the time of what it is given.
-                if i % 3 == 0 {
-                    input.advance_to(tick as u64);
-                }
-                input.update_at(row.clone(), tick as u64, *diff);
-            }
-            // Some ticks are closed together.
-            if tick % 3 != 1 {
-                input.advance_to(tick as u64 + 1);
-                input.flush();
-                worker.step_or_park_while(None, || probe.less_than(&(tick as u64 + 1)));
-            }
-        }
-    });
-    guards.expect("workers start").join().into_iter().for_each(|done| done.expect("workers end"));
-    let changes = changes.lock().unwrap();
-    let at = |tick: u64| {
-        let mut net = BTreeMap::new();
-        changes.iter().filter(|change| change.1 <= tick).for_each(|(row, _, diff)| *net.entry(row.clone()).or_default() += diff);
-        net.retain(|_, count| *count != 0);
-        net
-    };
-    (0..edits.len() as u64).map(at).collect()
+    tidegate_trials::answers(workers, edits, move |rows| build(World::of(rows)))
 }
 
-/// All rows there are after each tick, several times where they are so.
-fn states(edits: &Edits) -> Vec<Vec<Row>> {
-    let mut rows: BTreeMap<Row, i64> = BTreeMap::new();
-    let state = |edits: &Vec<(Row, i64)>| {
-        edits.iter().for_each(|(row, diff)| *rows.entry(row.clone()).or_default() += diff);
-        rows.iter().flat_map(|(row, count)| std::iter::repeat_n(row.clone(), *count as usize)).collect()
-    };
-    edits.iter().map(state).collect()
-}
-
-/// Rows come, more than once too, and go again, on a few nodes, so that there are ties and cycles.
-fn random_edits(seed: u64) -> Edits {
-    let mut random = StdRng::seed_from_u64(seed);
-    let mut there: Vec<Row> = Vec::new();
-    let edits = (0..12).map(|_| {
-        let count = random.random_range(1..12);
-        let mut tick = Vec::new();
-        for _ in 0..count {
-            match there.len() {
-                len if 0 < len && random.random_bool(0.4) => {
-                    tick.push((there.swap_remove(random.random_range(0..len)), -1));
-                }
-                _ => {
-                    let row = random_row(&mut random);
-                    there.push(row.clone());
-                    tick.push((row, 1));
-                }
-            }
-        }
-        tick
-    });
-    edits.collect()
-}
-
+/// On a few nodes, so that there are ties and cycles.
 fn random_row(random: &mut StdRng) -> Row {
     let node = random.random_range(0..8);
     match random.random_range(0..12) {
@@ -419,7 +350,7 @@ const BLOCKS: u32 = 2;
 /// Whether `build` and `oracle` agree after each of many random edits.
 fn agree<D: Id + Debug>(build: for<'s> fn(World<'s>) -> Relation<'s, u64, D>, oracle: impl Fn(&Still) -> BTreeSet<D>) {
     for seed in 0..24 {
-        let edits = random_edits(seed);
+        let edits = random_edits(seed, 12, random_row);
         let expected: Vec<BTreeMap<D, i64>> =
             states(&edits).iter().map(|rows| oracle(&Still::of(rows)).into_iter().map(|row| (row, 1)).collect()).collect();
         for workers in [1, 4] {

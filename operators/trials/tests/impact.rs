@@ -3,12 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
 
-use differential_dataflow::input::InputSession;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use timely::dataflow::operators::{Inspect, Probe};
 
 use tidegate_operators::cascade::{Gate, Group, Id, ROUNDS_MAX, Relation, gates};
 use tidegate_operators::impact::controls::{Choice, Cover, UNITS_PER_EFFECT, choose_controls};
@@ -16,6 +13,7 @@ use tidegate_operators::impact::inoperability::{UNITS_PER_COEFFICIENT, inoperabi
 use tidegate_operators::impact::scenario_downtime::scenario_downtime;
 use tidegate_operators::impact::what_if::{Radius, blast_radius, what_if};
 use tidegate_operators::usage::Usage;
+use tidegate_trials::{answers, random_edits, states};
 
 type Node = u32;
 type Name = u32;
@@ -42,7 +40,6 @@ enum Row {
 use Row::*;
 
 type Rows<'scope> = Relation<'scope, u64, Row>;
-type Edits = Vec<Vec<(Row, i64)>>;
 
 const HORIZON: i64 = 40;
 /// So few that some linear models do not settle.
@@ -110,68 +107,6 @@ fn chosen<const BUDGET: i64>(rows: Rows<'_>) -> Relation<'_, u64, (Name, Choice)
     let findings = of(&rows, |row| if let Finding(finding, loss) = row { Some((finding, loss)) } else { None });
     let exclusions = of(&rows, |row| if let Exclusion(control, other) = row { Some((control, other)) } else { None });
     choose_controls(controls, covers, findings, exclusions, BUDGET, Usage::default()).0
-}
-
-/// What `build` says after each tick's edits.
-fn answers<D: Id + Debug>(workers: usize, edits: &Edits, build: for<'s> fn(Rows<'s>) -> Relation<'s, u64, D>) -> Vec<BTreeMap<D, i64>> {
-    let changes: Arc<Mutex<Vec<(D, u64, i64)>>> = Arc::default();
-    let (told, given) = (Arc::clone(&changes), edits.clone());
-    let guards = timely::execute(timely::Config::process(workers), move |worker| {
-        let told = Arc::clone(&told);
-        let mut input = InputSession::new();
-        let probe = worker.dataflow(|scope| {
-            let answer = build(input.to_collection(scope));
-            answer.inner.inspect(move |change| told.lock().unwrap().push(change.clone())).probe().0
-        });
-        for (tick, rows) in given.iter().enumerate() {
-            let mine = rows.iter().enumerate().filter(|(i, _)| i % worker.peers() == worker.index());
-            mine.for_each(|(_, (row, diff))| input.update_at(row.clone(), tick as u64, *diff));
-            // Some ticks are closed together.
-            if tick % 3 != 1 {
-                input.advance_to(tick as u64 + 1);
-                input.flush();
-                worker.step_or_park_while(None, || probe.less_than(&(tick as u64 + 1)));
-            }
-        }
-    });
-    guards.expect("workers start").join().into_iter().for_each(|done| done.expect("workers end"));
-    let changes = changes.lock().unwrap();
-    let at = |tick: u64| {
-        let mut net = BTreeMap::new();
-        changes.iter().filter(|change| change.1 <= tick).for_each(|(row, _, diff)| *net.entry(row.clone()).or_default() += diff);
-        net.retain(|_, count| *count != 0);
-        net
-    };
-    (0..edits.len() as u64).map(at).collect()
-}
-
-/// All rows there are after each tick, several times where they are so.
-fn states(edits: &Edits) -> Vec<Vec<Row>> {
-    let mut rows: BTreeMap<Row, i64> = BTreeMap::new();
-    let state = |edits: &Vec<(Row, i64)>| {
-        edits.iter().for_each(|(row, diff)| *rows.entry(row.clone()).or_default() += diff);
-        rows.iter().flat_map(|(row, count)| std::iter::repeat_n(row.clone(), *count as usize)).collect()
-    };
-    edits.iter().map(state).collect()
-}
-
-/// Rows come, more than once too, and go again.
-fn random_edits(seed: u64, ticks: usize, row: fn(&mut StdRng) -> Row) -> Edits {
-    let mut random = StdRng::seed_from_u64(seed);
-    let mut there: Vec<Row> = Vec::new();
-    let edits = (0..ticks).map(|_| {
-        let tick = (0..random.random_range(1..12)).map(|_| match there.len() {
-            len if 0 < len && random.random_bool(0.4) => (there.swap_remove(random.random_range(0..len)), -1),
-            len => {
-                let again = 0 < len && random.random_bool(0.1);
-                let row = if again { there[random.random_range(0..len)].clone() } else { row(&mut random) };
-                there.push(row.clone());
-                (row, 1)
-            }
-        });
-        tick.collect()
-    });
-    edits.collect()
 }
 
 /// On a few nodes, so that there are ties and cycles.
