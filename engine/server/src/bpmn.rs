@@ -31,16 +31,9 @@ pub fn import(path: &Path, process: Option<&str>) -> Result<String> {
 }
 
 fn statements(text: &str, file: &str, process: Option<&str>) -> Result<String> {
-    let document = document::read(text).map_err(|error| error.at(file, 0, 0))?;
-    let is_wanted = |graph: &&document::Graph| process.is_none_or(|wanted| graph.name == wanted || graph.id == wanted);
-    let graphs: Vec<&document::Graph> = document.iter().filter(is_wanted).collect();
-    if let (true, Some(wanted)) = (graphs.is_empty(), process) {
-        let known: Vec<String> = document.iter().map(|graph| format!("\"{}\"", graph.name)).collect();
-        let error = Error::user(format!("there is no process \"{wanted}\"")).at(file, 0, 0);
-        return Err(error.hint(format!("there is {}", known.join(", "))));
-    }
+    let graphs = document::read(text, process).map_err(|error| error.at(file, 0, 0))?;
     let mut sql = TABLES.to_string();
-    for graph in graphs {
+    for graph in &graphs {
         let protocol = protocol::protocol(graph).map_err(|error| error.at(file, 0, 0))?;
         write_process(&mut sql, &graph.name, &protocol);
     }
@@ -180,6 +173,20 @@ INSERT INTO transitions VALUES
         let text = process(&nodes).replace("<process id=\"p\" name=\"order\">", pool);
         let sql = statements(&text, "order.bpmn", None).expect("a process");
         assert!(sql.contains("('shop floor', 'place the order', 'place the order', 'end', NULL)"), "{sql}");
+    }
+
+    #[test]
+    fn only_what_is_wanted_is_looked_into() {
+        let other = "<process id='q' name='stock'><subProcess id='z' name='z'/></process></definitions>";
+        let nodes = format!("{ENDS}<task id='a' name='sign'/>{}", flows(&[("s", "a"), ("a", "e")]));
+        let text = process(&nodes).replace("</definitions>", other);
+        let both = statements(&text, "x", None).expect_err("one of them has a subProcess").to_string();
+        assert!(both.contains("subProcess \"z\" (line 1) is not supported"), "{both}");
+        for wanted in ["order", "p"] {
+            assert!(statements(&text, "x", Some(wanted)).expect("a process").contains("('order', 'sign', 'sign', 'end', NULL)"));
+        }
+        let none = statements(&text, "x", Some("shop")).expect_err("no such process").to_string();
+        assert_eq!(none, "x: there is no process \"shop\"\nhint: there is \"order\", \"stock\"");
     }
 
     #[test]

@@ -7,7 +7,6 @@ use tidegate_types::error::{Error, Result};
 
 /// A process.
 pub struct Graph {
-    pub id: String,
     pub name: String,
     pub nodes: Vec<Node>,
     /// From node to node.
@@ -43,15 +42,22 @@ pub enum Kind {
 
 const NAMESPACE: &str = "http://www.omg.org/spec/BPMN/20100524/MODEL";
 
-/// All processes of a file.
-pub fn read(text: &str) -> Result<Vec<Graph>> {
+/// A file's processes; `wanted`: of this name or id, and no other is looked into.
+pub fn read(text: &str, wanted: Option<&str>) -> Result<Vec<Graph>> {
     let document =
         Document::parse(text).map_err(|error| Error::user(format!("not XML: {error}")).hint("export the model as BPMN 2.0 XML"))?;
-    let processes = document.descendants().filter(|element| is(element, "process"));
-    let graphs: Vec<Graph> = processes.map(graph).collect::<Result<_>>()?;
-    match graphs.is_empty() {
-        true => Err(Error::user("there is no process").hint(format!("its elements are in the namespace {NAMESPACE}"))),
-        false => Ok(graphs),
+    let processes: Vec<Element> = document.descendants().filter(|element| is(element, "process")).collect();
+    if processes.is_empty() {
+        return Err(Error::user("there is no process").hint(format!("its elements are in the namespace {NAMESPACE}")));
+    }
+    let is_wanted = |process: &&Element| wanted.is_none_or(|wanted| process_name(process) == wanted || attribute(process, "id") == wanted);
+    let graphs: Vec<Graph> = processes.iter().filter(is_wanted).map(|process| graph(*process)).collect::<Result<_>>()?;
+    match wanted {
+        Some(wanted) if graphs.is_empty() => {
+            let known: Vec<String> = processes.iter().map(|process| format!("\"{}\"", process_name(process))).collect();
+            Err(Error::user(format!("there is no process \"{wanted}\"")).hint(format!("there is {}", known.join(", "))))
+        }
+        _ => Ok(graphs),
     }
 }
 
@@ -76,16 +82,18 @@ fn title(element: &Element) -> String {
 }
 
 fn graph(process: Element) -> Result<Graph> {
-    let id = attribute(&process, "id").to_string();
-    let names = [name(&process), pool(&process).unwrap_or_default(), id.clone()];
-    let name = names.into_iter().find(|name| !name.is_empty()).unwrap_or_default();
     let mut read = Reader { roles: roles(process), places: HashMap::new(), nodes: Vec::new(), boundaries: Vec::new() };
     let elements = || process.children().filter(Element::is_element);
     elements().try_for_each(|element| read.add(element))?;
     read.attach()?;
     let flow = |element: Element| Ok((read.end(&element, "sourceRef", "comes from")?, read.end(&element, "targetRef", "leads to")?));
     let flows = elements().filter(|element| is(element, "sequenceFlow")).map(flow).collect::<Result<_>>()?;
-    Ok(Graph { id, name, flows, nodes: read.nodes })
+    Ok(Graph { name: process_name(&process), flows, nodes: read.nodes })
+}
+
+fn process_name(process: &Element) -> String {
+    let names = [name(process), pool(process).unwrap_or_default(), attribute(process, "id").to_string()];
+    names.into_iter().find(|name| !name.is_empty()).unwrap_or_default()
 }
 
 /// The name of the pool that the process is drawn in: editors name the pool, and not the process.
