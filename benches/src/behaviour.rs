@@ -106,6 +106,8 @@ pub struct Measured {
     pub committed: u64,
     /// Violations: steps that the protocol does not have, and deadlines that passed.
     pub found: Option<Found>,
+    /// What the views' state takes, as the engine reckons it.
+    pub state_bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -219,6 +221,7 @@ pub async fn one(options: &OneBehaviour) -> Result<Measured> {
         peak_mib: process::peak_mib(),
         ticks: engine::ticks(&engine),
         committed: engine::metric(&engine, "tidegate_source_committed_rows_total") as u64,
+        state_bytes: engine::select_count(&engine, "SELECT sum(state_bytes) AS n FROM sys.views").await?,
         found: if options.view == View::Follow { Some(found(&engine).await?) } else { None },
     };
     engine.shutdown().await?;
@@ -248,6 +251,7 @@ impl Run {
         self.followed.committed as f64 / self.followed.seconds
     }
 
+    /// With the rows of a tick that are on their way: many, where the source is faster than the workers.
     fn bytes_per_case(&self, cases: u64) -> f64 {
         (self.followed.peak_mib - self.counted.peak_mib) * 1024.0 * 1024.0 / cases as f64
     }
@@ -255,25 +259,26 @@ impl Run {
 
 fn table(options: &BehaviourOptions, runs: &[Run], doubts: &[String]) -> String {
     let mut text = format!(
-        "Behaviour, {} open cases, {} events each; {}\n{:>7} {:>9} {:>10} {:>9} {:>7} {:>10} {:>10} {:>14} {:>17}\n",
+        "Behaviour, {} open cases, {} events each; {}\n{:>7} {:>9} {:>10} {:>11} {:>7} {:>10} {:>10} {:>14} {:>14} {:>14}\n",
         options.cases,
         options.rounds,
         process::machine(),
         "workers",
         "seconds",
         "events/s",
-        "p99 tick",
+        "p99 tick ms",
         "CPU s",
         "peak MiB",
         "count s",
         "its peak MiB",
-        "bytes per case"
+        "bytes per case",
+        "of them state"
     );
     for run in runs {
         let tick = run.followed.ticks.p99_ms.map_or("–".to_string(), |ms| format!("{ms:.1}"));
         let _ = writeln!(
             text,
-            "{:>7} {:>9.2} {:>10.0} {:>9} {:>7.1} {:>10.0} {:>10.2} {:>14.0} {:>17.0}",
+            "{:>7} {:>9.2} {:>10.0} {:>11} {:>7.1} {:>10.0} {:>10.2} {:>14.0} {:>14.0} {:>14}",
             run.workers,
             run.followed.seconds,
             run.events_per_second(),
@@ -282,7 +287,8 @@ fn table(options: &BehaviourOptions, runs: &[Run], doubts: &[String]) -> String 
             run.followed.peak_mib,
             run.counted.seconds,
             run.counted.peak_mib,
-            run.bytes_per_case(options.cases)
+            run.bytes_per_case(options.cases),
+            run.followed.state_bytes / options.cases
         );
     }
     let _ = writeln!(text, "aim: {EVENTS_PER_SECOND_MIN:.0} events/s with 2 workers");
