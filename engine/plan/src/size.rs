@@ -1,7 +1,8 @@
 //! How large a query is once its views and its WITH are written out. What names the one before it twice, step
 //! after step, doubles at each: planning it would take the rest of the day, so it is refused before.
 //!
-//! Counted   relations in FROM, each as often as it would be written; a materialized view is one
+//! Counted   relations in FROM, each as often as it would be written; a materialized view is one, and so is a
+//!           query that names none
 //! Depth     plain views over plain views
 
 use std::collections::BTreeMap;
@@ -83,7 +84,8 @@ impl<F: Fn(&str) -> Option<Size>> Visitor for Measuring<F> {
     }
 
     fn post_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-        if let (Some(closed), Some(around)) = (self.open.pop(), self.open.last_mut()) {
+        if let (Some(mut closed), Some(around)) = (self.open.pop(), self.open.last_mut()) {
+            closed.size.relations = closed.size.relations.max(1);
             match around.named.iter().find(|(named, _)| std::ptr::eq(*named, query)) {
                 Some((_, name)) => drop(around.known.insert(name.clone(), closed.size)),
                 None => around.add(closed.size),
@@ -117,7 +119,8 @@ mod tests {
     #[test]
     fn relations_are_counted_as_often_as_they_would_be_written() {
         for (sql, relations, depth) in [
-            ("SELECT 1", 0, 1),
+            ("SELECT 1", 1, 1),
+            ("SELECT * FROM (VALUES (1)) AS v, (SELECT 1) AS w", 2, 1),
             ("SELECT * FROM a", 1, 1),
             ("SELECT * FROM a JOIN THREE USING (x) WHERE x IN (SELECT x FROM three)", 7, 8),
             ("WITH w AS (SELECT * FROM a, b) SELECT * FROM w, w AS v", 4, 1),
@@ -132,7 +135,9 @@ mod tests {
     #[test]
     fn what_doubles_at_each_step_is_refused() {
         let doubled: Vec<String> = (1..60).map(|i| format!("w{i} AS (SELECT * FROM w{0} UNION ALL SELECT * FROM w{0})", i - 1)).collect();
-        let refused = size(&format!("WITH w0 AS (SELECT * FROM a), {} SELECT * FROM w59", doubled.join(", "))).unwrap_err();
-        assert!(refused.to_string().contains("more than 1000 relations"), "{refused}");
+        for first in ["SELECT * FROM a", "SELECT 1", "VALUES (1)"] {
+            let refused = size(&format!("WITH w0 AS ({first}), {} SELECT * FROM w59", doubled.join(", "))).unwrap_err();
+            assert!(refused.to_string().contains("more than 1000 relations"), "{first}: {refused}");
+        }
     }
 }

@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
@@ -71,6 +71,7 @@ pub struct Queue {
 #[derive(Clone, Default)]
 struct Account {
     delivered: Arc<AtomicU64>,
+    failed: Arc<OnceLock<String>>,
 }
 
 enum Stage {
@@ -195,6 +196,16 @@ impl Queue {
         self.account.delivered.load(Ordering::Relaxed)
     }
 
+    /// Why it follows no more.
+    pub fn failed(&self) -> Option<&str> {
+        self.account.failed.get().map(String::as_str)
+    }
+
+    /// What waits for the other side.
+    pub fn waiting_bytes(&self) -> usize {
+        self.backlog.bytes()
+    }
+
     pub fn is_full(&self) -> bool {
         BACKLOG_BYTES_MAX <= self.backlog.bytes() && !self.is_over()
     }
@@ -235,6 +246,7 @@ impl SinkTask {
     async fn run(mut self, receiver: mpsc::UnboundedReceiver<Told>, writer: Writer, floor: Tick, upto: Tick) {
         if let Err(error) = self.write_all(receiver, &writer, floor, upto).await {
             self.metrics.sink_failures.with_label_values(&[&self.name]).inc();
+            let _ = self.account.failed.set(error.to_string());
             tracing::error!(sink = self.name, %error, "the sink failed and is detached; drop and create it again to resume");
         }
     }

@@ -39,7 +39,7 @@ use self::quarantine::{Guilty, Quarantine, Suspect};
 use self::record::{Arrived, Record};
 pub use self::scan::{Replay, Replayed};
 use self::scan::{broken_at, history, read_frames};
-use self::segment::{Holdings, Segment};
+use self::segment::{Holdings, Mark, Segment};
 use self::snapshot::Parts;
 use self::writer::LogWriter;
 use crate::seeded::{Bug, Seeded};
@@ -151,13 +151,15 @@ impl Log {
         let mut suspect = Suspect::read(&*disk, &folder)?;
         let (orders, taken) = unbounded();
         let (sender, events) = mpsc::unbounded_channel();
-        if segment::first(&*disk, &folder)?.is_none() {
-            segment::begin_at(&*disk, &folder, found.holdings.keys().next().unwrap_or(&found.end.segment))?;
-        }
+        let first = *found.holdings.keys().next().unwrap_or(&found.end.segment).min(&found.end.segment);
         let shared = Shared { holdings: Arc::new(Mutex::new(found.holdings)), growth: Arc::default(), stopping: Arc::default(), seeded };
         let is_watched = temporary.is_none();
         let writing = LogWriter::open(Arc::clone(&disk), folder.clone(), found.end, found.is_new, is_watched, &shared);
         let mut writing = writing.map_err(|error| unusable(&folder, &error))?;
+        if accept_loss || segment::marked(&*disk, &folder, Mark::First)?.is_none() {
+            segment::set_mark(&*disk, &folder, Mark::First, &first)?;
+        }
+        segment::set_mark(&*disk, &folder, Mark::Last, &found.end.segment)?;
         let tick = next_tick(found.end.tick, now_ms);
         let before =
             found.writer.unwrap_or_else(|| Writer { log: format!("{:016x}{:016x}", random.next_u64(), random.next_u64()), epoch: 0 });

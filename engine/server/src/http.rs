@@ -29,9 +29,10 @@ use arrow::json::StructMode;
 use arrow::json::writer::{JsonArray, WriterBuilder};
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, JsonRejection};
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -120,10 +121,22 @@ pub fn router(engine: Engine, inbox: Inbox, allow_statements: bool) -> Result<Ro
     let reader = Arc::new(Reader::new(engine.clone())?);
     let execute = if allow_statements { post(execute) } else { post(no_statements) };
     let executed = Router::new().route("/v1/execute", execute).layer(DefaultBodyLimit::max(SQL_BYTES_MAX)).with_state(engine.clone());
+    let ingested = inbox.router().layer(from_fn_with_state(engine.clone(), once_recovered));
     let asked = Router::new().route("/metrics", get(metrics)).route("/readyz", get(ready)).with_state(engine);
     let queried = Router::new().route("/v1/query", post(query)).layer(DefaultBodyLimit::max(SQL_BYTES_MAX)).with_state(reader);
-    let all = Router::new().route("/healthz", get(|| async { "ok\n" })).merge(asked).merge(executed).merge(queried).merge(inbox.router());
+    let all = Router::new().route("/healthz", get(|| async { "ok\n" })).merge(asked).merge(executed).merge(queried).merge(ingested);
     Ok(all.fallback(no_such_path).method_not_allowed_fallback(no_such_method))
+}
+
+/// Which sources there are is known once the log is read.
+async fn once_recovered(State(engine): State<Engine>, request: Request, next: Next) -> Response {
+    match engine.is_recovered() {
+        true => next.run(request).await,
+        false => {
+            let error = Error::engine("the engine is starting: it reads its log").hint("send it again; /readyz tells when it is there");
+            told(StatusCode::SERVICE_UNAVAILABLE, &error, None)
+        }
+    }
 }
 
 async fn no_such_path(uri: Uri) -> Response {

@@ -7,11 +7,13 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use tidegate_plan::explain::unbounded;
 use tidegate_plan::{Relation, RelationKind};
 
-use super::{Coordinator, SourceStatus};
+use super::statements::shown_name;
+use super::{Coordinator, Follow, SourceStatus};
 use crate::actions::ActionLog;
 
 const SOURCES: &str = "sys.sources";
 const VIEWS: &str = "sys.views";
+const SINKS: &str = "sys.sinks";
 const ERRORS: &str = "sys.errors";
 const DEAD_LETTER: &str = "sys.dead_letter";
 const ACTIONS: &str = "sys.actions";
@@ -43,6 +45,7 @@ fn schema(name: &str) -> SchemaRef {
             number("errors"),
             number("created_tick"),
         ],
+        SINKS => vec![text("name"), text("follows"), text("status"), number("waiting_bytes"), number("delivered_tick")],
         ERRORS => vec![text("view"), text("operator"), text("reason"), number("count")],
         DEAD_LETTER => vec![number("tick"), text("source"), text("position"), text("reason"), text("raw")],
         _ => return ActionLog::schema(),
@@ -59,7 +62,7 @@ fn numbers(values: impl Iterator<Item = i64>) -> ArrayRef {
 
 impl Coordinator {
     pub(super) fn declare_system(&mut self) {
-        for name in [SOURCES, VIEWS, ERRORS, DEAD_LETTER, ACTIONS] {
+        for name in [SOURCES, VIEWS, SINKS, ERRORS, DEAD_LETTER, ACTIONS] {
             self.catalog.insert(Relation { name: name.into(), kind: RelationKind::System, schema: schema(name) });
         }
     }
@@ -68,6 +71,7 @@ impl Coordinator {
         let columns = match name {
             SOURCES => self.source_rows(),
             VIEWS => self.view_rows(),
+            SINKS => self.sink_rows(),
             ERRORS => self.error_rows(),
             DEAD_LETTER => self.dead_letter_rows(),
             _ => return self.action_log.rows(),
@@ -114,6 +118,23 @@ impl Coordinator {
             numbers(bytes),
             numbers(self.kept.keys().map(errors)),
             numbers(self.kept.values().map(|kept| kept.created as i64)),
+        ]
+    }
+
+    fn sink_rows(&self) -> Vec<ArrayRef> {
+        let sinks = || self.followers.iter().filter(|(_, follow)| follow.kind == "sink");
+        let status = |name: &String, follow: &Follow| match (self.stopped.get(name), follow.queue.failed()) {
+            (Some(reason), _) => format!("stopped: {reason}"),
+            (None, Some(reason)) => format!("failed: {reason}"),
+            (None, None) => "running".to_string(),
+        };
+        let statuses: Vec<String> = sinks().map(|(name, follow)| status(name, follow)).collect();
+        vec![
+            text(sinks().map(|(name, _)| shown_name(name))),
+            text(sinks().map(|(_, follow)| follow.from.as_str())),
+            text(statuses.iter().map(String::as_str)),
+            numbers(sinks().map(|(_, follow)| follow.queue.waiting_bytes() as i64)),
+            numbers(sinks().map(|(_, follow)| follow.queue.delivered() as i64)),
         ]
     }
 

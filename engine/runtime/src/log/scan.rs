@@ -15,7 +15,7 @@ use super::Place;
 use super::frame::{Broken, Chain, Frames, Header};
 use super::quarantine::Quarantine;
 use super::record::{Arrived, BEGIN, COMMIT, GUILTY, Record, tag_of};
-use super::segment::{Holdings, Segment, copies, first, rewrite_copies, segments, unreadable};
+use super::segment::{Holdings, Mark, Segment, copies, marked, rewrite_copies, segments, unreadable};
 use super::snapshot::{self, Head, Part, Parts};
 use crate::seeded::{Bug, Seeded};
 
@@ -103,10 +103,12 @@ fn begin(disk: &dyn Disk, folder: &Path) -> Result<Found> {
     Ok(found)
 }
 
-/// Errors: a segment from before the snapshot that was neither trimmed nor is there.
+/// Errors: a segment that is not there, and was not trimmed. Between the snapshot and the last one the chain
+/// would miss it, too.
 fn missing(disk: &dyn Disk, folder: &Path, all: &[Segment], found: &Found) -> Result<()> {
-    let Some(first) = first(disk, folder)? else { return Ok(()) };
-    match found.holdings.keys().find(|segment| first <= **segment && !all.contains(segment)) {
+    let (first, last) = (marked(disk, folder, Mark::First)?, marked(disk, folder, Mark::Last)?);
+    let kept = found.holdings.keys().filter(|segment| first.is_some_and(|first| first <= **segment));
+    match kept.chain(&first).chain(&last).find(|segment| !all.contains(segment)) {
         Some(segment) => Err(Error::user(format!("{} is missing: views may need its rows", segment.path(folder).display()))
             .hint("restore the data folder, or go on without these rows with --accept-loss")),
         None => Ok(()),
@@ -269,7 +271,7 @@ pub fn history(
         let mut frames = match frames(disk, folder, segment) {
             Ok(frames) => frames,
             // It was trimmed meanwhile.
-            Err(_) if first(disk, folder)?.is_some_and(|first| *segment < first) => continue,
+            Err(_) if marked(disk, folder, Mark::First)?.is_some_and(|first| *segment < first) => continue,
             Err(error) => return Err(error),
         };
         while frames.number < among.end {

@@ -2,8 +2,8 @@
 //!
 //! A segment is named by the number of its first frame and the chain before it, so that a missing
 //! one is noticed. A copied commit is what tells rot from a torn end: frames that a crash tore were
-//! never committed, so no copy knows of them. An empty file names the first segment that must be there,
-//! which is what tells a trimmed segment from one that was lost.
+//! never committed, so no copy knows of them. Two empty files name the first and the last segment that must
+//! be there, which tells a trimmed segment from one that was lost, and a lost one from one that never was.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -20,7 +20,24 @@ use super::record::Arrived;
 
 const ENDING: &str = ".log";
 const COPIES_ENDING: &str = ".commits";
-const FIRST_ENDING: &str = ".first";
+
+/// What an empty file's name says of a segment.
+#[derive(Debug, Clone, Copy)]
+pub enum Mark {
+    /// Those before it may have been trimmed.
+    First,
+    /// None is behind it.
+    Last,
+}
+
+impl Mark {
+    fn ending(self) -> &'static str {
+        match self {
+            Self::First => ".first",
+            Self::Last => ".last",
+        }
+    }
+}
 const COPY_BYTES: usize = 48;
 
 /// A segment's place in the log.
@@ -89,19 +106,19 @@ pub fn named(disk: &dyn Disk, folder: &Path, ending: &str) -> Result<Vec<Segment
     Ok(names.iter().filter_map(|name| Segment::parse(name, ending)).collect())
 }
 
-/// The first segment that must be there; the log was trimmed up to it.
-pub fn first(disk: &dyn Disk, folder: &Path) -> Result<Option<Segment>> {
-    Ok(named(disk, folder, FIRST_ENDING)?.into_iter().max())
+/// The segment that has the mark.
+pub fn marked(disk: &dyn Disk, folder: &Path, mark: Mark) -> Result<Option<Segment>> {
+    Ok(named(disk, folder, mark.ending())?.into_iter().max())
 }
 
-/// Those before `segment` may go once the folder is synced. Even a full disk has room for that: a file gets
-/// another name.
-pub fn begin_at(disk: &dyn Disk, folder: &Path, segment: &Segment) -> Result<()> {
-    let path = segment.named(folder, FIRST_ENDING);
+/// A segment that is there has the mark, once the folder is synced. Even a full disk has room for that: a file
+/// gets another name.
+pub fn set_mark(disk: &dyn Disk, folder: &Path, mark: Mark, segment: &Segment) -> Result<()> {
+    let path = segment.named(folder, mark.ending());
     let unmarked = |error: io::Error| unreadable(&path, &error);
-    match first(disk, folder)? {
+    match marked(disk, folder, mark)? {
         Some(known) if known == *segment => Ok(()),
-        Some(known) => disk.rename(&known.named(folder, FIRST_ENDING), &path).map_err(unmarked),
+        Some(known) => disk.rename(&known.named(folder, mark.ending()), &path).map_err(unmarked),
         None => disk.create(&path).map(drop).map_err(unmarked),
     }
 }

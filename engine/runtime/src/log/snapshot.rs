@@ -21,7 +21,7 @@ use tidegate_types::error::{Error, Result};
 use super::frame::{self, Frames};
 use super::quarantine::Guilty;
 use super::record::{Counted, Intake, Ran, Record};
-use super::segment::{Holdings, Segment, begin_at, named, unreadable};
+use super::segment::{Holdings, Mark, Segment, named, set_mark, unreadable};
 use super::{broken_at, read_frames};
 use crate::actions::ActionSnapshot;
 use crate::seeded::{Bug, Seeded};
@@ -126,7 +126,7 @@ pub fn publish(disk: &dyn Disk, folder: &Path, segment: &Segment, first: &Segmen
     let (from, to) = (segment.named(folder, DRAFT_ENDING), segment.named(folder, ENDING));
     let failed = |error: io::Error| Error::engine(format!("the snapshot cannot be named: {}: {error}", to.display()));
     disk.rename(&from, &to).map_err(failed)?;
-    begin_at(disk, folder, first)?;
+    set_mark(disk, folder, Mark::First, first)?;
     if seeded.has(Bug::TrimBeforeName) {
         return Ok(());
     }

@@ -5,7 +5,8 @@
 //! Roll      between two commits: the new segment's names are made last before it is written
 //! Full      a write that finds the disk full takes back what it wrote and tries again each second;
 //!           nothing is lost meanwhile, and nothing becomes visible
-//! Errors    any other is final: what a failed sync leaves on the disk is unknown
+//! Errors    any other is final: what a failed sync leaves on the disk is unknown. So is a file that somebody
+//!           removed, which is looked for before a tick is durable
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,7 +23,7 @@ use tidegate_types::error::{Error, Result};
 
 use super::frame;
 use super::record::Record;
-use super::segment::{Copy, Holdings, Segment};
+use super::segment::{Copy, Holdings, Mark, Segment, set_mark};
 use super::{Event, Growth, Order, Place, Shared};
 use crate::seeded::{Bug, Seeded};
 
@@ -138,6 +139,7 @@ impl LogWriter {
         if !is_hasty {
             self.copies.sync().map_err(failed(copies_path))?;
         }
+        self.check_there()?;
         self.place.tick = tick;
         self.holdings.lock().entry(self.place.segment).or_default().last_tick = tick;
         tell(Event::Durable(tick));
@@ -148,6 +150,17 @@ impl LogWriter {
             tell(Event::Room(room));
         }
         if SEGMENT_BYTES_MAX <= self.place.position { self.roll(tell) } else { Ok(()) }
+    }
+
+    /// Errors: somebody removed what was written to; what a sync says of it is worth nothing.
+    fn check_there(&self) -> Result<()> {
+        let gone = [self.place.segment.path(&self.folder), self.place.segment.copies_path(&self.folder)]
+            .into_iter()
+            .find(|path| self.disk.len(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound));
+        gone.map_or(Ok(()), |path| {
+            Err(Error::engine(format!("the log is being removed: {} is gone", path.display()))
+                .hint("restore the data folder; nothing of this tick was acknowledged"))
+        })
     }
 
     /// What was appended is with the operating system.
@@ -178,6 +191,7 @@ impl LogWriter {
         loop {
             match create(&*self.disk, &self.folder, &segment) {
                 Ok((file, copies)) => {
+                    set_mark(&*self.disk, &self.folder, Mark::Last, &segment)?;
                     (self.file, self.copies) = (file, copies);
                     self.place = Place { segment, position: 0, ..self.place };
                     (self.written, self.copies_written) = (0, 0);
