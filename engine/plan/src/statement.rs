@@ -166,6 +166,17 @@ pub fn parse(text: &str, file: &str) -> Result<Vec<Placed>> {
     Ok(statements)
 }
 
+/// Errors: `text` is too large for the parsers of others, by its bytes or by its words.
+pub fn check_text(text: &str) -> Result<()> {
+    if SQL_BYTES_MAX < text.len() {
+        return Err(Error::user(format!("{} bytes of SQL are more than the {SQL_BYTES_MAX} allowed", text.len())));
+    }
+    // What has no words is refused by whoever parses it.
+    let Ok(tokens) = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize_with_location() else { return Ok(()) };
+    let words: Vec<TokenWithSpan> = tokens.into_iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).collect();
+    check_size(&words)
+}
+
 /// From `start` up to `end`, which count lines and characters from 1.
 fn slice(text: &str, start: Location, end: Location) -> String {
     let at = |place: Location| {

@@ -34,3 +34,4 @@ pub use read::{check_size, view_over};
 pub use seeded::Bug;
 pub use seeded::Seeded;
 pub use tidegate_plan::sql::{rewritten, sound, state_builder};
+pub use tidegate_plan::statement::check_text;

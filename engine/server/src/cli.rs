@@ -33,6 +33,10 @@ const LISTEN_PG: &str = "127.0.0.1:7471";
 /// reading a pipe that nobody writes to.
 const LINGER_MAX: Duration = Duration::from_secs(1);
 
+/// Queries are planned on the runtime's threads, and planning recurses with them: in two megabytes, six hundred
+/// UNION ALL in a row would end the process.
+const STACK_BYTES: usize = 64 << 20;
+
 /// Tidegate turns streams into settled findings, and findings into actions.
 #[derive(Parser)]
 #[command(name = "tidegate", version, about)]
@@ -269,7 +273,7 @@ pub fn main() -> ExitCode {
         }
     };
     log_to_stderr(&cli.command);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build();
     let outcome = runtime.map_err(|error| Error::engine(format!("threads cannot be started: {error}"))).and_then(|runtime| {
         let outcome = runtime.block_on(execute(cli.command));
         runtime.shutdown_timeout(LINGER_MAX);

@@ -41,7 +41,7 @@ use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContex
 use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use futures::StreamExt;
-use tidegate_runtime::{Engine, RelationInfo, Response, check_size, rewritten, sound, state_builder, view_over};
+use tidegate_runtime::{Engine, RelationInfo, Response, check_size, check_text, rewritten, sound, state_builder, view_over};
 use tidegate_types::error::{Error, Fault, Result};
 
 /// From the first byte of a query to its last row.
@@ -251,7 +251,13 @@ impl Reader {
         SessionContext::new_with_state(self.session.state())
     }
 
+    /// Errors: it would be parsed and planned by recursion that is too deep.
+    pub fn check(sql: &str) -> Result<(), Refusal> {
+        check_text(sql).map_err(|error| Refusal::new("54001", error))
+    }
+
     pub fn parse(&self, sql: &str) -> Result<Vec<Statement>, Refusal> {
+        Self::check(sql)?;
         self.parser.parse(sql).map_err(|error| Refusal::from(&error))
     }
 
@@ -570,6 +576,16 @@ mod tests {
 
     fn judged(sql: &str) -> Result<Duty, Refusal> {
         duty(&Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap()[0])
+    }
+
+    #[test]
+    fn long_chains_are_refused_before_they_are_parsed() {
+        for (link, between) in [("1", " + "), ("1", " AND "), ("1", " UNION ALL SELECT ")] {
+            let chain = |links: usize| format!("SELECT {}", vec![link; links].join(between));
+            assert!(Reader::check(&chain(4_000)).is_ok());
+            assert_eq!(Reader::check(&chain(5_000)).unwrap_err().code, "54001", "{between}");
+        }
+        assert_eq!(Reader::check(&format!("SELECT {}1{}", "(".repeat(300), ")".repeat(300))).unwrap_err().code, "54001");
     }
 
     #[test]
