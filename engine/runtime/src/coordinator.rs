@@ -176,6 +176,10 @@ pub struct Coordinator {
     ran: BTreeSet<Ran>,
     /// How far followers are, as the log has it.
     delivered: BTreeMap<String, Tick>,
+    /// A statement failed for want of what sources brought before it.
+    is_history_unread: bool,
+    /// Why what a statement was to replace is neither as it was nor as it was to be: only a start mends that.
+    half_done: Option<Error>,
     /// Why nothing becomes durable for now.
     full: Option<String>,
     /// How much the disk still takes.
@@ -377,6 +381,8 @@ impl Coordinator {
             drafts: outlets.drafts,
             published: outlets.published,
             is_restoring: false,
+            is_history_unread: false,
+            half_done: None,
             is_snapshotting: false,
             is_pausing: false,
             is_checkpoint_asked: false,
@@ -452,6 +458,9 @@ impl Coordinator {
                 && let Some(request) = self.waiting.take()
             {
                 self.serve(request);
+            }
+            if let Some(error) = self.half_done.take() {
+                return Err(error);
             }
             self.advance();
             self.answer_settled();

@@ -216,11 +216,6 @@ impl Log {
         place.recv().map_err(|_| Error::engine("the log has failed"))
     }
 
-    /// Hands what these sources brought in the first `upto` frames to `visit`, oldest first.
-    pub fn history(&self, sources: &[&str], upto: u64, mut visit: impl FnMut(Arrived)) -> Result<()> {
-        self.shelf().history(sources, 0..upto, |_, arrived| visit(arrived))
-    }
-
     /// Frames and bytes since the last snapshot.
     pub fn growth(&self) -> (u64, u64) {
         let Growth { frames, bytes } = &*self.shared.growth;
@@ -243,7 +238,7 @@ impl Log {
         self.shared.holdings.lock().range(..segment).map(|(segment, holdings)| (*segment, holdings.clone())).collect()
     }
 
-    /// Where snapshots are written.
+    /// Where snapshots are written, and what sources brought is read again.
     pub fn shelf(&self) -> Shelf {
         let (disk, quarantine) = (Arc::clone(&self.disk), Arc::clone(&self.quarantine));
         let Shared { holdings, seeded, .. } = self.shared.clone();

@@ -295,6 +295,49 @@ fn a_new_folder_outlives_a_power_cut() {
     }
 }
 
+/// A view that is created, or replaced, over rows that the disk does not give: it is refused, or the engine
+/// ends. What is acknowledged after that is as durable as ever, and nobody sees half of the rows.
+#[test]
+fn a_statement_that_cannot_read_the_log_costs_nothing_else() {
+    let created = "CREATE MATERIALIZED VIEW top AS SELECT key, max(amount) AS top FROM events GROUP BY key";
+    let replaced = "CREATE OR REPLACE MATERIALIZED VIEW mirror AS SELECT id, key, amount FROM events WHERE 0 <= amount";
+    let reader = "CREATE MATERIALIZED VIEW reader AS SELECT id FROM mirror";
+    let mut refused = 0;
+    for (statement, n) in [created, replaced].into_iter().flat_map(|statement| (1..=6).map(move |n| (statement, n))) {
+        let power = Power::default();
+        let (disk, world, clock) = (SimDisk::seeded(n, &power), World::seeded(n), Arc::new(SimClock::new(START_MS)));
+        let process = Process::start(&disk, &world, &clock, Setting::driven(2)).expect("an empty disk");
+        let mut pushes = pushes(&mut StdRng::seed_from_u64(n)).into_iter();
+        let mut push = || pushes.next().expect("there are thirty");
+        let [first, second] = [push(), push()];
+        let begun = process.ask(&disk, async |engine| {
+            for statement in SETUP[..6].iter().map(|(_, statement)| *statement).chain([reader]) {
+                engine.execute(statement, "sim").await?;
+            }
+            engine.push("events", first).await
+        });
+        begun.expect("nothing goes wrong yet");
+        let rows = |process: &Process, disk| process.rows(disk, &["mirror", "reader", "events_late"]);
+        let before = rows(&process, &disk).expect("nothing goes wrong yet");
+        disk.fail_at(n, Fault::Error);
+        refused += u64::from(process.ask(&disk, async |engine| engine.execute(statement, "sim").await).is_err());
+        if let Ok(now) = rows(&process, &disk) {
+            assert_eq!(now, before, "{statement}: operation {n}");
+        }
+        let acknowledged = process.ask(&disk, async |engine| engine.push("events", second).await).is_ok();
+        process.end();
+        let disk = disk.reboot(&power, Crash::PowerCut);
+        let process = Process::start(&disk, &world, &clock, Setting::driven(2)).expect("the log is whole");
+        let after = rows(&process, &disk).expect("nothing goes wrong any more");
+        process.end();
+        let count = |rows: &State| rows["mirror"].len() + rows["events_late"].len();
+        let owed = count(&before) + if acknowledged { 6 } else { 0 };
+        assert!(owed <= count(&after), "{statement}: operation {n}: {before:?}, then {after:?}");
+        assert_eq!(after["mirror"].len(), after["reader"].len(), "{statement}: operation {n}");
+    }
+    assert!(4 < refused, "{refused} statements met the fault");
+}
+
 /// A row that makes a worker panic is back in the dead letters after four starts, alone, whatever else
 /// its tick held; and it stays there.
 #[test]

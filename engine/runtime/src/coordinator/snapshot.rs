@@ -291,9 +291,9 @@ impl Coordinator {
         let needs: BTreeMap<&str, &SourceHead> = head.sources.iter().map(|source| (source.name.as_str(), source)).collect();
         let wanted: Vec<&str> =
             head.sources.iter().filter(|source| source.horizon != Some(i64::MAX)).map(|source| source.name.as_str()).collect();
-        let Some(log) = self.log.take() else { return Ok(()) };
+        let Some(shelf) = self.log.as_ref().map(|log| log.shelf()) else { return Ok(()) };
         let readers = self.uncounted_readers(&head.counted);
-        let fed = log.history(&wanted, upto, |arrived| {
+        shelf.history(&wanted, 0..upto, |_, arrived| {
             let need = needs[arrived.source.as_str()];
             if arrived.generation == need.generation
                 && arrived.latest.is_some_and(|latest| need.horizon.is_none_or(|horizon| horizon <= latest))
@@ -304,9 +304,7 @@ impl Coordinator {
                 }
                 self.workers.wait_for_room();
             }
-        });
-        self.log = Some(log);
-        fed
+        })
     }
 
     /// Who reads each source, but for those whose rows were counted.

@@ -50,7 +50,13 @@ impl Coordinator {
             }
         }
         self.check_innocent(&placed)?;
-        let response = self.statement(&placed).map_err(|error| pointed(error, &placed))?;
+        let replaces = definition_key(&placed.statement).is_some_and(|(key, _)| self.definitions.contains_key(&key));
+        self.is_history_unread = false;
+        let response = self.statement(&placed).map_err(|error| pointed(error, &placed));
+        if let Some(error) = response.as_ref().err().filter(|_| replaces && self.is_history_unread) {
+            self.half_done = Some(error.clone());
+        }
+        let response = response?;
         if let Some((key, is_drop)) = definition_key(&placed.statement) {
             let Placed { file, text, .. } = &placed;
             self.say(|| Record::Statement { file: file.clone(), text: text.clone(), is_pack });
@@ -294,7 +300,13 @@ impl Coordinator {
         if self.is_restoring {
             return Ok(());
         }
-        sources.iter().try_for_each(|source| self.backfill(source, name))
+        let filled = sources.iter().try_for_each(|source| self.backfill(source, name));
+        if filled.is_err() {
+            self.is_history_unread = true;
+            self.workers.broadcast(&Command::Drop { name: name.to_string() });
+            self.born.remove(name);
+        }
+        filled
     }
 
     /// Whether a view that is created later gets what its sources brought before.
@@ -312,17 +324,15 @@ impl Coordinator {
         if state.counts.received() == 0 {
             return Ok(());
         }
-        let Some(log) = self.log.take() else { return Ok(()) };
+        let Some(log) = &self.log else { return Ok(()) };
         let upto = if self.replaying { self.replayed } else { log.flushed()? };
-        let generation = state.generation;
-        let done = log.history(&[source], upto, |arrived| {
+        let (generation, shelf) = (state.generation, log.shelf());
+        shelf.history(&[source], 0..upto, |_, arrived| {
             if arrived.source == source && arrived.generation == generation && arrived.on_time.num_rows() != 0 {
                 self.distribute(source, Some(reader), Delta::insertions(arrived.on_time));
                 self.workers.wait_for_room();
             }
-        });
-        self.log = Some(log);
-        done
+        })
     }
 
     fn create_sink(&mut self, name: &str, replace: bool, from: &str, options: &Options) -> Result<()> {
