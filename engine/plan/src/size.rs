@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{ObjectName, Query, Visit, Visitor};
 use tidegate_types::error::{Error, Result};
 
-pub const RELATIONS_MAX: usize = 1_000;
+pub const RELATIONS_MAX: usize = 256;
 pub const DEPTH_MAX: usize = 64;
 
 /// Of a query, or of the view that is one.
@@ -137,7 +137,7 @@ mod tests {
         let doubled: Vec<String> = (1..60).map(|i| format!("w{i} AS (SELECT * FROM w{0} UNION ALL SELECT * FROM w{0})", i - 1)).collect();
         for first in ["SELECT * FROM a", "SELECT 1", "VALUES (1)"] {
             let refused = size(&format!("WITH w0 AS ({first}), {} SELECT * FROM w59", doubled.join(", "))).unwrap_err();
-            assert!(refused.to_string().contains("more than 1000 relations"), "{first}: {refused}");
+            assert!(refused.to_string().contains("more than 256 relations"), "{first}: {refused}");
         }
     }
 }

@@ -11,14 +11,10 @@ use std::sync::Arc;
 use tidegate_types::connector::{Decision, Options};
 use tidegate_types::error::{Error, Result, did_you_mean};
 
+use crate::load;
+
 /// Text longer than this is refused before it is read.
 pub const SQL_BYTES_MAX: usize = 1 << 20;
-/// Tokens in one statement.
-pub const TOKENS_MAX: usize = 100_000;
-/// Brackets within brackets.
-pub const NESTING_MAX: usize = 200;
-/// Operators of one kind in a row make trees as deep as they are long.
-pub const OPERATORS_MAX: usize = 4_000;
 
 /// A statement and where it begins.
 pub struct Placed {
@@ -156,7 +152,7 @@ pub fn parse(text: &str, file: &str) -> Result<Vec<Placed>> {
         let Some(first) = words().next() else { continue };
         let start = first.span.start;
         let tokens: Vec<TokenWithSpan> = words().cloned().collect();
-        check_size(&tokens).map_err(|error| error.at(file, start.line, start.column))?;
+        load::check(&tokens).map_err(|error| error.at(file, start.line, start.column))?;
         let end = tokens.last().map(|token| token.span.end).unwrap_or(start);
         let statement =
             One { tokens: tokens.clone(), file, parser: Parser::new(&dialect).with_tokens_with_locations(tokens.clone()) }.parse()?;
@@ -174,7 +170,7 @@ pub fn check_text(text: &str) -> Result<()> {
     // What has no words is refused by whoever parses it.
     let Ok(tokens) = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize_with_location() else { return Ok(()) };
     let words: Vec<TokenWithSpan> = tokens.into_iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).collect();
-    check_size(&words)
+    load::check(&words)
 }
 
 /// From `start` up to `end`, which count lines and characters from 1.
@@ -185,37 +181,6 @@ fn slice(text: &str, start: Location, end: Location) -> String {
         line + within
     };
     text[at(start)..at(end)].to_string()
-}
-
-// Deep trees end in deep recursion, in the parser, the planner and even in `drop`. Refuse them
-// by their tokens, before there is a tree.
-fn check_size(tokens: &[TokenWithSpan]) -> Result<()> {
-    if TOKENS_MAX < tokens.len() {
-        return Err(Error::user(format!("a statement of {} words is longer than the {TOKENS_MAX} allowed", tokens.len()))
-            .hint("put long lists into a table and join it"));
-    }
-    let (mut depth, mut deepest, mut operators) = (0_usize, 0, 0);
-    for token in tokens {
-        match &token.token {
-            Token::LParen | Token::LBracket => depth += 1,
-            Token::RParen | Token::RBracket => depth = depth.saturating_sub(1),
-            Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::StringConcat | Token::Eq => operators += 1,
-            Token::Word(word) if matches!(word.keyword, Keyword::AND | Keyword::OR | Keyword::NOT | Keyword::UNION | Keyword::CASE) => {
-                operators += 1;
-            }
-            _ => {}
-        }
-        deepest = deepest.max(depth);
-    }
-    if NESTING_MAX < deepest {
-        return Err(Error::user(format!("brackets are nested {deepest} deep, more than the {NESTING_MAX} allowed"))
-            .hint("name the inner queries with CREATE VIEW"));
-    }
-    if OPERATORS_MAX < operators {
-        return Err(Error::user(format!("{operators} operators in one statement are more than the {OPERATORS_MAX} allowed"))
-            .hint("use IN (…) or a join instead of a long chain"));
-    }
-    Ok(())
 }
 
 struct One<'a> {

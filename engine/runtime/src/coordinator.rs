@@ -41,6 +41,7 @@ use crate::bridge::Workers;
 pub use arrivals::Counts;
 pub use recovery::Recovery;
 pub use snapshot::Drafted;
+pub use statements::{lines, pointed};
 pub use tables::{Read, Write};
 
 use self::statements::definition_key;
@@ -101,6 +102,10 @@ pub enum Request {
     },
     Settled {
         reply: oneshot::Sender<Result<()>>,
+    },
+    /// What there is, for who plans without holding up the ticks.
+    Catalog {
+        reply: oneshot::Sender<Catalog>,
     },
     Explain {
         name: String,
@@ -540,6 +545,7 @@ impl Coordinator {
             },
             Request::StartSources { reply } => drop(reply.send(self.start_sources())),
             Request::Settled { reply } => self.settling.wait(reply),
+            Request::Catalog { reply } => drop(reply.send(self.catalog.clone())),
             Request::Explain { name, reply } => drop(reply.send(self.explain(&name))),
             Request::Shutdown { .. } => unreachable!("handled by the loop"),
         }

@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tidegate_plan::explain::explain;
 use tidegate_plan::statement::{self, Placed, Statement};
 use tidegate_types::error::Result;
 
-use crate::coordinator::{Ran, Request};
+use crate::coordinator::{Ran, Request, lines, pointed};
 use crate::engine::Engine;
 use crate::interface::Response;
+use crate::planning::plan_query;
 use crate::{dml, read};
 
 impl Engine {
@@ -48,6 +50,11 @@ impl Engine {
     async fn run(&self, placed: Placed, ran: Option<Ran>) -> Result<Response> {
         match &placed.statement {
             Statement::Query(query) => read::query(self, query).await,
+            Statement::Explain { query } => {
+                let catalog = self.ask(|reply| Request::Catalog { reply }).await?;
+                let planned = plan_query(query, &catalog).map_err(|error| pointed(error, &placed))?;
+                Ok(lines("plan", explain(&planned.node, &catalog).lines()))
+            }
             Statement::Checkpoint => {
                 self.checkpoint().await?;
                 Ok(Response::Done { tag: "CHECKPOINT".into() })

@@ -1,7 +1,7 @@
 //! Plans to running dataflows.
 //!
 //! In reading order: what is said at the door (`interface`), the door ([`engine`], `execute`), what
-//! happens in order behind it (`coordinator`), the one bridge to timely's threads (`bridge`), a
+//! happens in order behind it (`coordinator`), a query becoming a plan (`planning`), the one bridge to timely's threads (`bridge`), a
 //! worker, and how a plan becomes a dataflow (`render`); then what comes in (`sources`, `dml`), what
 //! of it lasts (`log`), what goes out (`followers`, `actions`, `changes`), and what is read (`read`, `metrics`). Last,
 //! what tests the tests (`seeded`).
@@ -19,6 +19,7 @@ mod followers;
 mod interface;
 mod log;
 mod metrics;
+mod planning;
 mod read;
 mod render;
 mod seeded;

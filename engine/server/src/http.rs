@@ -238,7 +238,7 @@ async fn query(State(reader): State<Arc<Reader>>, question: Result<Json<Question
             Refusal::new("22023", error.hint("send {\"sql\": \"SELECT …\"} as application/json")).into()
         }
     })?;
-    let answer = reader.query(&question.sql, ROWS_MAX).await?;
+    let answer = reader.query(question.sql, ROWS_MAX).await?;
     Ok(answered(&answer)?)
 }
 

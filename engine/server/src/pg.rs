@@ -50,7 +50,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::door::{Seat, Seats, Tally, accept, seats_affordable};
-use crate::read::{Duty, ROWS_MAX, Reader, Refusal, TIME_MAX, duty};
+use crate::read::{Duty, ROWS_MAX, Reader, Refusal, TIME_MAX, duty, threads};
 
 /// Connections at once, where no option says another number.
 pub const CONNECTIONS_MAX: usize = 200;
@@ -72,7 +72,7 @@ impl Default for Limits {
     }
 }
 
-/// Listens, serves in the background, and returns the address it is bound to.
+/// Listens, serves on the readers' threads, and returns the address it is bound to.
 pub async fn serve(engine: Engine, listen: SocketAddr, limits: Limits) -> Result<SocketAddr> {
     let (listener, bound) = crate::bind("--listen-pg", listen).await?;
     let metrics = engine.metrics();
@@ -83,7 +83,7 @@ pub async fn serve(engine: Engine, listen: SocketAddr, limits: Limits) -> Result
     let connections_max = seats_affordable("--pg-connections", limits.connections_max, CONNECTIONS_MAX);
     let door = Door::new(Reader::new(engine)?);
     let seat = move |socket: TcpStream, seat: Seat| attend(socket, door.for_one(), seat, limits.startup_time_max);
-    tokio::spawn(accept(listener, Seats::new(connections_max, tally), full(connections_max), seat));
+    threads().spawn(accept(listener, Seats::new(connections_max, tally), full(connections_max), seat));
     Ok(bound)
 }
 

@@ -7,6 +7,7 @@ use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
 use arrow::compute::kernels::numeric::{add, mul, sub};
 use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Float32Type, Float64Type, IntervalMonthDayNanoType, TimestampMillisecondType};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Result, ScalarValue, exec_datafusion_err, exec_err, plan_err};
 use datafusion::functions::datetime;
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
@@ -194,6 +195,22 @@ impl ScalarUDFImpl for Canonical {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         Ok(ColumnarValue::Array(canonical_floats(&args.args[0].to_array(args.number_rows)?)))
     }
+}
+
+/// Whether the function's value has its first argument's type, whatever that is.
+pub(super) fn keeps_type(function: &ScalarUDF) -> bool {
+    let inner = function.inner();
+    inner.is::<Checked>() || inner.is::<Canonical>()
+}
+
+/// `expr` under the name that others refer to it by. What is within it loses its own: DataFusion looks at
+/// what a name stands for twice, and so at what is n names deep 2^n times.
+pub(super) fn named(expr: Expr, name: String) -> Expr {
+    let plain = expr.transform_up(|expr| match expr {
+        Expr::Alias(alias) => Ok(Transformed::yes(*alias.expr)),
+        other => Ok(Transformed::no(other)),
+    });
+    plain.expect("the closure does not fail").data.alias(name)
 }
 
 /// `left op right` of integers, failing where DataFusion's wraps around.

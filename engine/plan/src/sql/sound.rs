@@ -12,7 +12,7 @@ use datafusion::logical_expr::{
 };
 use tidegate_types::error::{Error, Result};
 
-use super::functions::{Ties, canonical, rounded};
+use super::functions::{Ties, canonical, named, rounded};
 use super::membership::three_valued;
 use super::planning_error;
 
@@ -164,7 +164,7 @@ fn rounding(expr: Expr, schema: &DFSchema) -> datafusion::common::Result<Transfo
     }
     let ties = if is_numeric(number, schema)? { Ties::AwayFromZero } else { Ties::Even };
     let name = expr.schema_name().to_string();
-    Ok(Transformed::yes(rounded(number.as_ref().clone(), target, ties, or_null).alias(name)))
+    Ok(Transformed::yes(named(rounded(number.as_ref().clone(), target, ties, or_null), name)))
 }
 
 /// What is between two timestamps has seconds with a fraction, which DataFusion drops; hours and the
@@ -183,7 +183,7 @@ fn part_of_duration(expr: Expr, schema: &DFSchema) -> datafusion::common::Result
             };
             let name = expr.schema_name().to_string();
             let seconds = cast(cast(of.clone(), DataType::Int64), DataType::Float64) / lit(per_second);
-            Ok(Transformed::yes(seconds.alias(name)))
+            Ok(Transformed::yes(named(seconds, name)))
         }
         "day" | "days" => Ok(Transformed::no(expr)),
         part => {
@@ -227,8 +227,8 @@ fn comparable_number(side: Expr, data_type: &DataType, with_doubles: bool) -> Ex
     match side {
         Expr::Literal(ScalarValue::Float64(Some(number)), metadata) => Expr::Literal(ScalarValue::Float64(Some(number + 0.0)), metadata),
         Expr::Literal(..) => side,
-        _ if data_type.is_floating() => canonical(side).alias(name),
-        _ if with_doubles && data_type.is_decimal() => cast(side, DataType::Float64).alias(name),
+        _ if data_type.is_floating() => named(canonical(side), name),
+        _ if with_doubles && data_type.is_decimal() => named(cast(side, DataType::Float64), name),
         _ => side,
     }
 }

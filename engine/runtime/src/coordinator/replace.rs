@@ -22,10 +22,11 @@ use tidegate_types::error::{Error, Result};
 use tidegate_types::{Delta, Tick};
 use tokio::task::spawn_blocking;
 
-use super::statements::{Planned, check_detection, plan_query, pointed, shown_name};
+use super::statements::{check_detection, pointed, shown_name};
 use super::{Coordinator, Kept};
 use crate::changes::consolidate;
 use crate::interface::Response;
+use crate::planning::{Planned, plan_query};
 use crate::seeded::Bug;
 use crate::worker::Command;
 
@@ -95,7 +96,7 @@ impl Coordinator {
         if self.previews.iter().any(|(other, _)| other == name) {
             return Err(Error::conflict(format!("another new definition of \"{name}\" is being computed")));
         }
-        let planned = self.on_deep_stack(&self.catalog, |catalog| plan_query(query, catalog))?;
+        let planned = plan_query(query, &self.catalog)?;
         if planned.node.schema != kept.node.schema {
             return Err(Error::user(format!("the columns of \"{name}\" change")).hint("compare by a view of another name"));
         }
@@ -181,11 +182,11 @@ impl Coordinator {
         let placed = statement::parse(&definition.text, &definition.file)?.pop();
         match placed.map(|placed| placed.statement) {
             Some(Statement::CreateView { query, .. }) => {
-                let planned = self.on_deep_stack(catalog, |catalog| plan_query(&query, catalog))?;
+                let planned = plan_query(&query, catalog)?;
                 Ok(Reader::View(view_relation(reader, &planned)))
             }
             Some(Statement::CreateKept { query, detection, options, .. }) => {
-                let planned = self.on_deep_stack(catalog, |catalog| plan_query(&query, catalog))?;
+                let planned = plan_query(&query, catalog)?;
                 check_detection(&options, &planned.node)?;
                 Ok(Reader::Kept(kept_relation(reader, detection, &planned), planned))
             }

@@ -1,20 +1,15 @@
-//! CREATE, DROP, SHOW and EXPLAIN.
+//! CREATE, DROP, SHOW, and EXPLAIN of what there is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::logical_expr::LogicalPlan;
-use datafusion::sql::sqlparser::ast::Query;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use tidegate_operators::analysis::{Function, functions};
 use tidegate_plan::catalog::{SourceInfo, WatermarkRule};
 use tidegate_plan::explain::explain;
-use tidegate_plan::lower::lower;
 use tidegate_plan::node::Facts;
-use tidegate_plan::size::Size;
-use tidegate_plan::sql::Session;
 use tidegate_plan::statement::{self, Placed, Statement};
 use tidegate_plan::{Catalog, Node, NodeRef, Op, Relation, RelationKind, intakes};
 use tidegate_types::Delta;
@@ -29,10 +24,8 @@ use crate::actions::{ActionEvent, ActionOptions, ActionRecord, ActionState, Acti
 use crate::followers::Queue;
 use crate::interface::{DetectionInfo, Durability, RelationInfo, Response};
 use crate::log::record::Record;
+use crate::planning::{Planned, plan_query, plan_view};
 use crate::worker::{Command, DataflowSpec};
-
-/// Planning recurses with the query; this is room for the deepest one that is let through.
-const PLANNING_STACK_BYTES: usize = 64 << 20;
 
 /// What `CREATE DETECTION … WITH` knows.
 const DETECTION_OPTIONS: [&str; 4] = ["severity", "entity", "attack", "description"];
@@ -118,7 +111,7 @@ impl Coordinator {
             }
             Statement::CreateView { name, replace, query } => {
                 // A view that cannot run is refused here, not where it is used.
-                let planned = self.on_deep_stack(&self.catalog, |catalog| plan_query(query, catalog))?;
+                let planned = plan_query(query, &self.catalog)?;
                 let relation = view_relation(name, &planned);
                 if *replace && self.is_read(name, "view") {
                     self.take_over(relation, None)?;
@@ -130,7 +123,7 @@ impl Coordinator {
             }
             Statement::CreateKept { name, replace, detection, options, query } => {
                 let kind = if *detection { "detection" } else { "materialized view" };
-                let planned = self.on_deep_stack(&self.catalog, |catalog| plan_query(query, catalog))?;
+                let planned = plan_query(query, &self.catalog)?;
                 check_detection(options, &planned.node)?;
                 let relation = kept_relation(name, *detection, &planned);
                 if *replace && self.is_read(name, kind) {
@@ -156,10 +149,6 @@ impl Coordinator {
                 return Ok(Response::Done { tag: format!("DROP {kind}") });
             }
             Statement::Show { what } => return self.show(what),
-            Statement::Explain { query } => {
-                let planned = self.on_deep_stack(&self.catalog, |catalog| plan_query(query, catalog))?;
-                return Ok(lines("plan", explain(&planned.node, &self.catalog).lines()));
-            }
             Statement::ExplainNamed { name } => return Ok(lines("plan", self.explain(name)?.lines())),
             Statement::Decide { id, decision } => {
                 self.decide(id, *decision)?;
@@ -173,21 +162,13 @@ impl Coordinator {
             | Statement::Update(_)
             | Statement::Delete(_)
             | Statement::Query(_)
+            | Statement::Explain { .. }
             | Statement::Checkpoint
             | Statement::ExplainReplace { .. } => {
                 return Err(Error::engine("a statement that is read came to be executed"));
             }
         };
         Ok(Response::Done { tag: tag.to_string() })
-    }
-
-    pub(super) fn on_deep_stack<T: Send>(&self, catalog: &Catalog, plan: impl FnOnce(&Catalog) -> Result<T> + Send) -> Result<T> {
-        std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("planner".into()).stack_size(PLANNING_STACK_BYTES);
-            let planned =
-                thread.spawn_scoped(scope, || plan(catalog)).map_err(|error| Error::engine(format!("no thread to plan on: {error}")))?;
-            planned.join().unwrap_or_else(|_| Err(Error::engine("the planner failed on this statement").hint("simplify it, and report it")))
-        })
     }
 
     fn source_spec(&self, name: &str, schema: &SchemaRef, options: &Options) -> Result<SourceSpec> {
@@ -425,13 +406,7 @@ impl Coordinator {
     pub(super) fn followed(&self, from: &str, catalog: &Catalog) -> Result<NodeRef> {
         let relation = catalog.get(from).ok_or_else(|| self.no_relation(from))?;
         match &relation.kind {
-            RelationKind::View { query, .. } => {
-                let query = Arc::clone(query);
-                self.on_deep_stack(catalog, move |catalog| {
-                    let session = Session::new(catalog)?;
-                    lower(&session.optimize(&query)?, catalog)
-                })
-            }
+            RelationKind::View { query, .. } => plan_view(query, catalog),
             RelationKind::System => Err(Error::unsupported(format!("following {from}"), "scrape the metrics, or query it")),
             _ => {
                 let facts = relation.facts();
@@ -704,27 +679,6 @@ fn shown_functions() -> Response {
     Response::Rows { tick: None, schema: rows.schema(), batches: vec![rows] }
 }
 
-/// A query, what computes it, and the relations it names.
-pub(super) struct Planned {
-    pub query: LogicalPlan,
-    pub node: NodeRef,
-    pub reads: BTreeSet<String>,
-    pub size: Size,
-}
-
-pub(super) fn plan_query(query: &Query, catalog: &Catalog) -> Result<Planned> {
-    let size = Size::of(query, |name| catalog.view_size(name))?;
-    let session = Session::new(catalog)?;
-    let reads = session.names(query)?;
-    let query = session.plan(query)?;
-    let node = lower(&session.optimize(&query)?, catalog)?;
-    let mut names = BTreeSet::new();
-    if let Some(twice) = node.schema.fields().iter().find(|field| !names.insert(field.name())) {
-        return Err(Error::user(format!("two columns are named \"{}\"", twice.name())).hint("name one of them otherwise, with AS"));
-    }
-    Ok(Planned { query, node, reads, size })
-}
-
 fn mark_wanted(node: &Node, source: &str, wanted: &mut [bool]) {
     let is_source = |node: &Node| matches!(&node.op, Op::Scan { relation } if relation == source);
     if is_source(node) {
@@ -785,7 +739,7 @@ fn expand_variables(text: &str, variables: &BTreeMap<String, String>) -> Result<
 }
 
 /// The place of the word an error quotes, or of the construct it names; else the statement's.
-pub(super) fn pointed(error: Error, placed: &Placed) -> Error {
+pub fn pointed(error: Error, placed: &Placed) -> Error {
     if error.fault == Fault::Engine {
         return error;
     }
@@ -820,7 +774,7 @@ fn constructs(message: &str) -> Vec<String> {
     found
 }
 
-fn lines<'a>(column: &str, lines: impl Iterator<Item = &'a str>) -> Response {
+pub fn lines<'a>(column: &str, lines: impl Iterator<Item = &'a str>) -> Response {
     let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new(column, DataType::Utf8, false)]));
     let rows = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(StringArray::from(lines.collect::<Vec<_>>()))]);
     Response::Rows { tick: None, batches: vec![rows.expect("the schema above")], schema }
