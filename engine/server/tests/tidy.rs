@@ -327,7 +327,7 @@ fn overlap([x, y, width, height]: [u64; 4], [x_other, y_other, width_other, heig
 
 /// Tables, materialized views and detections of the demo's packs.
 fn readable() -> BTreeSet<String> {
-    let all = files("queries/pilots", &["sql"]);
+    let all = [files("queries/pilots", &["sql"]), files("queries/library", &["sql"])].concat();
     let lines = all.iter().flat_map(|file| file.text.lines());
     let names = lines.filter_map(|line| {
         let rest = line.strip_prefix("CREATE ").map(|rest| rest.strip_prefix("OR REPLACE ").unwrap_or(rest))?;
