@@ -150,6 +150,12 @@ impl Lowering<'_> {
                 Some(top) => top,
                 None => self.node(&filter.input)?,
             },
+            LogicalPlan::Projection(projection) if top::is_over_window(&projection.input) => {
+                match top::beneath(projection, &filter.predicate)? {
+                    Some(filtered) => return self.node(&filtered),
+                    None => self.node(&filter.input)?,
+                }
+            }
             _ => self.node(&filter.input)?,
         };
         self.filter_by(input, filter.input.schema(), filter.predicate.clone())

@@ -4,6 +4,7 @@
 //! Counted   relations in FROM, each as often as it would be written; a materialized view is one, and so is a
 //!           query that names none
 //! Depth     plain views over plain views
+//! Names     queries in WITH: each is planned within all that name it
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -13,6 +14,7 @@ use tidegate_types::error::{Error, Result};
 
 pub const RELATIONS_MAX: usize = 256;
 pub const DEPTH_MAX: usize = 64;
+pub const NAMES_MAX: usize = 256;
 
 /// Of a query, or of the view that is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +31,7 @@ impl Size {
     ///
     /// Errors: it is too large to be planned.
     pub fn of(query: &Query, view: impl Fn(&str) -> Option<Self>) -> Result<Self> {
-        let mut measuring = Measuring { view, open: vec![Open::default()] };
+        let mut measuring = Measuring { view, open: vec![Open::default()], names: 0 };
         // The visitor never breaks off.
         let _ = query.visit(&mut measuring);
         let Self { relations, depth } = measuring.open.pop().map_or(Self::ONE, |open| open.size);
@@ -37,6 +39,10 @@ impl Size {
         if RELATIONS_MAX < size.relations {
             return Err(Error::user(format!("with its views written out the query has more than {RELATIONS_MAX} relations in FROM"))
                 .hint("keep what is named often: CREATE MATERIALIZED VIEW"));
+        }
+        if NAMES_MAX < measuring.names {
+            return Err(Error::user(format!("{} queries in WITH are more than the {NAMES_MAX} allowed", measuring.names))
+                .hint("keep some of them: CREATE VIEW, or CREATE MATERIALIZED VIEW"));
         }
         if DEPTH_MAX < size.depth {
             return Err(Error::user(format!("views are more than {DEPTH_MAX} deep over one another"))
@@ -71,6 +77,7 @@ impl Open {
 struct Measuring<F> {
     view: F,
     open: Vec<Open>,
+    names: usize,
 }
 
 impl<F: Fn(&str) -> Option<Size>> Visitor for Measuring<F> {
@@ -78,6 +85,7 @@ impl<F: Fn(&str) -> Option<Size>> Visitor for Measuring<F> {
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         let tables = query.with.iter().flat_map(|with| &with.cte_tables);
+        self.names += tables.clone().count();
         let named = tables.map(|table| (&raw const *table.query, table.alias.name.value.to_lowercase())).collect();
         self.open.push(Open { named, ..Open::default() });
         ControlFlow::Continue(())

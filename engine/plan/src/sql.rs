@@ -26,6 +26,7 @@ use crate::catalog::{Catalog, RelationKind};
 use crate::statement::arrow_type;
 
 mod analysis;
+mod bounded;
 mod checked;
 mod detectors;
 mod functions;
@@ -74,6 +75,7 @@ pub fn state_builder() -> SessionStateBuilder {
         .with_relation_planners(vec![Arc::new(relations::Relations)])
         .with_query_planner(Arc::new(analysis::Reads))
         .with_analyzer_rules(analyzer_rules(Arithmetic::All));
+    builder.scalar_functions().get_or_insert_default().iter_mut().for_each(|function| *function = bounded::bounded(function));
     // The last of a name counts.
     builder.scalar_functions().get_or_insert_default().push(functions::date_bin());
     builder.scalar_functions().get_or_insert_default().extend(detectors::scalar_functions());

@@ -580,7 +580,10 @@ impl Coordinator {
         }
         let tick = next_tick(self.last_used, self.config.clock.now_ms());
         self.last_used = tick;
-        self.open = Some(OpenTick::new(tick));
+        let open = self.open.insert(OpenTick::new(tick));
+        if self.closing.is_none() {
+            self.health.lock().behind_since = Some(open.since);
+        }
         tick
     }
 
@@ -828,6 +831,7 @@ impl Coordinator {
         let mut health = self.health.lock();
         health.tick = closed.tick;
         health.lag_ms = closed.since.elapsed().as_millis() as u64;
+        health.behind_since = self.open.as_ref().map(|open| open.since);
         drop(health);
         self.tell_health();
     }

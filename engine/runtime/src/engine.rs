@@ -46,7 +46,7 @@ impl Engine {
         let opened = open_log(&config)?;
         let (workers, reports) = Workers::start(config.workers, config.witness.clone(), config.state_bytes_max)?;
         let metrics = Metrics::new();
-        let health = Health { ready: false, reason: "recovering".into(), tick: 0, lag_ms: 0 };
+        let health = Health { ready: false, reason: "recovering".into(), tick: 0, lag_ms: 0, behind_since: None };
         let health = Arc::new(Mutex::new(health));
         let (requests, requested) = mpsc::channel(REQUESTS_MAX);
         let (arrivals, arrived) = mpsc::channel(ARRIVALS_MAX);
@@ -177,7 +177,9 @@ impl Engine {
     }
 
     pub fn health(&self) -> Health {
-        self.health.lock().clone()
+        let health = self.health.lock().clone();
+        let behind_ms = health.behind_since.map_or(0, |since| since.elapsed().as_millis() as u64);
+        Health { lag_ms: health.lag_ms.max(behind_ms), ..health }
     }
 
     /// Stops sources, lets sinks and actions finish, stops the workers.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
@@ -127,8 +127,10 @@ pub struct Health {
     pub reason: String,
     /// The last closed tick.
     pub tick: Tick,
-    /// How long it took from open to visible.
+    /// How long it took from open to visible; or longer, where what is not visible yet is open for longer.
     pub lag_ms: u64,
+    /// Since when something is open that is not visible.
+    pub behind_since: Option<Instant>,
 }
 
 /// What there is, as of the last statement.

@@ -280,6 +280,13 @@ impl Log {
     }
 }
 
+/// Nobody writes any more when the folder is free for another engine.
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 /// The log's folder, for snapshots.
 #[derive(Clone)]
 pub struct Shelf {

@@ -407,6 +407,18 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("INSERT 0 2"), "{answer}");
         let answer = post(to, "/v1/query", "application/json", r#"{"sql":"SELECT a FROM v"}"#).await;
         assert!(answer.contains(r#""rows":[[1]]"#), "{answer}");
+        // As a view would: no subquery becomes NULL or one row, and now() is the tick's time.
+        let correlated = r#"{"sql":"SELECT a, (SELECT count(*) FROM t u WHERE u.a = t.a AND u.a > 1) AS n FROM t ORDER BY a"}"#;
+        let answer = post(to, "/v1/query", "application/json", correlated).await;
+        assert!(answer.contains(r#""rows":[[1,0],[2,1]]"#), "{answer}");
+        let answer = post(to, "/v1/query", "application/json", r#"{"sql":"SELECT a, (SELECT a FROM t) AS n FROM t"}"#).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        let (_, _, answer) = parts(&post(to, "/v1/query", "application/json", r#"{"sql":"SELECT to_unixtime(now()) AS n FROM v"}"#).await);
+        assert_eq!(answer["tick"].as_i64().map(|tick| tick / 1000), answer["rows"][0][0].as_i64(), "{answer}");
+        // What is asked of the server is answered as Postgres's clients expect it.
+        let answer =
+            post(to, "/v1/query", "application/json", r#"{"sql":"SELECT relname FROM pg_catalog.pg_class WHERE relname = 'v'"}"#).await;
+        assert!(answer.contains(r#""rows":[["v"]]"#), "{answer}");
         // A form on a web page can send text/plain, and must not reach the engine.
         let answer = post(to, "/v1/execute", "text/plain", "DROP MATERIALIZED VIEW v").await;
         assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("application/sql"), "{answer}");

@@ -21,6 +21,7 @@ use datafusion::common::{DFSchema, ParamValues};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{EmptyRelation, LogicalPlan};
 use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::Statement;
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion_postgres::arrow_pg::datatypes::df;
@@ -32,19 +33,18 @@ use datafusion_postgres::pgwire::api::auth::noop::NoopStartupHandler;
 use datafusion_postgres::pgwire::api::cancel::{CancelHandler, DefaultCancelHandler};
 use datafusion_postgres::pgwire::api::portal::{Format, Portal};
 use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
-use datafusion_postgres::pgwire::api::results::{QueryResponse, Response, Tag};
-use datafusion_postgres::pgwire::api::stmt::StoredStatement;
+use datafusion_postgres::pgwire::api::results::{FieldInfo, QueryResponse, Response, Tag};
+use datafusion_postgres::pgwire::api::stmt::{QueryParser, StoredStatement};
 use datafusion_postgres::pgwire::api::store::PortalStore;
-use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, ConnectionManager, ErrorHandler, PgWireServerHandlers};
+use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, ConnectionManager, ErrorHandler, PgWireServerHandlers, Type};
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
-use datafusion_postgres::pgwire::messages::extendedquery::Parse;
 use datafusion_postgres::pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use datafusion_postgres::pgwire::tokio::process_socket;
 use datafusion_postgres::pgwire::types::format::FormatOptions;
 use datafusion_postgres::{DfSessionService, Parser, QueryHook};
 use futures::{Sink, StreamExt, stream};
 use tidegate_runtime::Engine;
-use tidegate_types::error::Result;
+use tidegate_types::error::{Error, Result};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -74,7 +74,9 @@ impl Default for Limits {
 
 /// Listens, serves on the readers' threads, and returns the address it is bound to.
 pub async fn serve(engine: Engine, listen: SocketAddr, limits: Limits) -> Result<SocketAddr> {
-    let (listener, bound) = crate::bind("--listen-pg", listen).await?;
+    // What listens belongs to the threads that serve, and outlives the caller's.
+    let bound = threads().spawn(crate::bind("--listen-pg", listen)).await;
+    let (listener, bound) = bound.map_err(|error| Error::engine(format!("nobody listens for Postgres: {error}")))??;
     let metrics = engine.metrics();
     let labels = &["postgres"];
     let (seated, turned_away) =
@@ -207,7 +209,8 @@ type Prepared = (String, Option<(Statement, LogicalPlan)>);
 struct Service {
     reader: Arc<Reader>,
     hooks: Vec<Arc<dyn QueryHook>>,
-    /// Parses and binds; the plans it runs are frozen ones.
+    preparer: Arc<Preparer>,
+    /// Binds; the plans it runs are frozen ones.
     inner: DfSessionService,
 }
 
@@ -216,7 +219,8 @@ impl Service {
         let manners = Manners { reader: reader.clone() };
         let hooks: Vec<Arc<dyn QueryHook>> = vec![Arc::new(manners), Arc::new(SetShowHook), Arc::new(TransactionStatementHook)];
         let inner = DfSessionService::new_with_hooks(reader.session(), hooks.clone());
-        Self { reader, hooks, inner }
+        let preparer = Arc::new(Preparer { reader: reader.clone(), hooks: hooks.clone(), types: inner.query_parser() });
+        Self { reader, hooks, preparer, inner }
     }
 
     /// The answer to one statement of a simple query.
@@ -284,21 +288,10 @@ impl SimpleQueryHandler for Service {
 #[async_trait]
 impl ExtendedQueryHandler for Service {
     type Statement = Prepared;
-    type QueryParser = Parser;
+    type QueryParser = Preparer;
 
-    fn query_parser(&self) -> Arc<Parser> {
-        self.inner.query_parser()
-    }
-
-    async fn on_parse<C>(&self, client: &mut C, message: Parse) -> PgWireResult<()>
-    where
-        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
-        C::PortalStore: PortalStore<Statement = Prepared>,
-        C::Error: Debug,
-        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
-    {
-        Reader::check(&message.query).map_err(told)?;
-        self.inner.on_parse(client, message).await
+    fn query_parser(&self) -> Arc<Preparer> {
+        self.preparer.clone()
     }
 
     async fn do_query<C>(&self, client: &mut C, portal: &Portal<Prepared>, rows_max: usize) -> PgWireResult<Response>
@@ -318,6 +311,48 @@ impl ExtendedQueryHandler for Service {
             Response::Query(rows) => Ok(Response::Query(bounded(rows, deadline, limit))),
             other => Ok(other),
         }
+    }
+}
+
+/// Parses and plans what is prepared.
+struct Preparer {
+    reader: Arc<Reader>,
+    hooks: Vec<Arc<dyn QueryHook>>,
+    /// Tells the types of parameters and columns.
+    types: Arc<Parser>,
+}
+
+#[async_trait]
+impl QueryParser for Preparer {
+    type Statement = Prepared;
+
+    async fn parse_sql<C>(&self, client: &C, sql: &str, _: &[Option<Type>]) -> PgWireResult<Option<Prepared>>
+    where
+        C: ClientInfo + Unpin + Send + Sync,
+    {
+        let mut statements = self.reader.parse(sql).map_err(told)?;
+        let Some(statement) = statements.pop() else { return Ok(None) };
+        if !statements.is_empty() {
+            let error = Error::user("several statements cannot be prepared as one").hint("prepare each by itself");
+            return Err(told(Refusal::new("42601", error)));
+        }
+        let session = self.reader.session();
+        for hook in &self.hooks {
+            if let Some(plan) = hook.handle_extended_parse_query(&statement, &session, client).await {
+                return Ok(Some((statement.to_string(), Some((statement, plan?)))));
+            }
+        }
+        let plan = session.state().statement_to_plan(DfStatement::Statement(Box::new(statement.clone()))).await;
+        let plan = plan.map_err(|error| told(Refusal::from(error)))?;
+        Ok(Some((statement.to_string(), Some((statement, plan)))))
+    }
+
+    fn get_parameter_types(&self, prepared: &Prepared) -> PgWireResult<Vec<Type>> {
+        self.types.get_parameter_types(prepared)
+    }
+
+    fn get_result_schema(&self, prepared: &Prepared, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
+        self.types.get_result_schema(prepared, format)
     }
 }
 

@@ -13,30 +13,34 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider, Session, TableProvider};
-use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
-use datafusion::common::{SchemaError, exec_err, plan_err};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, SchemaError, exec_err, plan_err};
 use datafusion::datasource::{MemTable, TableType, provider_as_source, source_as_provider};
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TableScan,
-    TypeSignature, Volatility,
+    ColumnarValue, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    TableScan, TypeSignature, Volatility,
 };
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::parser::Statement as DfStatement;
-use datafusion::sql::sqlparser::ast::{Ident, Set, Statement};
-use datafusion::sql::sqlparser::parser::ParserError;
+use datafusion::sql::sqlparser::ast::{Ident, ObjectName, Set, Statement, visit_relations};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
@@ -166,6 +170,9 @@ fn meaning(error: &DataFusionError) -> (&'static str, &'static str) {
         }
         DataFusionError::Plan(text) if text.starts_with("Invalid function") => ("42883", ""),
         DataFusionError::Plan(_) => ("42000", ""),
+        DataFusionError::NotImplemented(text) if text.contains("does not support logical expression") => {
+            ("0A000", "write the subquery as a join, or as a materialized view by what it is compared with")
+        }
         DataFusionError::NotImplemented(_) => ("0A000", ""),
         DataFusionError::ResourcesExhausted(_) => ("53200", "ask for fewer rows or groups at a time"),
         DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => ("22000", ""),
@@ -207,6 +214,14 @@ pub fn duty(statement: &Statement) -> Result<Duty, Refusal> {
         Statement::Close { .. } => Duty::Courtesy("CLOSE CURSOR"),
         other => return Err(Refusal::read_only(&verb(other))),
     })
+}
+
+/// Whether a query may be about the server and not about rows.
+fn names_server(sql: &str) -> bool {
+    const WORDS: [&str; 8] =
+        ["pg_", "information_schema", "current_user", "session_user", "current_schema", "current_database", "current_catalog", "version("];
+    let sql = sql.to_lowercase();
+    WORDS.iter().any(|word| sql.contains(word))
 }
 
 /// `SHOW DETECTIONS`, unlike `SHOW TimeZone`.
@@ -251,13 +266,13 @@ pub fn threads() -> &'static Runtime {
 pub struct Reader {
     engine: Engine,
     session: Arc<SessionContext>,
-    parser: PostgresCompatibilityParser,
+    server_parser: PostgresCompatibilityParser,
 }
 
 impl Reader {
     pub fn new(engine: Engine) -> Result<Self> {
         let session = session(&engine).map_err(|error| Error::engine(format!("the SQL session cannot be set up: {error}")))?;
-        Ok(Self { engine, session: Arc::new(session), parser: PostgresCompatibilityParser::new() })
+        Ok(Self { engine, session: Arc::new(session), server_parser: PostgresCompatibilityParser::new() })
     }
 
     /// The session all queries are planned in.
@@ -275,9 +290,26 @@ impl Reader {
         check_text(sql).map_err(|error| Refusal::new("54001", error))
     }
 
+    /// What clients ask of Postgres's catalog is rewritten for DataFusion, which answers some of it with
+    /// NULL, or one row; what is asked of our relations is read as it is.
     pub fn parse(&self, sql: &str) -> Result<Vec<Statement>, Refusal> {
         Self::check(sql)?;
-        self.parser.parse(sql).map_err(|error| Refusal::from(&error))
+        let parsed = Parser::parse_sql(&PostgreSqlDialect {}, sql);
+        let is_about_server = names_server(sql) && !parsed.as_ref().is_ok_and(|statements| self.reads_ours(statements));
+        let parsed = if is_about_server { self.server_parser.parse(sql) } else { parsed };
+        parsed.map_err(|error| Refusal::from(&error))
+    }
+
+    fn reads_ours(&self, statements: &[Statement]) -> bool {
+        let relations = self.engine.relations();
+        let is_ours = |name: &ObjectName| {
+            let name = name.to_string().replace('"', "").to_lowercase();
+            let local = name.strip_prefix("public.").unwrap_or(&name);
+            relations.iter().any(|relation| relation.name.to_lowercase() == local)
+        };
+        let visited =
+            visit_relations(&statements.to_vec(), |name| if is_ours(name) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
+        visited.is_break()
     }
 
     /// The answer to one query, of at most `rows_max` rows. Cancel safe: nobody works on for who is gone.
@@ -369,8 +401,8 @@ impl Reader {
             tick = Some(snapshot.tick);
             rows.extend(snapshot.relations.into_iter().map(|(name, batch)| (name.to_lowercase(), vec![batch])));
         }
-        let plan = plan.transform_down_with_subqueries(|node| fill(node, &rows))?;
-        Ok((tick, plan.data))
+        let plan = plan.transform_down_with_subqueries(|node| fill(node, &rows))?.data;
+        Ok((tick, if let Some(tick) = tick { at(plan, tick)? } else { plan }))
     }
 
     /// A frozen plan, ready to run.
@@ -409,6 +441,26 @@ fn fill(node: LogicalPlan, rows: &BTreeMap<String, Vec<RecordBatch>>) -> DfResul
     };
     let table = MemTable::try_new(unfrozen.schema.clone(), vec![unfrozen.checked(batches)?])?;
     Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source: provider_as_source(Arc::new(table)), ..scan })))
+}
+
+/// The plan with the tick's time for `now()` and `current_date`, as views have it.
+fn at(plan: LogicalPlan, tick: u64) -> DfResult<LogicalPlan> {
+    let now = ScalarValue::TimestampMillisecond(i64::try_from(tick).ok(), None);
+    let fixed = |expr: Expr| match &expr {
+        Expr::ScalarFunction(ScalarFunction { func, args }) if args.is_empty() && matches!(func.name(), "now" | "current_date") => {
+            let time = now.cast_to(&expr.get_type(&DFSchema::empty())?)?;
+            Ok(Transformed::yes(Expr::Literal(time, None)))
+        }
+        _ => Ok(Transformed::no(expr)),
+    };
+    let plan = plan.transform_up_with_subqueries(|node| {
+        let names = NamePreserver::new(&node);
+        node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            Ok(expr.transform_up(fixed)?.update_data(|expr| name.restore(expr)))
+        })
+    })?;
+    Ok(plan.data)
 }
 
 /// A relation, or a statement of the engine's, whose rows are not taken yet.
@@ -593,9 +645,6 @@ fn setting(name: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
-    use datafusion::sql::sqlparser::parser::Parser;
-
     use super::*;
 
     fn judged(sql: &str) -> Result<Duty, Refusal> {

@@ -17,6 +17,10 @@ use crate::world::World;
 /// What takes longer hangs.
 pub const SOON: Duration = Duration::from_secs(40);
 
+/// How long its threads may take to end. Those that take longer are let go, which a C library before 2.37
+/// survives only if they do not end at that very moment.
+const ENDING: Duration = Duration::from_secs(2);
+
 /// Of the log.
 pub const FOLDER: &str = "/data";
 
@@ -80,7 +84,7 @@ impl Process {
         match started {
             Ok(engine) => Ok(Self { runtime, engine }),
             Err(error) => {
-                runtime.shutdown_background();
+                runtime.shutdown_timeout(ENDING);
                 Err(error)
             }
         }
@@ -111,6 +115,6 @@ impl Process {
 
     /// As a process ends that is killed.
     pub fn end(self) {
-        self.runtime.shutdown_background();
+        self.runtime.shutdown_timeout(ENDING);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! With the feature `seeded-bugs` also: bugs that are put in, each found.
 //!
-//! `TIDEGATE_SIM_SEEDS=10000` runs more; `TIDEGATE_SIM_SEED=17` replays one. Threads race, so a
+//! `TIDEGATE_SIM_SEEDS=10000` runs more, `TIDEGATE_SIM_FROM=9000` beside it only those from there on;
+//! `TIDEGATE_SIM_SEED=17` replays one. Threads race, so a
 //! replay has the same plan and the same faults, and may need several tries to meet the same end.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,7 +46,7 @@ const PROGRESS_EVERY: usize = 500;
 fn scenarios_keep_every_promise() {
     let seeds: Vec<u64> = match number("TIDEGATE_SIM_SEED") {
         Some(seed) => vec![seed],
-        None => (0..number("TIDEGATE_SIM_SEEDS").unwrap_or(SEEDS)).collect(),
+        None => (number("TIDEGATE_SIM_FROM").unwrap_or(0)..number("TIDEGATE_SIM_SEEDS").unwrap_or(SEEDS)).collect(),
     };
     let reports = each(&seeds, |seed| simulate(*seed));
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();

@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use arrow::compute::SortOptions;
 use arrow::datatypes::{Field, Schema};
-use datafusion::common::{DFSchema, ScalarValue};
-use datafusion::logical_expr::{BinaryExpr, DistinctOn, Expr, LogicalPlan, Operator, SortExpr, Window, utils::split_conjunction};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::logical_expr::{
+    BinaryExpr, DistinctOn, Expr, Filter, LogicalPlan, Operator, Projection, SortExpr, Window, utils::split_conjunction,
+};
 use tidegate_operators::top::TopPlan;
 use tidegate_types::error::{Error, Result};
 
 use super::kernel::{partition_of, window_function};
 use super::{Lowering, check_types, nullable, pick, with_columns};
 use crate::node::{Facts, Node, NodeRef, Op};
+use crate::sql::planning_error;
 
 impl Lowering<'_> {
     pub(super) fn limit(&mut self, plan: &LogicalPlan) -> Result<NodeRef> {
@@ -115,6 +119,42 @@ impl Lowering<'_> {
         let kept: Vec<usize> = (0..width).chain([last]).collect();
         Ok(Some(if last == width { node } else { pick(&node, &kept) }))
     }
+}
+
+/// Whether there are but projections above a window: the optimiser leaves them there where a column is
+/// ordered by and not kept.
+pub(super) fn is_over_window(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Window(_) => true,
+        LogicalPlan::Projection(projection) => is_over_window(&projection.input),
+        _ => false,
+    }
+}
+
+/// The projection over the filter that was above it, where that asks for columns the projection only passes on.
+pub(super) fn beneath(projection: &Projection, predicate: &Expr) -> Result<Option<LogicalPlan>> {
+    let passed = |column: &Column| {
+        let at = projection.schema.maybe_index_of_column(column)?;
+        match projection.expr[at].clone().unalias() {
+            Expr::Column(below) => Some(below),
+            _ => None,
+        }
+    };
+    if !predicate.column_refs().into_iter().all(|column| passed(column).is_some()) {
+        return Ok(None);
+    }
+    let below = predicate.clone().transform_up(|expr| match &expr {
+        Expr::Column(column) => {
+            Ok(passed(column).map_or_else(|| Transformed::no(expr.clone()), |below| Transformed::yes(Expr::Column(below))))
+        }
+        _ => Ok(Transformed::no(expr)),
+    });
+    let filtered = below.and_then(|below| Filter::try_new(below.data, Arc::clone(&projection.input)));
+    let projected = filtered.and_then(|filter| {
+        let input = Arc::new(LogicalPlan::Filter(filter));
+        Projection::try_new_with_schema(projection.expr.clone(), input, Arc::clone(&projection.schema))
+    });
+    Ok(Some(LogicalPlan::Projection(projected.map_err(|error| planning_error(&error))?)))
 }
 
 fn options(sort: &SortExpr) -> SortOptions {

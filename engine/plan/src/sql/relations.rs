@@ -50,9 +50,34 @@ impl VisitorMut for Rewrite {
         refuse_using(&query.body)
     }
 
+    fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<Error> {
+        select.named_window.iter().try_for_each(|ast::NamedWindowDefinition(_, window)| match window {
+            ast::NamedWindowExpr::WindowSpec(spec) => refuse_extended(spec),
+            ast::NamedWindowExpr::NamedWindow(_) => ControlFlow::Continue(()),
+        })
+    }
+
     fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<Error> {
         match expr {
             ast::Expr::SimilarTo { .. } => ControlFlow::Break(Error::unsupported("SIMILAR TO", "write s ~ '^(a|b)$'")),
+            ast::Expr::Collate { .. } => ControlFlow::Break(Error::unsupported(
+                "COLLATE",
+                "leave it out: text is compared by its bytes; lower(s) compares without case",
+            )),
+            // DataFusion's ANY and ALL of an array know no NULL.
+            ast::Expr::AnyOp { left, compare_op: ast::BinaryOperator::Eq, right, .. } => {
+                if let Some(list) = elements(right) {
+                    *expr = ast::Expr::InList { expr: left.clone(), list, negated: false };
+                }
+                ControlFlow::Continue(())
+            }
+            ast::Expr::AllOp { left, compare_op: ast::BinaryOperator::NotEq, right } => {
+                if let Some(list) = elements(right) {
+                    *expr = ast::Expr::InList { expr: left.clone(), list, negated: true };
+                }
+                ControlFlow::Continue(())
+            }
+            ast::Expr::Function(ast::Function { over: Some(ast::WindowType::WindowSpec(spec)), .. }) => refuse_extended(spec),
             ast::Expr::IsDistinctFrom(..) | ast::Expr::IsNotDistinctFrom(..) => {
                 bind_tightly(expr);
                 ControlFlow::Continue(())
@@ -94,6 +119,26 @@ pub(super) fn named(arg: &mut FunctionArg) -> (Option<String>, Option<&mut ast::
     match value {
         FunctionArgExpr::Expr(expr) => (name, Some(expr)),
         _ => (name, None),
+    }
+}
+
+/// DataFusion forgets the PARTITION BY of the window that another one extends.
+fn refuse_extended(spec: &ast::WindowSpec) -> ControlFlow<Error> {
+    match &spec.window_name {
+        None => ControlFlow::Continue(()),
+        Some(name) => ControlFlow::Break(Error::unsupported(
+            format!("a window that extends window {name}"),
+            "write it out: OVER (PARTITION BY … ORDER BY …)",
+        )),
+    }
+}
+
+/// Of an array that is written out.
+fn elements(array: &ast::Expr) -> Option<Vec<ast::Expr>> {
+    match array {
+        ast::Expr::Array(array) if !array.elem.is_empty() => Some(array.elem.clone()),
+        ast::Expr::Nested(inner) => elements(inner),
+        _ => None,
     }
 }
 
