@@ -184,8 +184,12 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Begins another segment, behind a commit.
+    /// Begins another segment, behind a commit; one that nothing was written to yet is as good. It has the name
+    /// the other would have, and is marked: making it again would be to remove it first.
     fn roll(&mut self, tell: &dyn Fn(Event)) -> Result<()> {
+        if self.place.position == 0 {
+            return Ok(());
+        }
         let segment = Segment { number: self.place.number, chain: self.place.chain };
         let path = segment.path(&self.folder);
         loop {
