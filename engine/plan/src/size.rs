@@ -141,6 +141,17 @@ mod tests {
     }
 
     #[test]
+    fn a_long_row_of_names_is_refused() {
+        let row = |names: usize| {
+            let named: Vec<String> = (1..names).map(|i| format!("w{i} AS (SELECT * FROM w{})", i - 1)).collect();
+            size(&format!("WITH w0 AS (SELECT 1), {} SELECT 1", named.join(", ")))
+        };
+        assert!(row(NAMES_MAX).is_ok());
+        let refused = row(NAMES_MAX + 1).unwrap_err().to_string();
+        assert!(refused.contains("257 queries in WITH are more than the 256 allowed"), "{refused}");
+    }
+
+    #[test]
     fn what_doubles_at_each_step_is_refused() {
         let doubled: Vec<String> = (1..60).map(|i| format!("w{i} AS (SELECT * FROM w{0} UNION ALL SELECT * FROM w{0})", i - 1)).collect();
         for first in ["SELECT * FROM a", "SELECT 1", "VALUES (1)"] {

@@ -33,8 +33,8 @@ const LISTEN_PG: &str = "127.0.0.1:7471";
 /// reading a pipe that nobody writes to.
 const LINGER_MAX: Duration = Duration::from_secs(1);
 
-/// Queries are planned on the runtime's threads, and planning recurses with them: in two megabytes, six hundred
-/// UNION ALL in a row would end the process.
+/// Writes are planned on the runtime's threads, and planning recurses with what is selected: in two megabytes, six
+/// hundred UNION ALL in a row would end the process.
 const STACK_BYTES: usize = 64 << 20;
 
 /// Tidegate turns streams into settled findings, and findings into actions.

@@ -35,8 +35,8 @@ enum Growth {
     Repeated,
     /// The second argument, in characters.
     Padded,
-    /// The second argument, in elements.
-    Counted,
+    /// As many elements as the second argument says, each as long as the argument at this place.
+    Counted(usize),
     /// From the first argument to the second by the third.
     Range,
 }
@@ -46,7 +46,8 @@ impl Growth {
         match name {
             "repeat" => Some(Self::Repeated),
             "lpad" | "rpad" => Some(Self::Padded),
-            "array_repeat" | "array_resize" => Some(Self::Counted),
+            "array_repeat" => Some(Self::Counted(0)),
+            "array_resize" => Some(Self::Counted(2)),
             "range" | "generate_series" => Some(Self::Range),
             _ => None,
         }
@@ -63,7 +64,10 @@ impl Growth {
         let of_row = |row: usize| match self {
             Self::Repeated => text_bytes(first, row).saturating_mul(count(number(1, row))),
             Self::Padded => count(number(1, row)).saturating_mul(CHARACTER_BYTES),
-            Self::Counted => count(number(1, row)).saturating_mul(ELEMENT_BYTES),
+            Self::Counted(element) => {
+                let bytes = args.get(element).map_or(ELEMENT_BYTES, |element| element_bytes(element, row));
+                count(number(1, row)).saturating_mul(bytes)
+            }
             Self::Range => {
                 let (from, to) = if args.len() == 1 { (Some(0), number(0, row)) } else { (number(0, row), number(1, row)) };
                 let step = number(2, row).unwrap_or(1).unsigned_abs().max(1);
@@ -81,6 +85,11 @@ fn count(number: Option<i64>) -> u64 {
 
 fn whole_numbers(argument: &ArrayRef) -> Option<ArrayRef> {
     if argument.data_type().is_integer() { cast(argument, &DataType::Int64).ok() } else { None }
+}
+
+fn element_bytes(elements: &ArrayRef, row: usize) -> u64 {
+    let held = elements.slice(row, 1).to_data().get_slice_memory_size().unwrap_or(0) as u64;
+    held.max(text_bytes(elements, row)).max(ELEMENT_BYTES)
 }
 
 fn text_bytes(text: &ArrayRef, row: usize) -> u64 {
@@ -153,6 +162,8 @@ mod tests {
         let numbers = |numbers: Vec<i64>| Arc::new(Int64Array::from(numbers)) as ArrayRef;
         let times = numbers(vec![10, 10, -1]);
         assert_eq!(Growth::Repeated.bytes(&[Arc::clone(&text), Arc::clone(&times)]), 30);
+        let lists = Growth::Counted(0).bytes(&[Arc::new(StringArray::from(vec!["x".repeat(1000)])), numbers(vec![1_000_000])]);
+        assert!(1_000_000_000 <= lists, "{lists}");
         assert_eq!(Growth::Padded.bytes(&[text, Arc::clone(&times)]), 80);
         assert_eq!(Growth::Range.bytes(&[numbers(vec![0, 5, -5]), numbers(vec![10, 5, 5]), numbers(vec![1, 1, 2])]), 8 * (10 + 5));
         assert_eq!(Growth::Range.bytes(&[numbers(vec![i64::MAX])]), u64::MAX);
