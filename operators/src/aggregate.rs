@@ -100,10 +100,10 @@ pub fn aggregate<'scope>(
     let scope = rows.scope();
     let group: Vec<usize> = (0..plan.group_columns).collect();
     let rows = exchange(rows, &plan.input, &group);
-    let mut groups = Groups::new(&plan, usage);
+    let mut groups = Groups::new(&plan, usage.clone());
     // Without GROUP BY there is a row even for no input; one worker owns it.
     let first = groups.always.then(|| groups.first_row(scope.index() as u64, scope.peers() as u64)).flatten();
-    by_tick(rows, "Aggregate", first, move |tick, deltas, out, _| {
+    by_tick(rows, "Aggregate", first, usage, move |tick, deltas, out, _| {
         out.push(groups.step(&deltas, |failure| errors.report(tick, "Aggregate", failure)));
         if let Some(rule) = plan.free
             && let Some(watermark) = watermarks.passed(tick, rule.source)

@@ -25,8 +25,8 @@ use crate::usage::{ENTRY_BYTES, Usage};
 pub fn distinct<'scope>(rows: Rows<'scope, u64>, schema: SchemaRef, usage: Usage) -> Rows<'scope, u64> {
     let all: Vec<usize> = (0..schema.fields().len()).collect();
     let codec = RowCodec::new(Arc::clone(&schema)).expect("the planner checked the types");
-    let mut counts = Counts { rows: HashMap::new(), usage };
-    by_tick(exchange(rows, &schema, &all), "Distinct", None, move |_, deltas, out, _| {
+    let mut counts = Counts { rows: HashMap::new(), usage: usage.clone() };
+    by_tick(exchange(rows, &schema, &all), "Distinct", None, usage, move |_, deltas, out, _| {
         let mut before = HashMap::new();
         for delta in &deltas {
             let rows = codec.encode(&delta.rows).expect("the planner's schema");

@@ -10,6 +10,8 @@
 //!         `COPIES_MAX` times, is an error row instead of a result
 //! Source  McSherry et al., Differential Dataflow, CIDR 2013
 
+use std::mem;
+
 use arrow::array::BooleanArray;
 use hashbrown::HashMap;
 use tidegate_types::Delta;
@@ -25,6 +27,7 @@ use crate::arrange::Bytes;
 use crate::join::canonical;
 use crate::keyed::by_tick_of_two;
 use crate::stream::{Errors, Round, Rows, Time, Timed, each};
+use crate::usage::{ENTRY_BYTES, Usage};
 
 /// Rounds after which a recursion counts as one that does not end.
 pub const ROUNDS_MAX: u64 = 10_000;
@@ -38,6 +41,7 @@ pub const COPIES_MAX: u64 = 1 << 40;
 pub fn fixpoint<'scope>(
     scope: Scope<'scope, u64>,
     errors: Errors,
+    usage: Usage,
     build: impl for<'inner> FnOnce(Scope<'inner, Round>, Rows<'inner, Round>) -> Rows<'inner, Round>,
 ) -> Rows<'scope, u64> {
     let (rows, doubtful) = scope.scoped::<Round, _, _>("Fixpoint", |inner| {
@@ -46,7 +50,7 @@ pub fn fixpoint<'scope>(
         next_round(next.clone()).connect_loop(handle);
         (leave(next.clone()).leave(scope), leave(doubts(next)).leave(scope))
     });
-    settled(rows, doubtful, errors)
+    settled(rows, doubtful, errors, usage)
 }
 
 fn next_round(rows: Rows<'_, Round>) -> Rows<'_, Round> {
@@ -75,12 +79,12 @@ fn is_piled_up(diff: i64) -> bool {
 }
 
 /// `rows` at the ticks at which they are a fixpoint. Every worker hears of all doubts.
-fn settled<'scope>(rows: Rows<'scope, u64>, doubts: Rows<'scope, u64>, errors: Errors) -> Rows<'scope, u64> {
+fn settled<'scope>(rows: Rows<'scope, u64>, doubts: Rows<'scope, u64>, errors: Errors, usage: Usage) -> Rows<'scope, u64> {
     let tells = rows.scope().index() == 0;
-    let mut gate = Gate::default();
-    by_tick_of_two(rows, doubts.broadcast(), "Settled", move |tick, rows, doubts, out| {
+    let mut gate = Gate { usage: usage.clone(), ..Gate::default() };
+    by_tick_of_two(rows, doubts.broadcast(), "Settled", usage, move |tick, [rows, doubts], out| {
         let was_open = gate.is_open();
-        gate.step(rows, &doubts, out);
+        gate.step(mem::take(rows), &mem::take(doubts), out);
         if tells && was_open != gate.is_open() {
             let reason = format!("the recursion did not settle in {ROUNDS_MAX} rounds, or piles up a row {COPIES_MAX} times");
             errors.report(tick, "Fixpoint", Failure { reason, diff: if was_open { 1 } else { -1 } });
@@ -94,6 +98,7 @@ struct Gate {
     codec: Option<RowCodec>,
     rows: HashMap<Bytes, i64>,
     doubts: HashMap<Bytes, i64>,
+    usage: Usage,
 }
 
 impl Gate {
@@ -104,12 +109,12 @@ impl Gate {
     /// Takes a tick's changes; `out` gets what they do to the rows that have passed.
     fn step(&mut self, rows: Vec<Delta>, doubts: &[Delta], out: &mut Vec<Delta>) {
         let was_open = self.is_open();
-        count(&mut self.doubts, doubts, &mut self.codec);
+        count(&mut self.doubts, doubts, &mut self.codec, &self.usage);
         if was_open && !self.is_open() {
             out.extend(self.all().map(|all| all.negate()));
         }
         let rows: Vec<Delta> = rows.into_iter().map(canonical).collect();
-        count(&mut self.rows, &rows, &mut self.codec);
+        count(&mut self.rows, &rows, &mut self.codec, &self.usage);
         match (was_open, self.is_open()) {
             (true, true) => out.extend(rows),
             (false, true) => out.extend(self.all()),
@@ -124,15 +129,20 @@ impl Gate {
 }
 
 // Counts of a recursion that doubles may pass all that 64 bits hold; taken back they are 0 again.
-fn count(counts: &mut HashMap<Bytes, i64>, deltas: &[Delta], codec: &mut Option<RowCodec>) {
+fn count(counts: &mut HashMap<Bytes, i64>, deltas: &[Delta], codec: &mut Option<RowCodec>, usage: &Usage) {
     for delta in deltas {
         let codec = codec.get_or_insert_with(|| RowCodec::new(delta.rows.schema()).expect("the planner checked the types"));
         let rows = codec.encode(&delta.rows).expect("rows of one schema");
         for (row, &diff) in rows.iter().zip(delta.diffs.iter()) {
-            let count = counts.entry_ref(row).or_insert(0);
+            let bytes = ENTRY_BYTES + row.len();
+            let count = counts.entry_ref(row).or_insert_with(|| {
+                usage.grow(bytes);
+                0
+            });
             *count = count.wrapping_add(diff);
             if *count == 0 {
                 counts.remove(row);
+                usage.shrink(bytes);
             }
         }
     }
@@ -220,7 +230,7 @@ mod tests {
                 };
                 let (from, nodes) = (layout(&["a", "b"]), layout(&["n"]));
                 let edges = arrange(edges, Arc::clone(&from), true, "Edges", Usage::default());
-                let rows = fixpoint(scope, failed, |inner, relation| {
+                let rows = fixpoint(scope, failed, Usage::default(), |inner, relation| {
                     let start = Timed { time: Product::new(0, 0), delta: delta(&[(0, 1)]) };
                     let start = [start].to_stream(inner);
                     let here = arrange(relation, Arc::clone(&nodes), true, "Here", Usage::default());

@@ -5,7 +5,10 @@
 //! Out     left columns, then right columns; append-only where both inputs are
 //! State   both sides' rows by key, as bytes; inside a recursion two arrangements. Kept as
 //!         long as the rows are there, or until watermarks have passed the key's time
-//! Errors  none; a residual condition is a `program` behind it
+//! Turns   a tick's pairs leave a bounded number at a time, so that those behind it, and whoever
+//!         watches what they keep, have their turn
+//! Errors  a pair that is there more often than 64 bits count; a residual condition is a `program`
+//!         behind it
 //! Source  the bilinear rule: Δ(L ⋈ R) = ΔL ⋈ R + (L + ΔL) ⋈ ΔR; in a recursion differential
 //!         dataflow's join
 
@@ -17,6 +20,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::SchemaRef;
+use tidegate_types::expr::Failure;
 use tidegate_types::row::canonical_floats;
 use tidegate_types::{Delta, Tick};
 
@@ -25,7 +29,7 @@ use side::Side;
 
 use crate::arrange::Layout;
 use crate::keyed::by_tick_of_two;
-use crate::stream::{Rows, Watermarks, exchange};
+use crate::stream::{Errors, Rows, Watermarks, exchange};
 use crate::usage::Usage;
 
 /// How both sides are laid down, and the schema of the pairs.
@@ -57,34 +61,66 @@ pub fn join<'scope>(
     right: Rows<'scope, u64>,
     plan: JoinPlan,
     watermarks: Watermarks,
+    errors: Errors,
     usage: Usage,
 ) -> Rows<'scope, u64> {
     let left = exchange(left, plan.left.schema(), plan.left.key());
     let right = exchange(right, plan.right.schema(), plan.right.key());
     let ends_by = plan.free.as_ref().map(|rule| rule.key_column);
-    let mut sides = [
+    let sides = [
         Side::new(Arc::clone(&plan.left), plan.left_append_only, plan.null_equals_null, ends_by, usage.clone()),
-        Side::new(Arc::clone(&plan.right), plan.right_append_only, plan.null_equals_null, ends_by, usage),
+        Side::new(Arc::clone(&plan.right), plan.right_append_only, plan.null_equals_null, ends_by, usage.clone()),
     ];
-    by_tick_of_two(left, right, "Join", move |tick, left, right, out| {
-        for (own, deltas) in [(0, left), (1, right)] {
-            for delta in deltas {
-                let delta = canonical(delta);
-                let keys = plan_side(&plan, own).encode_keys(&delta);
-                let [first, second] = &mut sides;
-                let (this, other) = if own == 0 { (first, &*second) } else { (second, &*first) };
-                let hits = other.probe(&keys, &delta);
-                // Pairs can be many times the rows: they leave in pieces.
-                for hits in hits.chunks(PAIRS_MAX) {
-                    out.push(pairs(&plan, own, &delta, other, hits));
-                }
-                this.change(&keys, &delta);
-            }
+    let mut state = State { plan, sides };
+    by_tick_of_two(left, right, "Join", usage, move |tick, deltas, out| {
+        if !state.turn(deltas, out, |failure| errors.report(tick, "Join", failure)) {
+            return;
         }
-        if let Some(bound) = plan.free.as_ref().and_then(|rule| passed(rule, tick, &watermarks)) {
-            sides.iter_mut().for_each(|side| side.free_before(bound));
+        if let Some(bound) = state.plan.free.as_ref().and_then(|rule| passed(rule, tick, &watermarks)) {
+            state.sides.iter_mut().for_each(|side| side.free_before(bound));
         }
     })
+}
+
+/// The rule: both sides as kept so far.
+struct State {
+    plan: JoinPlan,
+    sides: [Side; 2],
+}
+
+impl State {
+    /// Takes rows in, one side after the other, until they gave the pairs of one turn. Whether all are in.
+    fn turn(&mut self, deltas: &mut [Vec<Delta>; 2], out: &mut Vec<Delta>, mut fail: impl FnMut(Failure)) -> bool {
+        let mut room = PAIRS_PER_TURN;
+        for (own, deltas) in deltas.iter_mut().enumerate() {
+            while let Some(delta) = deltas.pop() {
+                let rows = delta.len().min(ROWS_MAX);
+                let (met, pairs) = self.meet(own, canonical(delta.slice(0, rows)), room, out, &mut fail);
+                room = room.saturating_sub(pairs);
+                if met < delta.len() {
+                    deltas.push(delta.slice(met, delta.len() - met));
+                }
+                if room == 0 {
+                    break;
+                }
+            }
+        }
+        deltas.iter().all(Vec::is_empty)
+    }
+
+    /// Rows of one side meet those kept of the other and are kept, up to the one with which there are `room`
+    /// pairs. How many did, and how many pairs they gave.
+    fn meet(&mut self, own: usize, delta: Delta, room: usize, out: &mut Vec<Delta>, fail: &mut impl FnMut(Failure)) -> (usize, usize) {
+        let keys = plan_side(&self.plan, own).encode_keys(&delta);
+        let (met, hits) = self.sides[1 - own].probe(&keys, &delta, room, |diff| {
+            fail(Failure { reason: "a row would be there more often than 64 bits count".into(), diff });
+        });
+        for hits in hits.chunks(PAIRS_MAX) {
+            out.push(pairs(&self.plan, own, &delta, &self.sides[1 - own], hits));
+        }
+        self.sides[own].change(&keys, &delta.slice(0, met));
+        (met, hits.len())
+    }
 }
 
 fn passed(rule: &FreeRule, tick: Tick, watermarks: &Watermarks) -> Option<i64> {
@@ -95,6 +131,12 @@ fn passed(rule: &FreeRule, tick: Tick, watermarks: &Watermarks) -> Option<i64> {
 
 /// Pairs per batch: enough to amortise decoding.
 const PAIRS_MAX: usize = 8192;
+
+/// Pairs after which others have their turn, but for those of one row.
+const PAIRS_PER_TURN: usize = 32 * PAIRS_MAX;
+
+/// Rows that are looked up at once.
+const ROWS_MAX: usize = 65_536;
 
 /// Row `row` of a delta meets the kept row `kept`, `diff` times.
 struct Hit {

@@ -59,9 +59,9 @@ pub fn recompute<'scope>(rows: Rows<'scope, u64>, plan: RecomputePlan, errors: E
     let scope = rows.scope();
     let rows = exchange(rows, &plan.input, &plan.key);
     let owner = tidegate_types::row::hash_row(&[]) % scope.peers() as u64 == scope.index() as u64;
-    let mut keys = Keys::new(&plan, usage);
+    let mut keys = Keys::new(&plan, usage.clone());
     let first = (plan.always && owner).then(|| keys.start(|failure| errors.report(0, "Recompute", failure)));
-    by_tick(rows, "Recompute", first, move |tick, deltas, out, _| {
+    by_tick(rows, "Recompute", first, usage, move |tick, deltas, out, _| {
         out.push(keys.step(&deltas, |failure| errors.report(tick, "Recompute", failure)));
     })
 }

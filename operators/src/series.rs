@@ -63,8 +63,8 @@ pub struct FreeRule {
 /// Wires the plan.
 pub fn series<'scope>(rows: Rows<'scope, u64>, plan: SeriesPlan, watermarks: Watermarks, usage: Usage) -> Rows<'scope, u64> {
     let rows = exchange(rows, &plan.input, &plan.key);
-    let mut keys = Keys::new(plan, usage);
-    by_tick(rows, "Series", None, move |tick, deltas, out, _| {
+    let mut keys = Keys::new(plan, usage.clone());
+    by_tick(rows, "Series", None, usage, move |tick, deltas, out, _| {
         let bound = keys.plan.free.and_then(|rule| Some(watermarks.passed(tick, rule.source)?.saturating_sub(rule.slack_ms)));
         out.push(keys.step(&deltas, bound));
     })

@@ -47,7 +47,7 @@ pub fn top<'scope>(rows: Rows<'scope, u64>, plan: TopPlan, usage: Usage) -> Rows
     let codecs = OrderedRows::new(&plan.input, &plan.key, &plan.order);
     let mut keys: HashMap<Bytes, Ranked> = HashMap::new();
     let window = plan.skip..plan.limit.map_or(usize::MAX, |limit| plan.skip.saturating_add(limit));
-    by_tick(exchange(rows, &plan.input, &plan.key), "Top", None, move |tick, deltas, out, _| {
+    by_tick(exchange(rows, &plan.input, &plan.key), "Top", None, usage.clone(), move |tick, deltas, out, _| {
         // The keys this tick touches, and what their windows were.
         let mut touched: Vec<(Bytes, Vec<Numbered>)> = Vec::new();
         let mut row = Vec::new();

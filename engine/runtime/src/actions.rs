@@ -531,6 +531,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_failure_after_a_restart_says_nothing_of_the_attempt_before_it() {
+        let intent = ActionEvent::Intent {
+            request: 1,
+            kind: ActionKind::Do,
+            row: r#"{"entity":"a","n":1}"#.to_string(),
+            previous: None,
+            tick: 20,
+            at_ms: 0,
+        };
+        let mut bench = Bench::asleep(&[("do a1", &[Answer::Later(200)])], None, false, Journal::default());
+        bench.follow(&[("a", 1, 1)]);
+        let id = bench.log.rows()["id"].as_string::<i32>().value(0).to_string();
+        bench.follower.repeat(&ActionRecord { action: "hold".into(), id, event: intent });
+        bench.follower.wake();
+        bench.until_seen(1).await;
+        bench.follow(&[("a", 1, -1)]);
+        bench.until_idle().await;
+        assert_eq!(bench.seen(), ["do a1", "undo a1"]);
+        assert_eq!(bench.states(), ["undo undone"]);
+    }
+
+    #[tokio::test]
     async fn the_newest_takes_the_place_of_what_waits() {
         let mut bench = Bench::new(&[("do a1", &[Answer::Later(200)]), ("do b1", &[Answer::Later(200)])]);
         bench.follow(&[("a", 1, 1), ("b", 1, 1)]);

@@ -54,7 +54,7 @@ use crate::log::{Event, Log};
 use crate::metrics::Metrics;
 use crate::seeded::Bug;
 use crate::sources::{Acknowledge, Arrival, IN_FLIGHT_BYTES_MAX};
-use crate::worker::{Command, Report, Said};
+use crate::worker::{Command, Excess, Report, Said};
 
 /// What the engine's handle asks for.
 pub enum Request {
@@ -653,13 +653,14 @@ impl Coordinator {
             state: BTreeMap::new(),
             held: open.held,
         });
+        self.health.lock().closing_since = Some(Instant::now());
         self.last_tick_at = Instant::now();
     }
 
     fn said(&mut self, said: Said) -> Result<()> {
         match said {
             Said::Closed(report) => self.reported(report),
-            Said::Grew { name, born, bytes } if self.born.get(&name) == Some(&born) => self.state_grew(&name, bytes),
+            Said::Grew { name, born, excess } if self.born.get(&name) == Some(&born) => self.exceeds(&name, excess),
             Said::Grew { .. } => {}
             Said::Failed(reason) => return Err(self.worker_failed(reason)),
         }
@@ -821,7 +822,9 @@ impl Coordinator {
             if self.kept.contains_key(&name) && !self.stopped.contains_key(&name) {
                 self.metrics.view_state_bytes.with_label_values(&[&name]).set(bytes as i64);
             }
-            self.state_grew(&name, bytes);
+            if self.config.state_bytes_max < bytes {
+                self.exceeds(&name, Excess::Kept(bytes));
+            }
         }
         closed.held.replies.into_iter().for_each(|reply| reply(self, closed.tick));
         self.metrics.ticks.inc();
@@ -832,6 +835,7 @@ impl Coordinator {
         health.tick = closed.tick;
         health.lag_ms = closed.since.elapsed().as_millis() as u64;
         health.behind_since = self.open.as_ref().map(|open| open.since);
+        health.closing_since = None;
         drop(health);
         self.tell_health();
     }

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use futures::FutureExt;
@@ -38,6 +39,8 @@ impl std::fmt::Debug for Engine {
 const REQUESTS_MAX: usize = 1024;
 /// Batches that may wait for the coordinator; their bytes are bounded apart.
 const ARRIVALS_MAX: usize = 64;
+/// An engine that is longer at one tick than this is not ready for more.
+const CLOSING_MAX: Duration = Duration::from_secs(30);
 
 impl Engine {
     /// Starts workers and coordinator, and brings them to where the log ends; what is asked
@@ -46,7 +49,7 @@ impl Engine {
         let opened = open_log(&config)?;
         let (workers, reports) = Workers::start(config.workers, config.witness.clone(), config.state_bytes_max)?;
         let metrics = Metrics::new();
-        let health = Health { ready: false, reason: "recovering".into(), tick: 0, lag_ms: 0, behind_since: None };
+        let health = Health { ready: false, reason: "recovering".into(), tick: 0, lag_ms: 0, behind_since: None, closing_since: None };
         let health = Arc::new(Mutex::new(health));
         let (requests, requested) = mpsc::channel(REQUESTS_MAX);
         let (arrivals, arrived) = mpsc::channel(ARRIVALS_MAX);
@@ -178,8 +181,13 @@ impl Engine {
 
     pub fn health(&self) -> Health {
         let health = self.health.lock().clone();
-        let behind_ms = health.behind_since.map_or(0, |since| since.elapsed().as_millis() as u64);
-        Health { lag_ms: health.lag_ms.max(behind_ms), ..health }
+        let behind = health.behind_since.map_or(Duration::ZERO, |since| since.elapsed());
+        let lag_ms = health.lag_ms.max(behind.as_millis() as u64);
+        let closing = health.closing_since.map_or(Duration::ZERO, |since| since.elapsed());
+        match health.ready && CLOSING_MAX <= closing {
+            true => Health { ready: false, reason: format!("a tick is being computed for {} s now", closing.as_secs()), lag_ms, ..health },
+            false => Health { lag_ms, ..health },
+        }
     }
 
     /// Stops sources, lets sinks and actions finish, stops the workers.

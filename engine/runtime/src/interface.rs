@@ -131,6 +131,8 @@ pub struct Health {
     pub lag_ms: u64,
     /// Since when something is open that is not visible.
     pub behind_since: Option<Instant>,
+    /// Since when a tick is being computed.
+    pub closing_since: Option<Instant>,
 }
 
 /// What there is, as of the last statement.

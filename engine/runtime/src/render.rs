@@ -81,7 +81,7 @@ impl<'scope> Renderer<'scope> {
                     right_append_only: right.facts.append_only,
                     free: free.clone(),
                 };
-                join(self.render(left), self.render(right), plan, watermarks, usage)
+                join(self.render(left), self.render(right), plan, watermarks, errors, usage)
             }
             Op::Distinct { input } => distinct::distinct(self.render(input), Arc::clone(&input.schema), usage),
             Op::Union { inputs } => {
@@ -101,7 +101,7 @@ impl<'scope> Renderer<'scope> {
                 self.render_outside(step);
                 let layout = Arc::new(Layout::whole(Arc::clone(&node.schema)));
                 let scope = self.scope;
-                fixpoint(scope, errors, |inner, relation| {
+                fixpoint(scope, errors, usage.clone(), |inner, relation| {
                     let next = self.render_round(step, inner, &relation);
                     match distinct {
                         true => rows_of(distinct::distinct_rounds(next, Arc::clone(&layout), usage), layout),

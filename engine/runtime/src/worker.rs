@@ -81,16 +81,39 @@ pub enum Command {
 /// What a worker says.
 pub enum Said {
     Closed(Report),
-    /// The state of a dataflow is over the limit on this worker alone.
+    /// A dataflow is over a limit on this worker alone.
     Grew {
         name: String,
         /// When the dataflow was made: there may be another of its name by now.
         born: Tick,
-        bytes: usize,
+        excess: Excess,
     },
     /// It panicked. Its peers would wait for it: nothing works any more.
     Failed(String),
 }
+
+/// More bytes than a dataflow may take.
+#[derive(Debug, Clone, Copy)]
+pub enum Excess {
+    Kept(usize),
+    /// What waits at its operators for the tick to close.
+    Passing(usize),
+}
+
+impl Excess {
+    /// `kept_max` is what a state may take; a tick may take as much, and never less than [`PASSING_MIN`].
+    fn of(usage: &Usage, kept_max: usize) -> Option<Self> {
+        let (kept, passing) = (usage.bytes(), usage.passing());
+        match () {
+            () if kept_max < kept => Some(Self::Kept(kept)),
+            () if kept_max.max(PASSING_MIN) < passing => Some(Self::Passing(passing)),
+            () => None,
+        }
+    }
+}
+
+/// A view's past comes in as one tick: however small its state is, it has room for that.
+const PASSING_MIN: usize = 1 << 30;
 
 /// Sees rows of a relation before a worker does. A simulation's may panic, as an operator might.
 pub type Witness = Arc<dyn Fn(&str, &Delta) + Send + Sync>;
@@ -157,7 +180,7 @@ struct Running {
     errors: Errors,
     usage: Usage,
     born: Tick,
-    /// Its state was said to be over the limit.
+    /// It was said to be over a limit.
     is_large: bool,
     /// The number from which on its operators count.
     first_operator: usize,
@@ -225,12 +248,12 @@ impl State {
         self.closing = Some(tick);
     }
 
-    /// Says once of each dataflow that its state is over the limit.
+    /// Says once of each dataflow that it is over a limit.
     fn say_growth(&mut self, state_bytes_max: usize, say: &impl Fn(Said)) {
         for (name, running) in &mut self.dataflows {
-            let bytes = running.usage.bytes();
-            if state_bytes_max < bytes && !std::mem::replace(&mut running.is_large, true) {
-                say(Said::Grew { name: name.clone(), born: running.born, bytes });
+            if let Some(excess) = Excess::of(&running.usage, state_bytes_max).filter(|_| !running.is_large) {
+                running.is_large = true;
+                say(Said::Grew { name: name.clone(), born: running.born, excess });
             }
         }
     }
@@ -244,6 +267,7 @@ impl State {
         let mut changes = Vec::new();
         let mut errors = Vec::new();
         for (name, running) in &self.dataflows {
+            running.usage.closed();
             let failed = running.errors.take_through(tick);
             if !failed.is_empty() {
                 errors.push((name.clone(), failed));
@@ -329,19 +353,21 @@ fn watch_arrangements(worker: &Worker) -> Arrangements {
     let usages = Rc::clone(&watched);
     let count = move |_: &Duration, events: &mut Option<Vec<(Duration, DifferentialEvent)>>| {
         for (_, event) in events.iter_mut().flat_map(|events| events.drain(..)) {
-            let (operator, gone, come) = match event {
-                DifferentialEvent::Batch(batch) => (batch.operator, 0, batch.length),
-                DifferentialEvent::Merge(merge) => match merge.complete {
-                    Some(merged) => (merge.operator, merge.length1 + merge.length2, merged),
-                    None => continue,
-                },
-                DifferentialEvent::Drop(dropped) => (dropped.operator, dropped.length, 0),
+            let operator = match &event {
+                DifferentialEvent::Batch(batch) => batch.operator,
+                DifferentialEvent::Merge(merge) => merge.operator,
+                DifferentialEvent::Drop(dropped) => dropped.operator,
                 _ => continue,
             };
-            if let Some((_, (end, usage))) = usages.borrow().range(..=operator).next_back()
-                && operator < *end
-            {
-                usage.arranged(gone, come);
+            let usages = usages.borrow();
+            let Some((_, (_, usage))) = usages.range(..=operator).next_back().filter(|(_, (end, _))| operator < *end) else { continue };
+            match event {
+                DifferentialEvent::Batch(batch) => usage.sealed(batch.length),
+                DifferentialEvent::Merge(merge) => {
+                    merge.complete.inspect(|merged| usage.arranged(merge.length1 + merge.length2, *merged));
+                }
+                DifferentialEvent::Drop(dropped) => usage.arranged(dropped.length, 0),
+                _ => {}
             }
         }
     };

@@ -36,7 +36,7 @@ pub fn is_written(world: &World, snapshot: &Snapshot) -> Result<(), String> {
 /// and holds no more than that.
 pub fn is_acted(world: &World, wanted: &BTreeMap<i64, String>, requests: &[Request]) -> Result<(), String> {
     let held = world.clerk("hold").held.into_values().map(|row| (entity(&row), row)).collect();
-    hold(*wanted == held, || format!("hold holds {held:?}, and should hold {wanted:?}"))?;
+    hold(*wanted == held, || format!("hold holds {held:?}, and should hold {wanted:?}: {requests:?}"))?;
     let warned = world.clerk("warn").held;
     let surplus: Vec<&String> = warned.values().filter(|row| !wanted.contains_key(&entity(row))).collect();
     hold(surplus.is_empty(), || format!("warn holds {surplus:?}, which nobody finds: {requests:?}"))?;

@@ -402,6 +402,11 @@ fn number(name: &str) -> Option<u64> {
 fn each<T: Sync + Debug, R: Send>(cases: &[T], run: impl Fn(&T) -> Result<R, Failure> + Sync) -> Vec<R> {
     say_what_runs_when_the_process_ends();
     let (next, done, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    let fail = |failure: String| {
+        // Past the capture of test output: a long run says at once what it finds.
+        let _ = writeln!(std::io::stderr(), "{failure}");
+        failures.lock().push(failure);
+    };
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
@@ -415,8 +420,8 @@ fn each<T: Sync + Debug, R: Send>(cases: &[T], run: impl Fn(&T) -> Result<R, Fai
                                 println!("{} of {}", done.len(), cases.len());
                             }
                         }
-                        Ok(Err(failure)) => failures.lock().push(failure.to_string()),
-                        Err(panic) => failures.lock().push(format!("{case:?}: panicked: {:?}", panic.downcast_ref::<String>())),
+                        Ok(Err(failure)) => fail(failure.to_string()),
+                        Err(panic) => fail(format!("{case:?}: panicked: {:?}", panic.downcast_ref::<String>())),
                     }
                     RUNNING.lock().remove(&format!("{case:?}"));
                 }
@@ -424,7 +429,8 @@ fn each<T: Sync + Debug, R: Send>(cases: &[T], run: impl Fn(&T) -> Result<R, Fai
         }
     });
     let failures = failures.into_inner();
-    assert!(failures.is_empty(), "{} of {} failed:\n{}", failures.len(), cases.len(), failures.join("\n"));
+    let firsts: Vec<&str> = failures.iter().filter_map(|failure| failure.lines().next()).collect();
+    assert!(failures.is_empty(), "{} of {} failed, as said above:\n{}", failures.len(), cases.len(), firsts.join("\n"));
     done.into_inner()
 }
 

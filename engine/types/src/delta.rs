@@ -59,6 +59,11 @@ impl Delta {
         Ok(Self::new(rows, diffs))
     }
 
+    /// `length` rows from row `from` on; their columns share their buffers with all rows.
+    pub fn slice(&self, from: usize, length: usize) -> Self {
+        Self::new(self.rows.slice(from, length), &self.diffs[from..from + length])
+    }
+
     /// The rows at `indices`, in that order.
     pub fn take(&self, indices: &UInt32Array) -> Result<Self, ArrowError> {
         let rows = take_record_batch(&self.rows, indices)?;

@@ -85,23 +85,30 @@ impl Side {
         }
     }
 
-    /// Where rows of `delta`, whose keys are `keys`, meet rows that are kept.
-    pub(super) fn probe(&self, keys: &EncodedRows, delta: &Delta) -> Vec<Hit> {
+    /// Where rows of `delta`, whose keys are `keys`, meet rows that are kept: up to the one with which there
+    /// are `room` hits, and how many rows that are. `overflown` hears of pairs whose count does not fit, by its sign.
+    pub(super) fn probe(&self, keys: &EncodedRows, delta: &Delta, room: usize, mut overflown: impl FnMut(i64)) -> (usize, Vec<Hit>) {
         let mut hits = Vec::new();
         if self.keys.is_empty() {
-            return hits;
+            return (delta.len(), hits);
         }
         for (row, key) in keys.iter().enumerate() {
+            if room <= hits.len() {
+                return (row, hits);
+            }
             let hash = hash_row(key);
             let found = self.keys.find(hash, |known| known.is(hash, key, &self.heap));
             let mut at = found.map_or(NONE, |known| known.first);
             while at != NONE {
-                let entry = &self.entries[at as usize];
-                hits.push(Hit { row: row as u32, kept: at, diff: delta.diffs[row] * entry.diff });
+                let (entry, diff) = (&self.entries[at as usize], delta.diffs[row]);
+                match diff.checked_mul(entry.diff) {
+                    Some(diff) => hits.push(Hit { row: row as u32, kept: at, diff }),
+                    None => overflown(diff.signum() * entry.diff.signum()),
+                }
                 at = entry.next;
             }
         }
-        hits
+        (delta.len(), hits)
     }
 
     /// The columns of the rows at `kept`; those of the key as `key_column` gives them.
@@ -345,7 +352,8 @@ mod tests {
     /// What the key 0 and the NULL key meet: value and count, sorted.
     fn met(side: &Side, layout: &Layout) -> Vec<(u32, String, i64)> {
         let probe = delta(&[(Some(0), String::new(), 1), (None, String::new(), 1)]);
-        let hits = side.probe(&layout.encode_keys(&probe), &probe);
+        let (met, hits) = side.probe(&layout.encode_keys(&probe), &probe, usize::MAX, |_| panic!("no count is that large"));
+        assert_eq!(met, probe.len());
         let key: ArrayRef = Arc::new(Int64Array::from(vec![0; hits.len()]));
         let columns = side.columns(hits.iter().map(|hit| hit.kept), |_| Arc::clone(&key));
         let texts = columns[1].as_any().downcast_ref::<StringArray>().unwrap();

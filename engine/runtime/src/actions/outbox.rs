@@ -644,7 +644,7 @@ impl Outbox {
                 self.tell(id, request, kind, &row, ActionState::InDoubt, STOPPED_MIDWAY, true);
             }
             self.settle(id, ActionState::InDoubt, STOPPED_MIDWAY);
-        } else if finding.job().request == 0 && kind != ActionKind::Undo {
+        } else if kind != ActionKind::Undo {
             finding.held = Some(row);
         }
     }

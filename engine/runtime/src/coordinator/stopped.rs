@@ -1,8 +1,8 @@
 //! Views whose state grew over the limit: they are stopped, with all that reads them, and the others
 //! live on.
 //!
-//! Noticed   by a worker at once when its share alone is over the limit, else by the sum of the shares
-//!           when a tick closes
+//! Noticed   by a worker at once when its share alone is over the limit, in the middle of a tick too, else
+//!           by the sum of the shares when a tick closes
 //! Freed     its dataflow goes, rows and all: reading it is an error that says why, not an old answer.
 //!           Sinks and actions keep what they did up to the last tick that was visible
 //! Undone    by a start with a larger limit, which computes it again from the log, sinks and actions
@@ -17,16 +17,20 @@ use tidegate_types::error::{Error, Result};
 use super::Coordinator;
 use super::replace::preview_name;
 use super::statements::shown_name;
-use crate::worker::Command;
+use crate::worker::{Command, Excess};
 
 impl Coordinator {
-    /// A dataflow's state on all workers, or on one.
-    pub(super) fn state_grew(&mut self, name: &str, bytes: usize) {
-        if bytes <= self.config.state_bytes_max || !self.born.contains_key(name) || self.stopped.contains_key(name) {
+    /// A dataflow takes too much on all workers, or on one.
+    pub(super) fn exceeds(&mut self, name: &str, excess: Excess) {
+        if !self.born.contains_key(name) || self.stopped.contains_key(name) {
             return;
         }
-        let limit = self.config.state_bytes_max;
-        let reason = format!("its state of {} is over the limit of {}", mebibytes(bytes), mebibytes(limit));
+        let reason = match excess {
+            Excess::Kept(bytes) => {
+                format!("its state of {} is over the limit of {}", mebibytes(bytes), mebibytes(self.config.state_bytes_max))
+            }
+            Excess::Passing(bytes) => format!("{} to compute one tick of it are over the limit", mebibytes(bytes)),
+        };
         tracing::error!(view = shown_name(name), "{reason}: it is stopped, with what reads it");
         match self.previews.iter().find(|(view, _)| preview_name(view) == name).map(|(view, _)| view.clone()) {
             Some(view) => self.refuse_preview(&view, &reason),

@@ -25,7 +25,7 @@ use tidegate_types::disk::{self, Disk};
 use tidegate_types::error::{Error, Result};
 
 use super::record::{Arrived, Record};
-use super::segment::unreadable;
+use super::segment::{unreadable, unwritable};
 
 const NAME: &str = "suspect.json";
 
@@ -68,7 +68,7 @@ impl Suspect {
 
     pub fn write(&self, disk: &dyn Disk, folder: &Path) -> Result<()> {
         let text = serde_json::to_vec(self).expect("plain data");
-        disk::put(disk, &path(folder), &text).map_err(|error| unreadable(&path(folder), &error))
+        disk::put(disk, &path(folder), &text).map_err(|error| unwritable(&path(folder), &error))
     }
 
     /// The one input that it must be.
@@ -86,8 +86,8 @@ impl Suspect {
 /// Nothing is under suspicion.
 pub fn clear(disk: &dyn Disk, folder: &Path) -> Result<()> {
     match disk.remove(&path(folder)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unreadable(&path(folder), &error)),
-        _ => disk.sync_folder(folder).map_err(|error| unreadable(folder, &error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unwritable(&path(folder), &error)),
+        _ => disk.sync_folder(folder).map_err(|error| unwritable(folder, &error)),
     }
 }
 

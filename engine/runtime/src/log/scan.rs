@@ -15,7 +15,7 @@ use super::Place;
 use super::frame::{Broken, Chain, Frames, Header};
 use super::quarantine::Quarantine;
 use super::record::{Arrived, BEGIN, COMMIT, GUILTY, Record, tag_of};
-use super::segment::{Holdings, Mark, Segment, copies, marked, rewrite_copies, segments, unreadable};
+use super::segment::{Holdings, Mark, Segment, copies, marked, rewrite_copies, segments, unreadable, unwritable};
 use super::snapshot::{self, Head, Part, Parts};
 use crate::seeded::{Bug, Seeded};
 
@@ -178,18 +178,18 @@ fn set_aside(disk: &dyn Disk, folder: &Path, given_up: &[Segment]) -> Result<()>
         for path in [segment.path(folder), segment.copies_path(folder)] {
             let aside = path.with_extension("lost");
             match disk.rename(&path, &aside) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unreadable(&path, &error)),
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unwritable(&path, &error)),
                 _ => {}
             }
         }
     }
-    disk.sync_folder(folder).map_err(|error| unreadable(folder, &error))
+    disk.sync_folder(folder).map_err(|error| unwritable(folder, &error))
 }
 
 /// The segment ends at the found end, all of it for good, and its copies at a whole copy.
 fn cut(disk: &dyn Disk, folder: &Path, found: &Found, seeded: Seeded) -> Result<()> {
     let (end, path) = (&found.end, found.end.segment.path(folder));
-    let unsynced = |error: std::io::Error| unreadable(&path, &error);
+    let unsynced = |error: std::io::Error| unwritable(&path, &error);
     let is_whole = disk.len(&path).map_err(unsynced)? == end.position && found.synced == end.position;
     if is_whole || seeded.has(Bug::TornTailKept) {
         return rewrite_copies(disk, folder, end);

@@ -115,7 +115,7 @@ pub fn marked(disk: &dyn Disk, folder: &Path, mark: Mark) -> Result<Option<Segme
 /// gets another name.
 pub fn set_mark(disk: &dyn Disk, folder: &Path, mark: Mark, segment: &Segment) -> Result<()> {
     let path = segment.named(folder, mark.ending());
-    let unmarked = |error: io::Error| unreadable(&path, &error);
+    let unmarked = |error: io::Error| unwritable(&path, &error);
     match marked(disk, folder, mark)? {
         Some(known) if known == *segment => Ok(()),
         Some(known) => disk.rename(&known.named(folder, mark.ending()), &path).map_err(unmarked),
@@ -181,11 +181,16 @@ pub fn rewrite_copies(disk: &dyn Disk, folder: &Path, end: &Place) -> Result<()>
     let copy = Copy { tick: end.tick, number: end.number.wrapping_sub(1), chain: end.chain };
     let bytes = if end.position == 0 { Vec::new() } else { copy.bytes().to_vec() };
     let path = end.segment.copies_path(folder);
-    disk::put(disk, &path, &bytes).map_err(|error| unreadable(&path, &error))
+    disk::put(disk, &path, &bytes).map_err(|error| unwritable(&path, &error))
 }
 
 pub fn unreadable(path: &Path, error: &io::Error) -> Error {
     Error::engine(format!("{} cannot be read: {error}", path.display())).hint("check the disk and the rights on the data folder")
+}
+
+pub fn unwritable(path: &Path, error: &io::Error) -> Error {
+    Error::engine(format!("{} cannot be written: {error}", path.display()))
+        .hint("make room on the disk, or check it and the rights on the data folder")
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use tidegate_types::error::{Error, Result};
 use super::frame::{self, Frames};
 use super::quarantine::Guilty;
 use super::record::{Counted, Intake, Ran, Record};
-use super::segment::{Holdings, Mark, Segment, named, set_mark, unreadable};
+use super::segment::{Holdings, Mark, Segment, named, set_mark, unwritable};
 use super::{broken_at, read_frames};
 use crate::actions::ActionSnapshot;
 use crate::seeded::{Bug, Seeded};
@@ -151,7 +151,7 @@ pub fn remove_others(disk: &dyn Disk, folder: &Path, keep: Option<&Segment>) -> 
 }
 
 fn remove(disk: &dyn Disk, mut paths: impl Iterator<Item = PathBuf>) -> Result<()> {
-    paths.try_for_each(|path| disk.remove(&path).map_err(|error| unreadable(&path, &error)))
+    paths.try_for_each(|path| disk.remove(&path).map_err(|error| unwritable(&path, &error)))
 }
 
 /// A snapshot's parts, in order.
@@ -198,7 +198,7 @@ pub fn trim(disk: &dyn Disk, folder: &Path, gone: &[Segment]) -> Result<()> {
     for segment in gone {
         for path in [segment.path(folder), segment.copies_path(folder)] {
             match disk.remove(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unreadable(&path, &error)),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unwritable(&path, &error)),
                 _ => {}
             }
         }

@@ -66,6 +66,25 @@ async fn a_view_that_grows_too_large_is_stopped_alone() {
     }
 }
 
+// All pairs would be 400 million: nobody waits for them, and nobody has room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_tick_that_is_too_large_ends_before_it_is_computed() {
+    for (workers, pairs) in [(1, "x.k % 1 = y.k % 1"), (2, "x.k % 1 = y.k % 1"), (1, "true"), (2, "true")] {
+        let bench = Bench::start_limited(workers, 16 * LIMIT);
+        let view = format!("CREATE MATERIALIZED VIEW pairs AS SELECT x.k, y.k AS j FROM hits x JOIN hits y ON {pairs}");
+        bench.run(&format!("{VIEWS}; {view}; CREATE MATERIALIZED VIEW count AS SELECT count(*) AS n FROM pairs")).await;
+        for number in 0..4 {
+            bench.push("hits", batch(number)).await;
+        }
+        assert_eq!(bench.rows("total").await, [total(4)]);
+        for (view, reason) in [("pairs", "MiB is over the limit of 16 MiB"), ("count", "it reads \"pairs\", which is stopped")] {
+            let refused = bench.try_rows(view).await.unwrap_err().to_string();
+            assert!(refused.contains(reason), "{view}: {refused}");
+        }
+        bench.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_knows_what_is_stopped() {
     let bench = flooded(2).await.restart(1, true, true).await;
