@@ -1,6 +1,6 @@
 //! `Rows` and `Errors`: what all operators speak.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::io::Cursor;
 use std::rc::Rc;
@@ -110,14 +110,19 @@ impl Errors {
 pub struct Watermarks {
     ticks: Rc<RefCell<BTreeMap<Tick, Arc<[Option<i64>]>>>>,
     /// The tick with which the dataflow's past has come in.
-    born: Tick,
+    born: Rc<Cell<Tick>>,
 }
 
 impl Watermarks {
     /// For the operators of one dataflow. Its past comes in up to `born`, in any order: until then
     /// no watermark says that a row cannot come.
     pub fn of_dataflow(&self, born: Tick) -> Self {
-        Self { born, ..self.clone() }
+        Self { born: Rc::new(Cell::new(born)), ..self.clone() }
+    }
+
+    /// The dataflow's past comes in up to `born`.
+    pub fn set_born(&self, born: Tick) {
+        self.born.set(born);
     }
 
     /// All sources' watermarks (by source index, ms) as of `tick`.
@@ -133,7 +138,7 @@ impl Watermarks {
 
     /// The time below which `source` brings no row to this dataflow after `tick`.
     pub fn passed(&self, tick: Tick, source: usize) -> Option<i64> {
-        if tick < self.born { None } else { self.before(tick + 1, source) }
+        if tick < self.born.get() { None } else { self.before(tick + 1, source) }
     }
 
     /// The ticks in `[from, to)` and the watermark of `source` at each.

@@ -4,13 +4,13 @@
 //!           ignored and not looked into, absent ones are NULL
 //! Rules     a key that is there twice: the last one counts.
 //!           TEXT takes strings only: a number, boolean or object is refused.
-//!           Numeric columns take numbers, and strings that spell one; a
-//!           fraction in an integer column is cut off.
+//!           Numeric columns take numbers, and strings that spell one; an
+//!           integer column takes 1.0, not 1.5.
 //!           TIMESTAMP takes RFC 3339 with or without zone (none means UTC),
 //!           `2024-01-31 09:26:56.123`, a bare date, or a number of
 //!           milliseconds since 1970 (the column's unit, which is that).
 //!           Superfluous or missing commas are forgiven, as arrow-json does, but
-//!           not where a DECIMAL is wanted
+//!           not where a DECIMAL is wanted, or an integer beside a fraction
 //! Errors    per line: not an object, cut short, more than one value, nested
 //!           deeper than 64, not UTF-8, a value that is not of its column's
 //!           type. All are dead letters; the neighbours live
@@ -27,10 +27,10 @@ use arrow::json::reader::Decoder as ArrowDecoder;
 use memchr::{memchr2_iter, memmem};
 use tidegate_types::error::{Error, Result};
 
-mod decimals;
+mod numbers;
 mod plain;
 
-use self::decimals::Decimals;
+use self::numbers::Numbers;
 use self::plain::Plain;
 use super::isolate::{Attempt, isolate};
 use super::{Bad, Columns, Cut, Decoded, Decoder, Line, brief, dead_letters, sql_type};
@@ -119,7 +119,7 @@ impl Decoder for JsonDecoder {
 
 struct JsonAttempt {
     decoder: ArrowDecoder,
-    decimals: Decimals,
+    numbers: Numbers,
     taken: usize,
     /// A number just below all that 64 bits hold was met. arrow-json reads it as a float, and that as -2^63.
     has_too_small: bool,
@@ -131,7 +131,7 @@ impl JsonAttempt {
         // Room for one row more, so that what follows the last object is looked at as after any other.
         let builder = ReaderBuilder::new(schema.clone()).with_batch_size(rows + 1);
         let decoder = builder.build_decoder().expect("the column types were tried when the source was created");
-        Self { decoder, decimals: Decimals::of(schema), taken: 0, has_too_small: false, schema: schema.clone() }
+        Self { decoder, numbers: Numbers::of(schema), taken: 0, has_too_small: false, schema: schema.clone() }
     }
 }
 
@@ -144,7 +144,7 @@ impl Attempt for JsonAttempt {
         if is_deeper_than(DEPTH_MAX, line) {
             return Err(format!("nested deeper than {DEPTH_MAX}"));
         }
-        self.decimals.check(line)?;
+        self.numbers.check(line)?;
         self.has_too_small |= has_too_small(line);
         let read = self.decoder.decode(line).map_err(|error| reason(&error))?;
         self.taken += 1;
@@ -269,7 +269,7 @@ mod tests {
             (r#"{"ts":1706693216123}"#, "||2024-01-31T09:26:56.123"),
             (r#"{"a":1,"a":2}"#, "2||"),
             (r#"{"zzz":{"deep":[1,2]},"a":"7"}"#, "7||"),
-            (r#"{"a":2.9}"#, "2||"),
+            (r#"{"a":2.0}"#, "2||"),
             (r#"{"a":-9223372036854775808}"#, "-9223372036854775808||"),
             (r#"{"a":1,"s":"-9223372036854775809"}"#, "1|-9223372036854775809|"),
             (r#"{"s":"\u00e9\ud83d\ude00"}"#, "|é😀|"),

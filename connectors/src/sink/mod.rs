@@ -14,7 +14,6 @@ pub mod file;
 pub mod postgres;
 pub mod stdout;
 
-use arrow::json::WriterBuilder;
 use arrow::json::writer::LineDelimited;
 use memchr::memchr_iter;
 use tidegate_types::connector::Changes;
@@ -34,7 +33,7 @@ fn lines(changes: &[Changes], sink: &str) -> Result<Vec<u8>> {
 fn add_lines(changes: &Changes, sink: &str, out: &mut Vec<u8>) -> Result<()> {
     let rows = &changes.delta.rows;
     let mut encoded = Vec::new();
-    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut encoded);
+    let mut writer = tidegate_types::json::writer().build::<_, LineDelimited>(&mut encoded);
     writer.write(rows).and_then(|()| writer.finish()).map_err(|error| {
         Error::user(format!("sink \"{sink}\" cannot write its rows as JSON: {error}")).hint("cast the column to TEXT in the view")
     })?;
@@ -70,8 +69,8 @@ mod tests {
         let text = String::from_utf8(lines(&[changes], "s").unwrap()).unwrap();
         let expected = [
             r#"{"op":"delete","tick":7,"row":{"who":"a\n\"b\"","n":1.5}}"#,
-            r#"{"op":"insert","tick":7,"row":{"who":null,"n":null}}"#,
-            r#"{"op":"insert","tick":7,"row":{"who":null,"n":null}}"#,
+            r#"{"op":"insert","tick":7,"row":{"who":null,"n":"NaN"}}"#,
+            r#"{"op":"insert","tick":7,"row":{"who":null,"n":"NaN"}}"#,
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);
         for line in text.lines() {

@@ -31,6 +31,7 @@ mod checked;
 mod detectors;
 mod functions;
 mod membership;
+mod refused;
 mod relations;
 mod sound;
 

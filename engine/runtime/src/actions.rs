@@ -282,7 +282,7 @@ fn steps(diffs: &[i64], entities: Option<&[Bytes]>) -> Vec<Step> {
 fn rows_as_json(rows: &RecordBatch) -> Result<Vec<Text>> {
     let failed = |error: &dyn std::fmt::Display| Error::engine(error.to_string());
     let mut bytes = Vec::new();
-    let mut writer = arrow::json::WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut bytes);
+    let mut writer = tidegate_types::json::writer().build::<_, LineDelimited>(&mut bytes);
     writer.write(rows).map_err(|error| failed(&error))?;
     writer.finish().map_err(|error| failed(&error))?;
     drop(writer);

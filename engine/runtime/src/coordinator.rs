@@ -6,6 +6,7 @@
 //! workers are through with it and the log holds it.
 
 mod arrivals;
+mod beside;
 mod counted;
 mod recovery;
 mod replace;
@@ -26,7 +27,7 @@ use futures::future::join_all;
 use parking_lot::Mutex;
 use tidegate_operators::stream::{ErrorRow, Timed};
 use tidegate_plan::catalog::{Catalog, WatermarkRule};
-use tidegate_plan::statement::{Placed, Statement};
+use tidegate_plan::statement::Placed;
 use tidegate_plan::{NodeRef, RelationKind};
 use tidegate_types::connector::{Connectors, DeadLetter, Offset, Options, SourceBatch, SourceSpec, Writer};
 use tidegate_types::disk::Room;
@@ -39,6 +40,7 @@ use tokio::task::JoinHandle;
 use crate::actions::{ActionLog, Note};
 use crate::bridge::Workers;
 pub use arrivals::Counts;
+pub use beside::{Order, Past, Prepared};
 pub use recovery::Recovery;
 pub use snapshot::Drafted;
 pub use statements::{lines, pointed};
@@ -62,7 +64,29 @@ pub enum Request {
     Execute {
         placed: Box<Placed>,
         is_pack: bool,
+        prepared: Option<Box<Prepared>>,
         reply: oneshot::Sender<Result<Response>>,
+    },
+    /// Makes a view beside what there is. None: what there is has changed since it was planned.
+    Prepare {
+        order: Box<Order>,
+        reply: oneshot::Sender<Result<Option<(Prepared, Option<Past>)>>>,
+    },
+    /// Rows of sources for what is made beside; answered when they are in.
+    Fill {
+        beside: String,
+        rows: Vec<(String, RecordBatch)>,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// What the prepared definition of the view `name` would change.
+    Compare {
+        name: String,
+        prepared: Box<Prepared>,
+        reply: oneshot::Sender<Result<Response>>,
+    },
+    /// Nobody waits any more for what is made beside.
+    Forget {
+        beside: String,
     },
     /// `ran`: a pack's statement, to be run only once.
     Write {
@@ -105,7 +129,7 @@ pub enum Request {
     },
     /// What there is, for who plans without holding up the ticks.
     Catalog {
-        reply: oneshot::Sender<Catalog>,
+        reply: oneshot::Sender<(Catalog, Generation)>,
     },
     Explain {
         name: String,
@@ -174,7 +198,7 @@ pub struct Coordinator {
     /// The frame that is being read.
     replayed: u64,
     /// Statements that changed what there is.
-    generation: u64,
+    generation: Generation,
     /// What was created, as it was written, with the file it stood in.
     definitions: BTreeMap<String, Definition>,
     /// INSERT, UPDATE and DELETE of packs that were run: once, ever.
@@ -235,9 +259,16 @@ pub struct Coordinator {
     settling: settled::Settling,
     /// A request that is served once no tick is closing.
     waiting: Option<Request>,
-    /// Views whose new definition is being computed beside them, and who asks.
-    previews: Vec<(String, oneshot::Sender<Result<Response>>)>,
+    /// Dataflows that are made beside what there is, and why some are no more.
+    beside: BTreeMap<String, Option<String>>,
+    /// How many there ever were.
+    beside_made: u64,
+    /// For the statement that is being executed.
+    prepared: Option<Prepared>,
 }
+
+/// How many statements changed what there is.
+pub type Generation = u64;
 
 struct SourceState {
     spec: SourceSpec,
@@ -399,7 +430,9 @@ impl Coordinator {
             to_replay: Duration::ZERO,
             settling: settled::Settling::default(),
             waiting: None,
-            previews: Vec::new(),
+            beside: BTreeMap::new(),
+            beside_made: 0,
+            prepared: None,
         };
         coordinator.declare_system();
         coordinator.publish();
@@ -484,17 +517,14 @@ impl Coordinator {
 
     fn serve(&mut self, request: Request) {
         match request {
-            Request::Execute { placed, reply, .. } if matches!(placed.statement, Statement::ExplainReplace { .. }) => {
-                self.opened();
-                match self.preview(&placed) {
-                    Ok(name) => self.previews.push((name, reply)),
-                    Err(error) => drop(reply.send(Err(error))),
+            Request::Execute { placed, is_pack, prepared, reply } => {
+                if let Err(error) = prepared.map_or(Ok(()), |prepared| self.take_prepared(*prepared)) {
+                    return drop(reply.send(Err(pointed(error, &placed))));
                 }
-            }
-            Request::Execute { placed, is_pack, reply } => {
                 // A pack's view that had to be stopped is no reason not to start the others.
                 let made = definition_key(&placed.statement).filter(|(_, is_drop)| !is_drop && !is_pack);
                 let response = self.change(*placed, is_pack);
+                self.forget_prepared();
                 self.publish();
                 // What was created is readable, and right, when the statement returns.
                 self.when_closed(Box::new(move |now, _| {
@@ -545,7 +575,16 @@ impl Coordinator {
             },
             Request::StartSources { reply } => drop(reply.send(self.start_sources())),
             Request::Settled { reply } => self.settling.wait(reply),
-            Request::Catalog { reply } => drop(reply.send(self.catalog.clone())),
+            Request::Catalog { reply } => drop(reply.send((self.catalog.clone(), self.generation))),
+            Request::Prepare { order, reply } => {
+                // Whoever asked may be gone: then nobody takes it.
+                if let Err(Ok(Some((prepared, _)))) = reply.send(self.prepare(*order)) {
+                    self.forget(&prepared);
+                }
+            }
+            Request::Fill { beside, rows, reply } => self.fill(beside, rows, reply),
+            Request::Compare { name, prepared, reply } => self.compare(name, *prepared, reply),
+            Request::Forget { beside } => self.drop_beside(&beside),
             Request::Explain { name, reply } => drop(reply.send(self.explain(&name))),
             Request::Shutdown { .. } => unreachable!("handled by the loop"),
         }
@@ -799,7 +838,6 @@ impl Coordinator {
         // What was stopped within the tick is not through with it.
         closed.changes.retain(|name, _| !self.stopped.contains_key(name));
         self.tell_takeovers(closed.tick, &mut closed.changes);
-        self.answer_previews();
         for (name, ticks) in closed.changes {
             for (tick, deltas) in ticks {
                 match self.followers.get_mut(&name) {

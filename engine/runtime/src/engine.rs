@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tidegate_types::connector::Connectors;
 use tidegate_types::error::{Error, Result};
 use tidegate_types::{Disk, ScratchDisk, Tick};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::bridge::Workers;
@@ -39,6 +40,8 @@ impl std::fmt::Debug for Engine {
 const REQUESTS_MAX: usize = 1024;
 /// Batches that may wait for the coordinator; their bytes are bounded apart.
 const ARRIVALS_MAX: usize = 64;
+/// How long one that ends takes to say why.
+const ENDING_MAX: Duration = Duration::from_secs(5);
 /// An engine that is longer at one tick than this is not ready for more.
 const CLOSING_MAX: Duration = Duration::from_secs(30);
 
@@ -109,11 +112,14 @@ impl Engine {
         *self.recovered.borrow()
     }
 
-    /// Why it answers no more, once the coordinator is gone.
+    /// Why it answers no more, once the coordinator is gone; or not this once.
     async fn stopped(&self) -> Error {
         let mut failed = self.failed.clone();
-        let failed = failed.wait_for(Option::is_some).await.ok().and_then(|error| error.clone());
-        failed.unwrap_or_else(|| Error::engine("the engine has stopped"))
+        match tokio::time::timeout(ENDING_MAX, failed.wait_for(Option::is_some)).await {
+            Ok(Ok(error)) => error.clone().expect("waited for"),
+            Ok(Err(_)) => Error::engine("the engine has stopped"),
+            Err(_) => Error::engine("the request failed: the engine's log says on what").hint("report it"),
+        }
     }
 
     /// From now on sources are read: those there are, and those created later.
@@ -193,6 +199,14 @@ impl Engine {
     /// Stops sources, lets sinks and actions finish, stops the workers.
     pub async fn shutdown(&self) -> Result<()> {
         self.ask(|reply| Request::Shutdown { reply }).await
+    }
+
+    /// Asks for what has no answer.
+    pub(crate) fn tell(&self, request: Request) {
+        if let Err(TrySendError::Full(request)) = self.requests.try_send(request) {
+            let requests = self.requests.clone();
+            tokio::spawn(async move { requests.send(request).await });
+        }
     }
 
     pub(crate) async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T> {

@@ -3,14 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use datafusion::sql::sqlparser::ast::Query;
+use tidegate_plan::Catalog;
 use tidegate_plan::explain::explain;
 use tidegate_plan::statement::{self, Placed, Statement};
-use tidegate_types::error::Result;
+use tidegate_types::error::{Error, Result};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 
-use crate::coordinator::{Ran, Request, lines, pointed};
+use crate::coordinator::{Order, Past, Prepared, Ran, Request, lines, pointed};
 use crate::engine::Engine;
 use crate::interface::Response;
-use crate::planning::plan_query;
+use crate::planning::{Planned, plan_query};
 use crate::{dml, read};
 
 impl Engine {
@@ -51,9 +55,26 @@ impl Engine {
         match &placed.statement {
             Statement::Query(query) => read::query(self, query).await,
             Statement::Explain { query } => {
-                let catalog = self.ask(|reply| Request::Catalog { reply }).await?;
-                let planned = plan_query(query, &catalog).map_err(|error| pointed(error, &placed))?;
+                let (catalog, _) = self.ask(|reply| Request::Catalog { reply }).await?;
+                let planned = plan_beside(query, &catalog).await.map_err(|error| pointed(error, &placed))?;
                 Ok(lines("plan", explain(&planned.node, &catalog).lines()))
+            }
+            Statement::ExplainReplace { name, query } => {
+                let wanted = Wanted { name, query, is_detection: false, is_compared: true };
+                let prepared = self.prepare(wanted).await.map_err(|error| pointed(error, &placed))?;
+                let Some(prepared) = prepared else { return Err(Error::conflict("what there is changes all the time")) };
+                let _unclaimed = self.unclaimed(&prepared);
+                let name = name.clone();
+                let compared = self.ask(|reply| Request::Compare { name, prepared: Box::new(prepared), reply }).await?;
+                compared.map_err(|error| pointed(error, &placed))
+            }
+            // What a pack has is made before its sources are read.
+            Statement::CreateKept { name, query, detection, .. } if ran.is_none() => {
+                let wanted = Wanted { name, query, is_detection: *detection, is_compared: false };
+                let prepared = self.prepare(wanted).await.map_err(|error| pointed(error, &placed))?;
+                let _unclaimed = prepared.as_ref().map(|prepared| self.unclaimed(prepared));
+                let prepared = prepared.map(Box::new);
+                self.ask(|reply| Request::Execute { placed: Box::new(placed), is_pack: false, prepared, reply }).await?
             }
             Statement::Checkpoint => {
                 self.checkpoint().await?;
@@ -71,8 +92,72 @@ impl Engine {
             }
             _ => {
                 let is_pack = ran.is_some();
-                self.ask(|reply| Request::Execute { placed: Box::new(placed), is_pack, reply }).await?
+                self.ask(|reply| Request::Execute { placed: Box::new(placed), is_pack, prepared: None, reply }).await?
             }
         }
     }
+
+    /// Plans a view, and gives it its past where that is long, while all else goes on. None: what there is
+    /// changes faster than it is planned, so it is planned where nothing changes.
+    async fn prepare(&self, wanted: Wanted<'_>) -> Result<Option<Prepared>> {
+        let Wanted { name, query, is_detection, is_compared } = wanted;
+        for _ in 0..PLANNED_MAX {
+            let (catalog, generation) = self.ask(|reply| Request::Catalog { reply }).await?;
+            let planned = plan_beside(query, &catalog).await?;
+            let order = Order { name: name.to_string(), planned, generation, is_detection, is_compared };
+            let prepared = self.ask(|reply| Request::Prepare { order: Box::new(order), reply }).await??;
+            let Some((prepared, past)) = prepared else { continue };
+            if let (Some(past), Some(beside)) = (past, &prepared.beside) {
+                let mut unclaimed = self.unclaimed(&prepared);
+                self.fill(beside, past).await?;
+                unclaimed.0 = None;
+            }
+            return Ok(Some(prepared));
+        }
+        Ok(None)
+    }
+
+    /// Gives what is made beside its past, a piece at a time.
+    async fn fill(&self, beside: &str, past: Past) -> Result<()> {
+        let (pieces, mut arriving) = mpsc::channel(1);
+        let reading = spawn_blocking(move || past.read(|piece| pieces.blocking_send(piece).is_ok()));
+        while let Some(rows) = arriving.recv().await {
+            let beside = beside.to_string();
+            self.ask(|reply| Request::Fill { beside, rows, reply }).await??;
+        }
+        reading.await.unwrap_or_else(|_| Err(Error::engine("the log could not be read")))
+    }
+
+    fn unclaimed(&self, prepared: &Prepared) -> Unclaimed<'_> {
+        Unclaimed(prepared.beside.clone().map(|beside| (self, beside)))
+    }
+}
+
+/// Attempts to plan over what there is.
+const PLANNED_MAX: usize = 3;
+
+/// A view that is to be made, or compared with the one of its name.
+struct Wanted<'a> {
+    name: &'a str,
+    query: &'a Query,
+    is_detection: bool,
+    is_compared: bool,
+}
+
+/// What is made beside and has no other name when this goes, also because whoever asked does, is forgotten.
+struct Unclaimed<'a>(Option<(&'a Engine, String)>);
+
+impl Drop for Unclaimed<'_> {
+    fn drop(&mut self) {
+        if let Some((engine, beside)) = self.0.take() {
+            engine.tell(Request::Forget { beside });
+        }
+    }
+}
+
+/// Planning takes its time; who else is served by this thread does not wait.
+async fn plan_beside(query: &Query, catalog: &Catalog) -> Result<Planned> {
+    let (query, catalog) = (query.clone(), catalog.clone());
+    let planned = spawn_blocking(move || plan_query(&query, &catalog)).await;
+    planned.unwrap_or_else(|_| Err(Error::engine("the planner failed on this statement").hint("simplify it, and report it")))
 }

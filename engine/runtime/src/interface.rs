@@ -28,6 +28,8 @@ pub struct Config {
     pub durability: Durability,
     /// How long what sources brought is kept for views that are created later, where none needs it.
     pub retain: Duration,
+    /// Rows of the past that a view which is created later gets in one tick; but for some, see `beside.rs`.
+    pub piece_rows: usize,
     /// How much the state of one view may take, on all workers together; about.
     pub state_bytes_max: usize,
     pub clock: Arc<dyn Clock>,
@@ -45,6 +47,9 @@ pub struct Config {
 
 /// A week, as is customary.
 pub const RETAIN: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Some tens of milliseconds for a worker.
+const PIECE_ROWS: usize = 65_536;
 
 /// What a machine of 8 GiB has room for beside all else.
 pub const STATE_BYTES_MAX: usize = 4 << 30;
@@ -72,6 +77,7 @@ impl Default for Config {
             dry: false,
             durability: Durability::Temporary,
             retain: RETAIN,
+            piece_rows: PIECE_ROWS,
             state_bytes_max: STATE_BYTES_MAX,
             clock: Arc::new(WallClock),
             disk: Arc::new(LocalDisk),

@@ -34,5 +34,5 @@ pub use read::{check_size, view_over};
 #[cfg(feature = "seeded-bugs")]
 pub use seeded::Bug;
 pub use seeded::Seeded;
-pub use tidegate_plan::sql::{rewritten, sound, state_builder};
+pub use tidegate_plan::sql::{planning_error_among, rewritten, sound, state_builder};
 pub use tidegate_plan::statement::check_text;

@@ -305,7 +305,7 @@ impl Shelf {
     }
 
     /// Hands what these sources brought in the frames `among` to `visit`, oldest first, each with its frame's number.
-    pub fn history(&self, sources: &[&str], among: Range<u64>, visit: impl FnMut(u64, Arrived)) -> Result<()> {
+    pub fn history(&self, sources: &[&str], among: Range<u64>, visit: impl FnMut(u64, Arrived) -> Result<()>) -> Result<()> {
         let known: Vec<Segment> = self.holdings.lock().keys().copied().collect();
         history(&*self.disk, &self.folder, &self.quarantine, &known, sources, among, visit)
     }

@@ -47,6 +47,8 @@ pub struct DataflowSpec {
     pub capture: bool,
     /// The tick by which all of its past is in.
     pub born: Tick,
+    /// Its past is still to come: nobody sees it before it is put in place.
+    pub is_beside: bool,
 }
 
 /// In order, from the one bridge.
@@ -55,6 +57,12 @@ pub enum Command {
     Create(Arc<DataflowSpec>),
     Drop {
         name: String,
+    },
+    /// What was made beside all others has its past, and a name of its own from the tick `born` on.
+    PutInPlace {
+        beside: String,
+        name: String,
+        born: Tick,
     },
     /// Rows of `relation` at the open tick, for all its readers or for one.
     Rows {
@@ -112,7 +120,7 @@ impl Excess {
     }
 }
 
-/// A view's past comes in as one tick: however small its state is, it has room for that.
+/// A view's past can come in as one tick: however small its state is, it has room for that.
 const PASSING_MIN: usize = 1 << 30;
 
 /// Sees rows of a relation before a worker does. A simulation's may panic, as an operator might.
@@ -179,7 +187,9 @@ struct Running {
     probe: probe::Handle<Tick>,
     errors: Errors,
     usage: Usage,
+    watermarks: Watermarks,
     born: Tick,
+    is_beside: bool,
     /// It was said to be over a limit.
     is_large: bool,
     /// The number from which on its operators count.
@@ -202,6 +212,12 @@ impl State {
                     let Running { index, first_operator, .. } = running;
                     worker.drop_dataflow(index);
                     self.arrangements.borrow_mut().remove(&first_operator);
+                }
+            }
+            Command::PutInPlace { beside, name, born } => {
+                if let Some(mut running) = self.dataflows.remove(&beside) {
+                    running.put_in_place(born, self.open);
+                    self.dataflows.insert(name, running);
                 }
             }
             Command::Rows { relation, reader, timed } => {
@@ -268,15 +284,14 @@ impl State {
         let mut errors = Vec::new();
         for (name, running) in &self.dataflows {
             running.usage.closed();
+            let done = running.captured_through(tick);
+            if running.is_beside {
+                continue;
+            }
+            changes.extend(done.into_iter().map(|(tick, deltas)| (name.clone(), tick, deltas)));
             let failed = running.errors.take_through(tick);
             if !failed.is_empty() {
                 errors.push((name.clone(), failed));
-            }
-            if let Some(captured) = &running.captured {
-                let mut captured = captured.borrow_mut();
-                let later = captured.split_off(&(tick + 1));
-                let done = std::mem::replace(&mut *captured, later);
-                changes.extend(done.into_iter().map(|(tick, deltas)| (name.clone(), tick, deltas)));
             }
         }
         let state = self.dataflows.iter().map(|(name, running)| (name.clone(), running.usage.bytes()));
@@ -286,7 +301,8 @@ impl State {
     fn build(&mut self, worker: &mut Worker, spec: &DataflowSpec) -> Running {
         let index = worker.next_dataflow_index();
         let first_operator = worker.peek_identifier();
-        let shared = Shared { watermarks: self.watermarks.of_dataflow(spec.born), ..Shared::default() };
+        let watermarks = self.watermarks.of_dataflow(if spec.is_beside { Tick::MAX } else { spec.born });
+        let shared = Shared { watermarks: watermarks.clone(), ..Shared::default() };
         let mut inputs = HashMap::new();
         let probe = probe::Handle::new();
         let captured: Option<Captured> = spec.capture.then(Captured::default);
@@ -337,13 +353,34 @@ impl State {
         }
         let Shared { errors, usage, .. } = shared;
         self.arrangements.borrow_mut().insert(first_operator, (worker.peek_identifier(), usage.clone()));
-        Running { index, inputs, probe, errors, usage, born: spec.born, is_large: false, first_operator, export, captured }
+        let (born, is_beside) = (spec.born, spec.is_beside);
+        Running { index, inputs, probe, errors, usage, watermarks, born, is_beside, is_large: false, first_operator, export, captured }
     }
 
     fn stop(self, worker: &mut Worker) {
         let indices: Vec<usize> = self.dataflows.values().map(|running| running.index).collect();
         drop(self);
         indices.into_iter().for_each(|index| worker.drop_dataflow(index));
+    }
+}
+
+impl Running {
+    /// What is captured up to `tick`.
+    fn captured_through(&self, tick: Tick) -> BTreeMap<Tick, Vec<Delta>> {
+        let Some(captured) = &self.captured else { return BTreeMap::new() };
+        let mut captured = captured.borrow_mut();
+        let later = captured.split_off(&(tick + 1));
+        std::mem::replace(&mut *captured, later)
+    }
+
+    /// From `born` on, which is not closed, it is seen as if all of its past had come in then. `open`: the
+    /// first tick that is not closed.
+    fn put_in_place(&mut self, born: Tick, open: Tick) {
+        (self.born, self.is_beside) = (born, false);
+        self.watermarks.set_born(born);
+        if let (Some(captured), Some((trace, layout))) = (&self.captured, &mut self.export) {
+            captured.borrow_mut().entry(born).or_default().push(read_at(trace, layout, open - 1, &Vec::new()));
+        }
     }
 }
 

@@ -13,7 +13,8 @@
 //!                             and for whatever a web page could have sent
 //! POST /v1/ingest/<source>    rows for a source with connector = 'http'
 //!
-//! Errors are {"error", "hint"}, and what else is said above: 400, 403, 404,
+//! Errors are {"error", "hint"}, a statement's also "line" and "column", and
+//! what else is said above: 400, 403, 404,
 //! 405, 408 the body came too slowly, 409 what a statement read changed before
 //! it could write (run it again), 413, 500 the engine failed, 503 it is starting
 //! or all connections are in use. 503 and an ingest's 429 say Retry-After.
@@ -26,7 +27,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::json::StructMode;
-use arrow::json::writer::{JsonArray, WriterBuilder};
+use arrow::json::writer::JsonArray;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, JsonRejection};
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -154,6 +155,9 @@ fn told(status: StatusCode, error: &Error, code: Option<&str>) -> Response {
     let mut body = json!({ "error": error.message, "hint": error.hint });
     if let Some(code) = code {
         body["code"] = code.into();
+    }
+    if let Some(place) = &error.place {
+        (body["line"], body["column"]) = (place.line.into(), place.column.into());
     }
     again_later((status, Json(body)).into_response())
 }
@@ -305,7 +309,7 @@ fn answered(answer: &Answer) -> Result<Response, Refusal> {
 }
 
 fn rows(batches: &[RecordBatch]) -> Result<String, Refusal> {
-    let builder = WriterBuilder::new().with_explicit_nulls(true).with_struct_mode(StructMode::ListOnly);
+    let builder = tidegate_types::json::writer().with_struct_mode(StructMode::ListOnly);
     let mut writer = builder.build::<_, JsonArray>(Vec::new());
     let written = batches.iter().try_for_each(|batch| writer.write(batch)).and_then(|()| writer.finish());
     written.map_err(|error| {

@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use arrow::csv::WriterBuilder as CsvBuilder;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use arrow::json::writer::{LineDelimited, WriterBuilder as JsonBuilder};
+use arrow::json::writer::LineDelimited;
 use arrow::util::pretty::pretty_format_batches_with_schema;
 use clap::ValueEnum;
 use tidegate_types::error::{Error, Result};
@@ -42,7 +42,7 @@ fn csv(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowErro
 }
 
 fn json(batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
-    let mut writer = JsonBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(Vec::new());
+    let mut writer = tidegate_types::json::writer().build::<_, LineDelimited>(Vec::new());
     batches.iter().try_for_each(|batch| writer.write(batch))?;
     writer.finish()?;
     Ok(writer.into_inner())

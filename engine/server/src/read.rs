@@ -45,7 +45,9 @@ use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContex
 use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use futures::StreamExt;
-use tidegate_runtime::{Engine, RelationInfo, Response, check_size, check_text, rewritten, sound, state_builder, view_over};
+use tidegate_runtime::{
+    Engine, RelationInfo, Response, check_size, check_text, planning_error_among, rewritten, sound, state_builder, view_over,
+};
 use tidegate_types::error::{Error, Fault, Result};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
@@ -297,7 +299,23 @@ impl Reader {
         let parsed = Parser::parse_sql(&PostgreSqlDialect {}, sql);
         let is_about_server = names_server(sql) && !parsed.as_ref().is_ok_and(|statements| self.reads_ours(statements));
         let parsed = if is_about_server { self.server_parser.parse(sql) } else { parsed };
-        parsed.map_err(|error| Refusal::from(&error))
+        let statements = parsed.map_err(|error| Refusal::from(&error))?;
+        Ok(statements.into_iter().map(|statement| fixed_setting(&statement).unwrap_or(statement)).collect())
+    }
+
+    /// What names nothing there is, with what it may have meant.
+    fn misnamed(&self, error: DataFusionError) -> Refusal {
+        let refusal = Refusal::from(&error);
+        match refusal.code {
+            "42P01" | "42703" => {
+                let relations = self.engine.relations();
+                let readable = relations.iter().filter(|relation| relation.readable).map(|relation| relation.name.as_str());
+                let Error { message, hint, .. } = planning_error_among(&error, readable);
+                let hint = hint.filter(|hint| hint.starts_with("did you mean") || refusal.code == "42703").or(refusal.error.hint.clone());
+                Refusal { error: Error { message, hint, ..refusal.error }, ..refusal }
+            }
+            _ => refusal,
+        }
     }
 
     fn reads_ours(&self, statements: &[Statement]) -> bool {
@@ -360,7 +378,8 @@ impl Reader {
                     }
                     other => other,
                 };
-                let plan = sound(self.session.state().statement_to_plan(DfStatement::Statement(Box::new(statement))).await?)?;
+                let planned = self.session.state().statement_to_plan(DfStatement::Statement(Box::new(statement))).await;
+                let plan = sound(planned.map_err(|error| self.misnamed(error))?)?;
                 let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
                 reads.verify_plan(&plan).map_err(|_| Refusal::read_only(&text))?;
                 Ok(plan)
@@ -623,6 +642,17 @@ impl ScalarUDFImpl for CurrentSetting {
     }
 }
 
+/// SHOW of what no client can set, as the query that answers it.
+fn fixed_setting(statement: &Statement) -> Option<Statement> {
+    const FIXED: [&str; 6] =
+        ["server_version", "server_version_num", "server_encoding", "is_superuser", "max_identifier_length", "integer_datetimes"];
+    let Statement::ShowVariable { variable } = statement else { return None };
+    let [name] = &variable[..] else { return None };
+    let name = name.value.to_lowercase();
+    let query = FIXED.contains(&&name[..]).then(|| format!("SELECT current_setting('{name}') AS {name}"))?;
+    Parser::parse_sql(&PostgreSqlDialect {}, &query).ok()?.pop()
+}
+
 /// What we say we are, which decides what drivers dare to ask.
 fn setting(name: &str) -> Option<&'static str> {
     Some(match name {
@@ -649,6 +679,13 @@ mod tests {
 
     fn judged(sql: &str) -> Result<Duty, Refusal> {
         duty(&Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap()[0])
+    }
+
+    #[test]
+    fn what_no_client_sets_is_shown_as_it_is_set() {
+        let shown = |sql: &str| fixed_setting(&Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap()[0]).map(|query| query.to_string());
+        assert_eq!(shown("SHOW Server_Version").unwrap(), "SELECT current_setting('server_version') AS server_version");
+        assert_eq!([shown("SHOW statement_timeout"), shown("SHOW ALL"), shown("SELECT 1")], [None, None, None]);
     }
 
     #[test]

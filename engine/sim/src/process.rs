@@ -21,6 +21,9 @@ pub const SOON: Duration = Duration::from_secs(40);
 /// survives only if they do not end at that very moment.
 const ENDING: Duration = Duration::from_secs(2);
 
+/// Of the past, so that little of it is more than one piece.
+const PIECE_ROWS: usize = 5;
+
 /// Of the log.
 pub const FOLDER: &str = "/data";
 
@@ -76,6 +79,7 @@ impl Process {
             disk: Arc::new(disk.clone()),
             random: Arc::new(SimRandom::seeded(seed)),
             witness,
+            piece_rows: PIECE_ROWS,
             retain: if is_frugal { Duration::ZERO } else { RETAIN },
             seeded,
             ..Config::default()

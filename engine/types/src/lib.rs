@@ -2,7 +2,7 @@
 //! disk and chance, each behind a trait.
 //!
 //! In reading order: the surroundings ([`time`], [`disk`], [`random`]), what moves ([`delta`]),
-//! what rests ([`row`]), what is computed per row ([`expr`]), what goes wrong ([`error`]), and what
+//! what rests ([`row`]), what is computed per row ([`expr`]), what leaves ([`json`]), what goes wrong ([`error`]), and what
 //! a connector promises ([`connector`]).
 
 pub mod connector;
@@ -10,6 +10,7 @@ pub mod delta;
 pub mod disk;
 pub mod error;
 pub mod expr;
+pub mod json;
 pub mod random;
 pub mod row;
 pub mod time;

@@ -1,6 +1,7 @@
 //! What SQL says in FROM and between queries that DataFusion does not plan as a stream needs it:
 //! TUMBLE, HOP and the functions over relations, and INTERSECT ALL and EXCEPT ALL.
 
+use std::convert::Infallible;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -14,24 +15,23 @@ use datafusion::logical_expr::{
     Signature, TypeSignature, Volatility,
 };
 use datafusion::sql::sqlparser::ast::{
-    self, FunctionArg, FunctionArgExpr, JoinConstraint, JoinOperator, Query, SetExpr, SetOperator, SetQuantifier, TableFactor,
-    TableWithJoins, VisitMut, VisitorMut,
+    self, FunctionArg, FunctionArgExpr, Query, SetExpr, SetOperator, SetQuantifier, TableFactor, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use tidegate_types::error::Error;
 
+use super::refused::refused;
 use super::{analysis, date_bin, millisecond};
 
 /// `query` as DataFusion is to see it.
 ///
 /// Errors: it says something that DataFusion would plan as something else.
 pub fn rewritten(query: &Query) -> std::result::Result<Query, Error> {
+    refused(query)?;
     let mut query = query.clone();
-    match query.visit(&mut Rewrite) {
-        ControlFlow::Continue(()) => Ok(query),
-        ControlFlow::Break(error) => Err(error),
-    }
+    let ControlFlow::Continue(()) = VisitMut::visit(&mut query, &mut Rewrite);
+    Ok(query)
 }
 
 /// DataFusion looks relations up before it plans, and finds only those it sees: TUMBLE(s, …)
@@ -40,59 +40,33 @@ pub fn rewritten(query: &Query) -> std::result::Result<Query, Error> {
 struct Rewrite;
 
 impl VisitorMut for Rewrite {
-    type Break = Error;
+    type Break = Infallible;
 
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
-        if !query.locks.is_empty() {
-            return ControlFlow::Break(Error::unsupported("FOR UPDATE and FOR SHARE", "leave it out: a read sees one closed tick"));
-        }
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Infallible> {
         counted(&mut query.body);
-        refuse_using(&query.body)
+        ControlFlow::Continue(())
     }
 
-    fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<Error> {
-        select.named_window.iter().try_for_each(|ast::NamedWindowDefinition(_, window)| match window {
-            ast::NamedWindowExpr::WindowSpec(spec) => refuse_extended(spec),
-            ast::NamedWindowExpr::NamedWindow(_) => ControlFlow::Continue(()),
-        })
-    }
-
-    fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<Error> {
+    fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<Infallible> {
         match expr {
-            ast::Expr::SimilarTo { .. } => ControlFlow::Break(Error::unsupported("SIMILAR TO", "write s ~ '^(a|b)$'")),
-            ast::Expr::Collate { .. } => ControlFlow::Break(Error::unsupported(
-                "COLLATE",
-                "leave it out: text is compared by its bytes; lower(s) compares without case",
-            )),
             // DataFusion's ANY and ALL of an array know no NULL.
             ast::Expr::AnyOp { left, compare_op: ast::BinaryOperator::Eq, right, .. } => {
                 if let Some(list) = elements(right) {
                     *expr = ast::Expr::InList { expr: left.clone(), list, negated: false };
                 }
-                ControlFlow::Continue(())
             }
             ast::Expr::AllOp { left, compare_op: ast::BinaryOperator::NotEq, right } => {
                 if let Some(list) = elements(right) {
                     *expr = ast::Expr::InList { expr: left.clone(), list, negated: true };
                 }
-                ControlFlow::Continue(())
             }
-            ast::Expr::Function(ast::Function { over: Some(ast::WindowType::WindowSpec(spec)), .. }) => refuse_extended(spec),
-            ast::Expr::IsDistinctFrom(..) | ast::Expr::IsNotDistinctFrom(..) => {
-                bind_tightly(expr);
-                ControlFlow::Continue(())
-            }
-            _ => ControlFlow::Continue(()),
+            ast::Expr::IsDistinctFrom(..) | ast::Expr::IsNotDistinctFrom(..) => bind_tightly(expr),
+            _ => {}
         }
+        ControlFlow::Continue(())
     }
 
-    fn pre_visit_table_factor(&mut self, relation: &mut TableFactor) -> ControlFlow<Error> {
-        if let TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } = relation {
-            return ControlFlow::Break(Error::unsupported("TABLESAMPLE", "filter by a hash or a remainder of a column"));
-        }
-        if let TableFactor::Derived { lateral: true, .. } = relation {
-            return ControlFlow::Break(Error::unsupported("LATERAL", "join with a view by the columns it would see"));
-        }
+    fn pre_visit_table_factor(&mut self, relation: &mut TableFactor) -> ControlFlow<Infallible> {
         if let TableFactor::Table { name, args: Some(args), .. } = relation {
             let function = name.to_string();
             let is_relation = |at, name: Option<&str>| match is_window(&function) {
@@ -119,17 +93,6 @@ pub(super) fn named(arg: &mut FunctionArg) -> (Option<String>, Option<&mut ast::
     match value {
         FunctionArgExpr::Expr(expr) => (name, Some(expr)),
         _ => (name, None),
-    }
-}
-
-/// DataFusion forgets the PARTITION BY of the window that another one extends.
-fn refuse_extended(spec: &ast::WindowSpec) -> ControlFlow<Error> {
-    match &spec.window_name {
-        None => ControlFlow::Continue(()),
-        Some(name) => ControlFlow::Break(Error::unsupported(
-            format!("a window that extends window {name}"),
-            "write it out: OVER (PARTITION BY … ORDER BY …)",
-        )),
     }
 }
 
@@ -197,40 +160,6 @@ fn counted(body: &mut SetExpr) {
         }
     }
     *body = *query.body;
-}
-
-/// In RIGHT and FULL JOIN USING the column is that of either side; DataFusion takes the left one.
-fn refuse_using(body: &SetExpr) -> ControlFlow<Error> {
-    match body {
-        SetExpr::Select(select) => select.from.iter().try_for_each(refuse_using_in),
-        SetExpr::SetOperation { left, right, .. } => {
-            refuse_using(left)?;
-            refuse_using(right)
-        }
-        _ => ControlFlow::Continue(()),
-    }
-}
-
-fn refuse_using_in(from: &TableWithJoins) -> ControlFlow<Error> {
-    for relation in std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)) {
-        if let TableFactor::NestedJoin { table_with_joins, .. } = relation {
-            refuse_using_in(table_with_joins)?;
-        }
-    }
-    for join in &from.joins {
-        let (kind, constraint) = match &join.join_operator {
-            JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) => ("RIGHT", constraint),
-            JoinOperator::FullOuter(constraint) => ("FULL", constraint),
-            _ => continue,
-        };
-        let how = match constraint {
-            JoinConstraint::Using(_) => format!("{kind} JOIN USING"),
-            JoinConstraint::Natural => format!("NATURAL {kind} JOIN"),
-            _ => continue,
-        };
-        return ControlFlow::Break(Error::unsupported(how, "write ON l.k = r.k, and coalesce(l.k, r.k) AS k"));
-    }
-    ControlFlow::Continue(())
 }
 
 fn is_window(function: &str) -> bool {
@@ -329,7 +258,9 @@ fn tumble(args: Vec<FunctionArg>, context: &mut dyn RelationPlannerContext) -> R
     let (input, rest) = window_arguments(args, TUMBLE_USAGE, context)?;
     let [ts, size] = <[Expr; 2]>::try_from(rest).map_err(|_| plan_error(TUMBLE_USAGE))?;
     length(&size, TUMBLE_USAGE)?;
-    let start = date_bin().call(vec![size.clone(), ts]);
+    let start = date_bin().call(vec![size.clone(), ts.clone()]);
+    // What has no time is in no window, as with HOP.
+    let input = LogicalPlanBuilder::from(input).filter(ts.is_not_null())?.build()?;
     let mut columns = all_columns(&input);
     columns.push(start.clone().alias("window_start"));
     columns.push((start + size).alias("window_end"));

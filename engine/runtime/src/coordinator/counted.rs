@@ -123,6 +123,7 @@ pub fn gather(shelf: &Shelf, readings: Vec<Reading>, before: Option<&Before>, up
                 reading.intake.source == arrived.source && reading.generation == arrived.generation && (!*is_known || known <= number)
             });
             concerned.for_each(|counting| counting.take(&arrived.on_time));
+            Ok(())
         })?;
     }
     let left_out: BTreeSet<(String, String)> = countings.iter().filter(|counting| counting.is_left_out).map(Counting::pair).collect();

@@ -1,8 +1,6 @@
 //! CREATE OR REPLACE of a view that others read: they are made again over the new definition, in the
 //! same tick, and everything else runs on.
 //!
-//! Looked at EXPLAIN CREATE OR REPLACE computes the new definition beside the old one, and tells at one
-//!           closed tick what it would add and take
 //! Refused   before anything changes: all that reads the view is planned anew first, and a sink or
 //!           an action cannot follow other columns than it did
 //! Told      sinks and actions keep their queues, and get the difference as one tick's changes; an
@@ -11,21 +9,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema};
 use crossbeam_channel::Receiver;
-use datafusion::sql::sqlparser::ast::Query;
-
-use tidegate_plan::statement::{self, Placed, Statement};
+use tidegate_plan::statement::{self, Statement};
 use tidegate_plan::{Catalog, NodeRef, Relation, RelationKind};
 use tidegate_types::error::{Error, Result};
 use tidegate_types::{Delta, Tick};
-use tokio::task::spawn_blocking;
 
-use super::statements::{check_detection, pointed, shown_name};
+use super::statements::{check_detection, shown_name};
 use super::{Coordinator, Kept};
-use crate::changes::consolidate;
-use crate::interface::Response;
 use crate::planning::{Planned, plan_query};
 use crate::seeded::Bug;
 use crate::worker::Command;
@@ -51,9 +42,7 @@ impl Coordinator {
         let readers = self.readers_anew(&name, &mut catalog)?;
         self.check_inputs(&name, planned.as_ref(), &readers)?;
         let mut old = self.followed_rows(&readers)?;
-        self.refuse_preview(&name, REPLACED);
         for (reader, _) in readers.iter().rev() {
-            self.refuse_preview(reader, REPLACED);
             self.workers.broadcast(&Command::Drop { name: reader.clone() });
         }
         self.workers.broadcast(&Command::Drop { name: name.clone() });
@@ -78,54 +67,6 @@ impl Coordinator {
             }
         }
         Ok(())
-    }
-
-    /// Computes a new definition beside the view. Returns the view's name.
-    pub(super) fn preview(&mut self, placed: &Placed) -> Result<String> {
-        let Statement::ExplainReplace { name, query } = &placed.statement else { return Err(Error::engine("no new definition")) };
-        let begun = self.begin_preview(name, query);
-        begun.map(|()| name.clone()).map_err(|error| pointed(error, placed))
-    }
-
-    fn begin_preview(&mut self, name: &str, query: &Query) -> Result<()> {
-        let kept = self.kept.get(name).ok_or_else(|| match self.kind_of(name) {
-            None => self.no_relation(name),
-            Some(kind) => Error::user(format!("the rows of {kind} \"{name}\" are not kept: there is nothing to compare with")),
-        })?;
-        self.check_runs(name)?;
-        if self.previews.iter().any(|(other, _)| other == name) {
-            return Err(Error::conflict(format!("another new definition of \"{name}\" is being computed")));
-        }
-        let planned = plan_query(query, &self.catalog)?;
-        if planned.node.schema != kept.node.schema {
-            return Err(Error::user(format!("the columns of \"{name}\" change")).hint("compare by a view of another name"));
-        }
-        self.start_dataflow(&preview_name(name), &planned.node, true, false)
-    }
-
-    /// Tells who asked what new definitions would change, now that both sides are at one closed tick.
-    pub(super) fn answer_previews(&mut self) {
-        for (name, reply) in std::mem::take(&mut self.previews) {
-            let schema = Arc::clone(&self.kept[&name].node.schema);
-            let [old, new] = [name.clone(), preview_name(&name)].map(|name| self.read_now(name));
-            self.workers.broadcast(&Command::Drop { name: preview_name(&name) });
-            self.born.remove(&preview_name(&name));
-            let (count, tick) = (self.workers.count(), self.last_closed);
-            spawn_blocking(move || {
-                let old = old.iter().take(count).flatten().map(|delta| delta.negate());
-                let parts: Vec<Delta> = old.chain(new.iter().take(count).flatten()).collect();
-                let _ = reply.send(difference(&consolidate(&schema, &parts), tick));
-            });
-        }
-    }
-
-    /// Whoever waits for a new definition of `name` hears why there is none.
-    pub(super) fn refuse_preview(&mut self, name: &str, reason: &str) {
-        let Some(at) = self.previews.iter().position(|(view, _)| view == name) else { return };
-        let (name, reply) = self.previews.remove(at);
-        self.workers.broadcast(&Command::Drop { name: preview_name(&name) });
-        self.born.remove(&preview_name(&name));
-        let _ = reply.send(Err(Error::user(format!("the new definition of \"{name}\" cannot be computed: {reason}"))));
     }
 
     /// Errors: something that is made anew would read what is stopped. What the log says was done is done.
@@ -244,27 +185,6 @@ impl Coordinator {
             }
         }
     }
-}
-
-const REPLACED: &str = "what it would be compared with is replaced";
-
-// No view can have such a name: it has no quotes around it.
-pub(super) fn preview_name(name: &str) -> String {
-    format!("new {name}")
-}
-
-/// Each row that would come or go, with its sign and how often.
-fn difference(net: &Delta, tick: Tick) -> Result<Response> {
-    let signs = StringArray::from_iter_values(net.diffs.iter().map(|diff| if *diff < 0 { "-" } else { "+" }));
-    let counts = Int64Array::from_iter_values(net.diffs.iter().map(|diff| diff.abs()));
-    let own = [Field::new("change", DataType::Utf8, false), Field::new("copies", DataType::Int64, false)];
-    let theirs = net.rows.schema();
-    let fields = own.into_iter().map(Arc::new).chain(theirs.fields().iter().cloned());
-    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    let columns: Vec<ArrayRef> =
-        [Arc::new(signs) as ArrayRef, Arc::new(counts)].into_iter().chain(net.rows.columns().iter().cloned()).collect();
-    let rows = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|error| Error::engine(error.to_string()))?;
-    Ok(Response::Rows { tick: Some(tick), batches: vec![rows], schema })
 }
 
 /// A plain view, as the catalog knows it.

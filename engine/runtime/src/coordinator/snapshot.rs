@@ -304,6 +304,7 @@ impl Coordinator {
                 }
                 self.workers.wait_for_room();
             }
+            Ok(())
         })
     }
 

@@ -123,7 +123,10 @@ impl Coordinator {
             }
             Statement::CreateKept { name, replace, detection, options, query } => {
                 let kind = if *detection { "detection" } else { "materialized view" };
-                let planned = plan_query(query, &self.catalog)?;
+                let planned = match self.prepared.as_mut().and_then(|prepared| prepared.planned.take()) {
+                    Some(planned) => planned,
+                    None => plan_query(query, &self.catalog)?,
+                };
                 check_detection(options, &planned.node)?;
                 let relation = kept_relation(name, *detection, &planned);
                 if *replace && self.is_read(name, kind) {
@@ -237,6 +240,7 @@ impl Coordinator {
             restored: None,
             counted: Vec::new(),
             born: 0,
+            is_beside: false,
         };
         self.workers.broadcast(&Command::Create(Arc::new(spec)));
     }
@@ -262,6 +266,31 @@ impl Coordinator {
             return if self.replaying { self.begin_stopped(name, &stopped) } else { runs };
         }
         self.is_stopped_no_more(name);
+        if self.put_in_place(name) {
+            return Ok(());
+        }
+        let sources = self.create_dataflow(name, node, export, capture, false)?;
+        if self.is_restoring {
+            return Ok(());
+        }
+        let filled = sources.iter().try_for_each(|source| self.backfill(source, name));
+        if filled.is_err() {
+            self.is_history_unread = true;
+            self.workers.broadcast(&Command::Drop { name: name.to_string() });
+            self.born.remove(name);
+        }
+        filled
+    }
+
+    /// Builds a dataflow on all workers. Returns the sources that it reads.
+    pub(super) fn create_dataflow(
+        &mut self,
+        name: &str,
+        node: &NodeRef,
+        export: bool,
+        capture: bool,
+        is_beside: bool,
+    ) -> Result<Vec<String>> {
         let relations = node.relations();
         let (sources, imports): (Vec<String>, Vec<String>) =
             relations.into_iter().partition(|relation| self.sources.contains_key(relation));
@@ -275,19 +304,10 @@ impl Coordinator {
         self.born.insert(name.to_string(), born);
         let restored = (self.is_restoring && export && self.has_source(node)).then_some(born);
         let counted = if self.is_restoring { counted_inputs(node, &sources) } else { Vec::new() };
-        let spec =
-            DataflowSpec { name: name.to_string(), node: Arc::clone(node), inputs, imports, export, capture, restored, counted, born };
+        let (name, node) = (name.to_string(), Arc::clone(node));
+        let spec = DataflowSpec { name, node, inputs, imports, export, capture, restored, counted, born, is_beside };
         self.workers.broadcast(&Command::Create(Arc::new(spec)));
-        if self.is_restoring {
-            return Ok(());
-        }
-        let filled = sources.iter().try_for_each(|source| self.backfill(source, name));
-        if filled.is_err() {
-            self.is_history_unread = true;
-            self.workers.broadcast(&Command::Drop { name: name.to_string() });
-            self.born.remove(name);
-        }
-        filled
+        Ok(sources)
     }
 
     /// Whether a view that is created later gets what its sources brought before.
@@ -300,7 +320,7 @@ impl Coordinator {
     }
 
     /// Gives a dataflow what `source` brought before it was there.
-    fn backfill(&mut self, source: &str, reader: &str) -> Result<()> {
+    pub(super) fn backfill(&mut self, source: &str, reader: &str) -> Result<()> {
         let state = &self.sources[source];
         if state.counts.received() == 0 {
             return Ok(());
@@ -313,6 +333,7 @@ impl Coordinator {
                 self.distribute(source, Some(reader), Delta::insertions(arrived.on_time));
                 self.workers.wait_for_room();
             }
+            Ok(())
         })
     }
 
@@ -470,7 +491,6 @@ impl Coordinator {
             self.workers.broadcast(&Command::Drop { name: late_name(name) });
         }
         self.tables.remove(name);
-        self.refuse_preview(name, "it was dropped meanwhile");
         self.kept.remove(name);
         self.errors.remove(name);
         self.born.remove(name);

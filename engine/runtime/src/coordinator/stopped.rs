@@ -15,7 +15,6 @@ use tidegate_plan::Node;
 use tidegate_types::error::{Error, Result};
 
 use super::Coordinator;
-use super::replace::preview_name;
 use super::statements::shown_name;
 use crate::worker::{Command, Excess};
 
@@ -32,9 +31,9 @@ impl Coordinator {
             Excess::Passing(bytes) => format!("{} to compute one tick of it are over the limit", mebibytes(bytes)),
         };
         tracing::error!(view = shown_name(name), "{reason}: it is stopped, with what reads it");
-        match self.previews.iter().find(|(view, _)| preview_name(view) == name).map(|(view, _)| view.clone()) {
-            Some(view) => self.refuse_preview(&view, &reason),
-            None => self.stop_reading(name, &reason),
+        match self.beside.contains_key(name) {
+            true => self.stop_beside(name, reason),
+            false => self.stop_reading(name, &reason),
         }
     }
 
@@ -52,7 +51,6 @@ impl Coordinator {
         if self.stopped.contains_key(name) || !self.born.contains_key(name) {
             return;
         }
-        self.refuse_preview(name, &format!("there is nothing to compare with: {reason}"));
         self.workers.broadcast(&Command::Drop { name: name.to_string() });
         if self.kept.contains_key(name) {
             self.metrics.view_state_bytes.with_label_values(&[name]).set(0);

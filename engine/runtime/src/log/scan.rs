@@ -253,7 +253,8 @@ impl Replay {
 }
 
 /// Hands what these sources brought in the frames `among` of the segments `known` to `visit`, oldest first,
-/// each with its frame's number; but for what is passed over. Errors: damage, or a segment that is not there.
+/// each with its frame's number; but for what is passed over. Errors: damage, a segment that is not there, or
+/// what `visit` says.
 pub fn history(
     disk: &dyn Disk,
     folder: &Path,
@@ -261,7 +262,7 @@ pub fn history(
     known: &[Segment],
     sources: &[&str],
     among: Range<u64>,
-    mut visit: impl FnMut(u64, Arrived),
+    mut visit: impl FnMut(u64, Arrived) -> Result<()>,
 ) -> Result<()> {
     let tags: Vec<u32> = sources.iter().map(|source| tag_of(source)).collect();
     for (i, segment) in known.iter().enumerate() {
@@ -281,7 +282,7 @@ pub fn history(
                 && among.contains(&header.number)
                 && let Some(Record::Arrived(arrived)) = quarantine.pass(header.number, Record::decode(&body)?)
             {
-                visit(header.number, *arrived);
+                visit(header.number, *arrived)?;
             }
         }
     }

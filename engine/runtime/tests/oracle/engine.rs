@@ -16,22 +16,35 @@ use super::canonical;
 pub struct Bench {
     engine: Engine,
     folder: TempDir,
-    state_bytes_max: usize,
+    limits: Limits,
 }
+
+#[derive(Clone, Copy)]
+struct Limits {
+    state_bytes_max: usize,
+    piece_rows: usize,
+}
+
+/// Of the past, so that little of it is more than one piece.
+const PIECE_ROWS: usize = 5;
 
 impl Bench {
     pub fn start(workers: usize) -> Self {
-        Self::start_limited(workers, Config::default().state_bytes_max)
+        Self::start_within(workers, Limits { state_bytes_max: Config::default().state_bytes_max, piece_rows: PIECE_ROWS })
     }
 
     pub fn start_limited(workers: usize, state_bytes_max: usize) -> Self {
+        Self::start_within(workers, Limits { state_bytes_max, piece_rows: Config::default().piece_rows })
+    }
+
+    fn start_within(workers: usize, limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self { engine: start(workers, &folder, RETAIN, state_bytes_max), folder, state_bytes_max }
+        Self { engine: start(workers, &folder, RETAIN, limits), folder, limits }
     }
 
     /// Another engine on the same folder, with another limit of a view's state.
     pub async fn restart_limited(mut self, workers: usize, state_bytes_max: usize) -> Self {
-        self.state_bytes_max = state_bytes_max;
+        self.limits.state_bytes_max = state_bytes_max;
         self.restart(workers, false, false).await
     }
 
@@ -42,7 +55,7 @@ impl Bench {
         }
         self.engine.shutdown().await.unwrap();
         let retain = if is_forgetful { Duration::ZERO } else { RETAIN };
-        let engine = start(workers, &self.folder, retain, self.state_bytes_max);
+        let engine = start(workers, &self.folder, retain, self.limits);
         Self { engine, ..self }
     }
 
@@ -74,15 +87,20 @@ impl Bench {
         self.engine.failed().await
     }
 
+    /// Of a detection, as the metrics have it.
+    pub fn findings_open(&self, detection: &str) -> i64 {
+        self.engine.metrics().findings_open.with_label_values(&[detection]).get()
+    }
+
     pub fn is_ready(&self) -> bool {
         self.engine.health().ready
     }
 
     /// Another engine on the folder of one that failed.
     pub async fn after_failure(self) -> Self {
-        let Self { engine, folder, state_bytes_max } = self;
+        let Self { engine, folder, limits } = self;
         drop(engine);
-        Self { engine: start(1, &folder, RETAIN, state_bytes_max), folder, state_bytes_max }
+        Self { engine: start(1, &folder, RETAIN, limits), folder, limits }
     }
 
     pub async fn stop(self) {
@@ -90,11 +108,13 @@ impl Bench {
     }
 }
 
-fn start(workers: usize, folder: &TempDir, retain: Duration, state_bytes_max: usize) -> Engine {
+fn start(workers: usize, folder: &TempDir, retain: Duration, limits: Limits) -> Engine {
     let durability = Durability::Folder { path: folder.path().to_path_buf(), accept_loss: false };
     // What a test asks is durability's order, not its time.
     let disk = Arc::new(ScratchDisk);
-    let config = Config { workers, tick: Duration::from_millis(1), durability, retain, disk, state_bytes_max, ..Config::default() };
+    let Limits { state_bytes_max, piece_rows } = limits;
+    let tick = Duration::from_millis(1);
+    let config = Config { workers, tick, durability, retain, disk, state_bytes_max, piece_rows, ..Config::default() };
     Engine::start(config, Arc::new(Nowhere)).unwrap()
 }
 

@@ -3,6 +3,7 @@
 //!
 //! `TIDEGATE_ORACLE_SEEDS=5000` runs more; `TIDEGATE_ORACLE_SEED=17` replays one.
 
+mod beside;
 mod changes;
 mod engine;
 mod failed;

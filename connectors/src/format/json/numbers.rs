@@ -1,46 +1,84 @@
-//! Whether arrow-json reads the numbers of DECIMAL columns as they are written.
+//! Whether arrow-json reads the numbers of DECIMAL and of integer columns as they are written.
 //!
-//! It counts digits in 8 bits and exponents in 16, and multiplies without looking: a long number is
-//! read as another one, or divides by zero. What is checked here first stays far from that.
+//! Of a DECIMAL it counts digits in 8 bits and exponents in 16, and multiplies without looking: a long number
+//! is read as another one, or divides by zero. Of an integer it cuts off the fraction. What is checked here
+//! first stays far from that.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use arrow::datatypes::{DataType, SchemaRef};
+use memchr::memchr3_iter;
 use serde_json::value::RawValue;
 
 /// Digits that 128 bits hold.
 const DIGITS_MAX: usize = 38;
 
-/// The columns of type DECIMAL.
-pub(super) struct Decimals(Vec<String>);
+/// The columns to look at, by name.
+pub(super) struct Numbers {
+    decimals: Vec<String>,
+    integers: Vec<String>,
+}
 
-impl Decimals {
+impl Numbers {
     pub(super) fn of(schema: &SchemaRef) -> Self {
-        let decimal =
-            schema.fields().iter().filter(|field| matches!(field.data_type(), DataType::Decimal128(..) | DataType::Decimal256(..)));
-        Self(decimal.map(|field| field.name().clone()).collect())
+        let named = |is: fn(&DataType) -> bool| {
+            schema.fields().iter().filter(|field| is(field.data_type())).map(|field| field.name().clone()).collect()
+        };
+        Self {
+            decimals: named(|kind| matches!(kind, DataType::Decimal128(..) | DataType::Decimal256(..))),
+            integers: named(DataType::is_integer),
+        }
     }
 
     /// Errors: a number that is not read as it is written, or a line that only arrow-json takes for JSON.
     pub(super) fn check(&self, line: &[u8]) -> Result<(), String> {
-        if self.0.is_empty() {
+        if self.decimals.is_empty() && (self.integers.is_empty() || !may_have_fraction(line)) {
             return Ok(());
         }
         let values: HashMap<Cow<str>, &RawValue> = serde_json::from_slice(line).map_err(|error| format!("not a JSON object: {error}"))?;
-        self.0.iter().filter_map(|column| Some((column, values.get(column.as_str())?.get()))).try_for_each(|(column, value)| {
-            let number = match value.as_bytes() {
-                [b'"', ..] => serde_json::from_str(value).unwrap_or_default(),
-                [b'-' | b'0'..=b'9', ..] => value.to_string(),
-                // What is NULL, and what is neither number nor text, arrow-json knows.
-                _ => return Ok(()),
-            };
-            match is_readable(&number) {
-                true => Ok(()),
-                false => Err(format!("column \"{column}\": \"{number}\" is no number of up to {DIGITS_MAX} digits")),
+        for (column, number) in spelled(&self.decimals, &values) {
+            if !is_readable(&number) {
+                return Err(format!("column \"{column}\": \"{number}\" is no number of up to {DIGITS_MAX} digits"));
             }
-        })
+        }
+        for (column, number) in spelled(&self.integers, &values) {
+            if has_remainder(&number) {
+                return Err(format!("column \"{column}\": {number} is no whole number"));
+            }
+        }
+        Ok(())
     }
+}
+
+/// The columns that hold a number, or a text, and how it is spelled. What is NULL, and what is neither, arrow-json knows.
+fn spelled<'a>(columns: &'a [String], values: &'a HashMap<Cow<str>, &RawValue>) -> impl Iterator<Item = (&'a str, String)> {
+    columns.iter().filter_map(|column| {
+        let value = values.get(column.as_str())?.get();
+        let number = match value.as_bytes() {
+            [b'"', ..] => serde_json::from_str(value).unwrap_or_default(),
+            [b'-' | b'0'..=b'9', ..] => value.to_string(),
+            _ => return None,
+        };
+        Some((column.as_str(), number))
+    })
+}
+
+/// Whether a point or an exponent stands beside a digit.
+fn may_have_fraction(line: &[u8]) -> bool {
+    let is_digit = |at: Option<usize>| at.and_then(|at| line.get(at)).is_some_and(u8::is_ascii_digit);
+    memchr3_iter(b'.', b'e', b'E', line).any(|at| is_digit(at.checked_sub(1)) || is_digit(Some(at + 1)))
+}
+
+/// Whether it is a number with something behind its point. What is no number is for arrow-json to refuse.
+fn has_remainder(number: &str) -> bool {
+    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let mantissa = mantissa.trim_start_matches(['-', '+']);
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let Ok(places) = exponent.parse::<i64>() else { return false };
+    let digits = whole.bytes().chain(fraction.bytes());
+    let behind = (whole.len() as i64).saturating_add(places).max(0);
+    digits.clone().all(|digit| digit.is_ascii_digit()) && digits.skip(behind as usize).any(|digit| digit != b'0')
 }
 
 /// Whether it is a number, and all its digits and places fit.
@@ -73,13 +111,26 @@ mod tests {
     #[test]
     fn only_numbers_and_what_is_none_pass() {
         let field = Field::new("d", DataType::Decimal128(10, 2), true);
-        let decimals = Decimals::of(&Arc::new(Schema::new(vec![field])));
+        let numbers = Numbers::of(&Arc::new(Schema::new(vec![field])));
         for line in [r#"{"d":1.5}"#, r#"{"d":"1.5"}"#, r#"{"d":null}"#, r#"{"d":true}"#, r#"{"x":"e5"}"#, "{}"] {
-            assert_eq!(decimals.check(line.as_bytes()), Ok(()), "{line}");
+            assert_eq!(numbers.check(line.as_bytes()), Ok(()), "{line}");
         }
         // The last of a key that is there twice counts.
         for line in [r#"{"d":"e5"}"#, r#"{"d":1e65537}"#, r#"{"d":""}"#, r#"{"d":1,"d":"x"}"#, r#"{"d":1,}"#] {
-            assert!(decimals.check(line.as_bytes()).is_err(), "{line}");
+            assert!(numbers.check(line.as_bytes()).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_integer_has_no_fraction() {
+        let field = |name, kind| Field::new(name, kind, true);
+        let numbers = Numbers::of(&Arc::new(Schema::new(vec![field("i", DataType::Int64), field("f", DataType::Float64)])));
+        for value in ["1", "1.0", "-1.50e1", "1e3", "10e-1", "0e-5", "0.0", "\"2.00\"", "null", "\"e\"", "\"1.x\"", "true", "[1.5]"] {
+            assert_eq!(numbers.check(format!(r#"{{"i":{value},"f":1.5}}"#).as_bytes()), Ok(()), "{value}");
+        }
+        for value in ["1.5", "-0.1", "1e-1", "12.345e2", "\"1.5\"", "1e-9999999999"] {
+            let error = numbers.check(format!(r#"{{"i":{value}}}"#).as_bytes()).unwrap_err();
+            assert!(error.contains("column \"i\"") && error.contains("no whole number"), "{value}: {error}");
         }
     }
 

@@ -1,0 +1,139 @@
+//! What is refused as it is written: DataFusion would plan it as something else, or say nothing of use.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    self, JoinConstraint, JoinOperator, LimitClause, Query, SetExpr, TableFactor, TableWithJoins, Visit, Visitor,
+};
+use tidegate_types::error::{Error, Result};
+
+/// Errors: what is not supported, by its name, and a way out.
+pub(super) fn refused(query: &Query) -> Result<()> {
+    match query.visit(&mut Refuse) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+struct Refuse;
+
+impl Visitor for Refuse {
+    type Break = Error;
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Error> {
+        if !query.locks.is_empty() {
+            return refuse("FOR UPDATE and FOR SHARE", "leave it out: a read sees one closed tick");
+        }
+        let by_rank = "filter by rank() OVER (ORDER BY …) in a query around it";
+        if query.fetch.as_ref().is_some_and(|fetch| fetch.with_ties || fetch.percent) {
+            return refuse("FETCH … WITH TIES or PERCENT", by_rank);
+        }
+        let counts = query.limit_clause.as_ref().map_or(Vec::new(), |clause| match clause {
+            LimitClause::LimitOffset { limit, offset, .. } => limit.iter().chain(offset.as_ref().map(|offset| &offset.value)).collect(),
+            LimitClause::OffsetCommaLimit { offset, limit } => vec![offset, limit],
+        });
+        if counts.into_iter().any(has_subquery) {
+            return refuse("a subquery in LIMIT or OFFSET", "join with it, and filter by row_number() OVER (ORDER BY …)");
+        }
+        joins(&query.body)
+    }
+
+    fn pre_visit_select(&mut self, select: &ast::Select) -> ControlFlow<Error> {
+        select.named_window.iter().try_for_each(|ast::NamedWindowDefinition(_, window)| match window {
+            ast::NamedWindowExpr::WindowSpec(spec) => window_specification(spec),
+            ast::NamedWindowExpr::NamedWindow(_) => ControlFlow::Continue(()),
+        })
+    }
+
+    fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<Error> {
+        match expr {
+            ast::Expr::SimilarTo { .. } => refuse("SIMILAR TO", "write s ~ '^(a|b)$'"),
+            ast::Expr::Like { escape_char: Some(_), .. } | ast::Expr::ILike { escape_char: Some(_), .. } => {
+                refuse("LIKE … ESCAPE", "the backslash escapes, as in s LIKE '5\\%'; or write s ~ '5%'")
+            }
+            ast::Expr::Collate { .. } => refuse("COLLATE", "leave it out: text is compared by its bytes; lower(s) compares without case"),
+            ast::Expr::InSubquery { expr, .. } if matches!(expr.as_ref(), ast::Expr::Tuple(_)) => {
+                refuse("several columns before IN (subquery)", "use EXISTS (SELECT 1 FROM … WHERE x = a AND y = b)")
+            }
+            ast::Expr::Function(ast::Function { over: Some(ast::WindowType::WindowSpec(spec)), .. }) => window_specification(spec),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_table_factor(&mut self, relation: &TableFactor) -> ControlFlow<Error> {
+        match relation {
+            TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {
+                refuse("TABLESAMPLE", "filter by a hash or a remainder of a column")
+            }
+            TableFactor::Derived { lateral: true, .. } => refuse("LATERAL", "join with a view by the columns it would see"),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+fn refuse(what: impl std::fmt::Display, hint: &str) -> ControlFlow<Error> {
+    ControlFlow::Break(Error::unsupported(what.to_string(), hint))
+}
+
+fn has_subquery(expr: &ast::Expr) -> bool {
+    let is_query = |expr: &ast::Expr| match expr {
+        ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. } => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    };
+    ast::visit_expressions(expr, is_query).is_break()
+}
+
+/// DataFusion forgets the PARTITION BY of the window that another one extends.
+fn window_specification(spec: &ast::WindowSpec) -> ControlFlow<Error> {
+    match &spec.window_name {
+        None => ControlFlow::Continue(()),
+        Some(name) => refuse(format!("a window that extends window {name}"), "write it out: OVER (PARTITION BY … ORDER BY …)"),
+    }
+}
+
+fn joins(body: &SetExpr) -> ControlFlow<Error> {
+    match body {
+        SetExpr::Select(select) => select.from.iter().try_for_each(joins_in),
+        SetExpr::SetOperation { left, right, .. } => {
+            joins(left)?;
+            joins(right)
+        }
+        _ => ControlFlow::Continue(()),
+    }
+}
+
+fn joins_in(from: &TableWithJoins) -> ControlFlow<Error> {
+    for relation in std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)) {
+        if let TableFactor::NestedJoin { table_with_joins, .. } = relation {
+            joins_in(table_with_joins)?;
+        }
+    }
+    from.joins.iter().try_for_each(|join| match &join.join_operator {
+        JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) => one_column("RIGHT", constraint),
+        JoinOperator::FullOuter(constraint) => one_column("FULL", constraint),
+        JoinOperator::Join(constraint)
+        | JoinOperator::Inner(constraint)
+        | JoinOperator::Left(constraint)
+        | JoinOperator::LeftOuter(constraint) => no_subquery(constraint),
+        _ => ControlFlow::Continue(()),
+    })
+}
+
+/// In RIGHT and FULL JOIN USING the column is that of either side; DataFusion takes the left one.
+fn one_column(kind: &str, constraint: &JoinConstraint) -> ControlFlow<Error> {
+    let how = match constraint {
+        JoinConstraint::Using(_) => format!("{kind} JOIN USING"),
+        JoinConstraint::Natural => format!("NATURAL {kind} JOIN"),
+        JoinConstraint::On(_) | JoinConstraint::None => return no_subquery(constraint),
+    };
+    refuse(how, "write ON l.k = r.k, and coalesce(l.k, r.k) AS k")
+}
+
+fn no_subquery(constraint: &JoinConstraint) -> ControlFlow<Error> {
+    match constraint {
+        JoinConstraint::On(condition) if has_subquery(condition) => {
+            refuse("a subquery in the ON of a join", "put it into WHERE; of an outer join, into a side: JOIN (SELECT … WHERE EXISTS …)")
+        }
+        _ => ControlFlow::Continue(()),
+    }
+}
