@@ -5,7 +5,8 @@
 //! Rules     a key that is there twice: the last one counts.
 //!           TEXT takes strings only: a number, boolean or object is refused.
 //!           Numeric columns take numbers, and strings that spell one; an
-//!           integer column takes 1.0, not 1.5.
+//!           integer column takes 1.0, not 1.5, and with a point or an
+//!           exponent none from 2^53 on.
 //!           TIMESTAMP takes RFC 3339 with or without zone (none means UTC),
 //!           `2024-01-31 09:26:56.123`, a bare date, or a number of
 //!           milliseconds since 1970 (the column's unit, which is that).

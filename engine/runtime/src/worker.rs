@@ -109,12 +109,12 @@ pub enum Excess {
 }
 
 impl Excess {
-    /// `kept_max` is what a state may take; a tick may take as much, and never less than [`PASSING_MIN`].
+    /// `kept_max` is what a state may take.
     fn of(usage: &Usage, kept_max: usize) -> Option<Self> {
         let (kept, passing) = (usage.bytes(), usage.passing());
         match () {
             () if kept_max < kept => Some(Self::Kept(kept)),
-            () if kept_max.max(PASSING_MIN) < passing => Some(Self::Passing(passing)),
+            () if passing_max(kept_max) < passing => Some(Self::Passing(passing)),
             () => None,
         }
     }
@@ -122,6 +122,11 @@ impl Excess {
 
 /// A view's past can come in as one tick: however small its state is, it has room for that.
 const PASSING_MIN: usize = 1 << 30;
+
+/// What may wait at a dataflow's operators, where its state may take `kept_max`.
+pub fn passing_max(kept_max: usize) -> usize {
+    kept_max.max(PASSING_MIN)
+}
 
 /// Sees rows of a relation before a worker does. A simulation's may panic, as an operator might.
 pub type Witness = Arc<dyn Fn(&str, &Delta) + Send + Sync>;

@@ -11,6 +11,9 @@ use arrow::datatypes::{DataType, SchemaRef};
 use memchr::memchr3_iter;
 use serde_json::value::RawValue;
 
+/// Whole numbers below it are floats, each its own.
+const EXACT_MAX: f64 = (1u64 << 53) as f64;
+
 /// Digits that 128 bits hold.
 const DIGITS_MAX: usize = 38;
 
@@ -43,8 +46,14 @@ impl Numbers {
             }
         }
         for (column, number) in spelled(&self.integers, &values) {
-            if has_remainder(&number) {
-                return Err(format!("column \"{column}\": {number} is no whole number"));
+            match float(&number) {
+                Some(_) if has_remainder(&number) => return Err(format!("column \"{column}\": {number} is no whole number")),
+                Some(float) if EXACT_MAX <= float.abs() => {
+                    return Err(format!(
+                        "column \"{column}\": {number} is more than a float holds exactly: write it without point and exponent"
+                    ));
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -68,6 +77,11 @@ fn spelled<'a>(columns: &'a [String], values: &'a HashMap<Cow<str>, &RawValue>) 
 fn may_have_fraction(line: &[u8]) -> bool {
     let is_digit = |at: Option<usize>| at.and_then(|at| line.get(at)).is_some_and(u8::is_ascii_digit);
     memchr3_iter(b'.', b'e', b'E', line).any(|at| is_digit(at.checked_sub(1)) || is_digit(Some(at + 1)))
+}
+
+/// What arrow-json makes of an integer that is written with a point or an exponent, first.
+fn float(number: &str) -> Option<f64> {
+    if number.contains(['.', 'e', 'E']) { number.parse().ok() } else { None }
 }
 
 /// Whether it is a number with something behind its point. What is no number is for arrow-json to refuse.
@@ -132,6 +146,11 @@ mod tests {
             let error = numbers.check(format!(r#"{{"i":{value}}}"#).as_bytes()).unwrap_err();
             assert!(error.contains("column \"i\"") && error.contains("no whole number"), "{value}: {error}");
         }
+        for value in ["9007199254740993.0", "-9007199254740995e0", "\"9223372036854775807.0\""] {
+            let error = numbers.check(format!(r#"{{"i":{value}}}"#).as_bytes()).unwrap_err();
+            assert!(error.contains("without point"), "{value}: {error}");
+        }
+        assert_eq!(numbers.check(br#"{"i":9007199254740993,"f":0.5}"#), Ok(()));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tidegate_types::error::{Error, Result};
 
 use super::Coordinator;
 use super::statements::shown_name;
-use crate::worker::{Command, Excess};
+use crate::worker::{Command, Excess, passing_max};
 
 impl Coordinator {
     /// A dataflow takes too much on all workers, or on one.
@@ -28,7 +28,10 @@ impl Coordinator {
             Excess::Kept(bytes) => {
                 format!("its state of {} is over the limit of {}", mebibytes(bytes), mebibytes(self.config.state_bytes_max))
             }
-            Excess::Passing(bytes) => format!("{} to compute one tick of it are over the limit", mebibytes(bytes)),
+            Excess::Passing(bytes) => {
+                let limit = mebibytes(passing_max(self.config.state_bytes_max));
+                format!("one tick of it takes {} to compute, over the limit of {limit}, --state-max or 1 GiB", mebibytes(bytes))
+            }
         };
         tracing::error!(view = shown_name(name), "{reason}: it is stopped, with what reads it");
         match self.beside.contains_key(name) {
