@@ -7,8 +7,9 @@
 //! In place  with the statement, in one tick, as if it had been made and had its past in that; a restart
 //!           does so
 //! Compared  EXPLAIN CREATE OR REPLACE tells at one closed tick what a new definition would add and take
-//! At once   in one tick, while nothing else closes: views of packs, sinks over a plain view, and what
-//!           computes all its rows anew at each tick (OVER of large partitions, functions over relations)
+//! At once   in one tick, while nothing else closes: a past of one piece, views of packs, sinks over a plain
+//!           view, and what computes all its rows anew at each tick (OVER, functions over relations)
+//! Failed    a worker that panics over a piece ends the engine; the next start knows nothing of the view
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
