@@ -725,6 +725,10 @@ impl Coordinator {
     /// Says to the next start where to look. Returns what it will do.
     fn accuse(&self, log: &Log, from: Tick, reason: String) -> Result<&'static str> {
         match self.suspect.as_ref().map(|suspect| suspect.step) {
+            // Nothing in the log made it. If something there is to blame all the same, the next start fails on it.
+            None if self.beside.values().any(Option::is_none) => {
+                Ok("start it again: the view that was being made may be to blame, and is not there")
+            }
             None => {
                 log.suspect(&Suspect { from, reason, step: Step::Whole, statement: None })?;
                 Ok("start it again: the input it failed on is looked for")

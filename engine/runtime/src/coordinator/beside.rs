@@ -1,14 +1,15 @@
 //! Views that are made beside what there is, while ticks go on.
 //!
 //! Planned   by whoever asks, on a thread of his, over a copy of the catalog
-//! Prepared  where the view has more of a past than one piece: a dataflow that nobody sees
+//! Prepared  a dataflow that nobody sees
 //! Filled    by whoever asks, who reads the log: a piece, a tick. What arrives meanwhile it gets as all
 //!           others do, and no watermark frees what its past may still need
 //! In place  with the statement, in one tick, as if it had been made and had its past in that; a restart
 //!           does so
 //! Compared  EXPLAIN CREATE OR REPLACE tells at one closed tick what a new definition would add and take
-//! At once   in one tick, while nothing else closes: a past of one piece, views of packs, sinks over a plain
-//!           view, and what computes all its rows anew at each tick (OVER, functions over relations)
+//! One piece where a tick computes all rows anew (OVER, functions over relations), however long the past
+//! At once   in one tick, as a part of what there is: views of packs, which are made before sources are
+//!           read, and sinks over a plain view
 //! Failed    a worker that panics over a piece ends the engine; the next start knows nothing of the view
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,16 +61,22 @@ pub struct Past {
     sources: BTreeMap<String, Generation>,
     upto: u64,
     shelf: Shelf,
-    piece_rows: usize,
+    piece: Piece,
+}
+
+/// When a piece is large enough.
+struct Piece {
+    rows: usize,
+    bytes: usize,
 }
 
 /// Bytes after which a piece is large enough, however few its rows.
 const PIECE_BYTES: usize = 16 << 20;
 
 impl Past {
-    /// Hands it out in pieces, oldest first, until one is not wanted.
+    /// Hands it out in pieces, oldest first, until one is not wanted; the last may be empty.
     pub fn read(self, mut take: impl FnMut(Vec<(String, RecordBatch)>) -> bool) -> Result<()> {
-        let Self { sources, upto, shelf, piece_rows } = self;
+        let Self { sources, upto, shelf, piece: Piece { rows: piece_rows, bytes: piece_bytes } } = self;
         let names: Vec<&str> = sources.keys().map(String::as_str).collect();
         let unwanted = || Error::engine("nobody waits for the view any more");
         let (mut piece, mut rows, mut bytes) = (Vec::new(), 0, 0);
@@ -84,7 +91,7 @@ impl Past {
                 let part = on_time.slice(from, length);
                 (from, rows, bytes) = (from + length, rows + length, bytes + part.get_array_memory_size());
                 piece.push((source.clone(), part));
-                if rows == piece_rows || PIECE_BYTES <= bytes {
+                if rows == piece_rows || piece_bytes <= bytes {
                     (rows, bytes) = (0, 0);
                     if !take(std::mem::take(&mut piece)) {
                         return Err(unwanted());
@@ -93,7 +100,7 @@ impl Past {
             }
             Ok(())
         })?;
-        if piece.is_empty() || take(piece) { Ok(()) } else { Err(unwanted()) }
+        if take(piece) { Ok(()) } else { Err(unwanted()) }
     }
 }
 
@@ -112,25 +119,24 @@ impl Coordinator {
         }
         let (made, reads, node) = (self.made(&name), self.made_when(&planned.reads), Arc::clone(&planned.node));
         let mut prepared = Prepared { view: name.clone(), made, planned: Some(planned), reads, beside: None };
-        let sources = node.relations().into_iter().filter_map(|relation| Some((relation.clone(), self.sources.get(&relation)?)));
-        let (mut rows, mut past) = (0, BTreeMap::new());
-        for (source, state) in sources {
-            rows += state.counts.received();
-            past.insert(source, state.generation);
-        }
-        let is_long = self.config.piece_rows < rows as usize && self.keeps_history() && !computes_anew(&node);
-        let shelf = self.log.as_ref().filter(|_| is_long).map(|log| Ok((log.flushed()?, log.shelf()))).transpose()?;
-        if shelf.is_none() && !is_compared {
-            return Ok(Some((prepared, None)));
-        }
+        let sources = node.relations().into_iter().filter_map(|relation| {
+            let made = self.sources.get(&relation)?.generation;
+            Some((relation, made))
+        });
+        let sources: BTreeMap<String, Generation> = sources.collect();
+        let log = self.log.as_ref().filter(|_| self.keeps_history());
+        let shelf = log.map(|log| Ok((log.flushed()?, log.shelf()))).transpose()?;
         self.beside_made += 1;
         let beside = format!("beside {} \"{name}\"", self.beside_made);
         let at_once = self.create_dataflow(&beside, &node, true, is_detection, true)?;
         self.beside.insert(beside.clone(), None);
         prepared.beside = Some(beside.clone());
-        let piece_rows = self.config.piece_rows.max(1);
+        let piece = match computes_anew(&node) {
+            true => Piece { rows: usize::MAX, bytes: usize::MAX },
+            false => Piece { rows: self.config.piece_rows.max(1), bytes: PIECE_BYTES },
+        };
         if let Some((upto, shelf)) = shelf {
-            return Ok(Some((prepared, Some(Past { sources: past, upto, shelf, piece_rows }))));
+            return Ok(Some((prepared, Some(Past { sources, upto, shelf, piece }))));
         }
         let filled = at_once.iter().try_for_each(|source| self.backfill(source, &beside));
         filled.inspect_err(|_| self.drop_beside(&beside))?;

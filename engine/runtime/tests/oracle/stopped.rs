@@ -107,7 +107,9 @@ async fn what_is_too_large_when_it_is_made_is_said_to_be() {
     }
     let refused = bench.try_run("CREATE MATERIALIZED VIEW keys AS SELECT k, count(*) AS n FROM hits GROUP BY k").await;
     let refused = refused.unwrap_err().to_string();
-    assert!(refused.contains("\"keys\" is stopped: its state of"), "{refused}");
+    assert!(refused.contains("the view cannot be computed: its state of"), "{refused}");
+    let unknown = bench.try_rows("keys").await.unwrap_err().to_string();
+    assert!(unknown.contains("\"keys\" does not exist"), "{unknown}");
     bench.run("CREATE MATERIALIZED VIEW total AS SELECT count(*) AS n, sum(v) AS v FROM hits").await;
     assert_eq!(bench.rows("total").await, [total(BATCHES)]);
     bench.stop().await;
