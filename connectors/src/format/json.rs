@@ -4,7 +4,8 @@
 //!           ignored and not looked into, absent ones are NULL
 //! Rules     a key that is there twice: the last one counts.
 //!           TEXT takes strings only: a number, boolean or object is refused.
-//!           Numeric columns take numbers, and strings that spell one; an
+//!           Numeric columns take numbers, and strings that spell one, floats
+//!           also "NaN", "Infinity" and "-Infinity"; an
 //!           integer column takes 1.0, not 1.5, and with a point or an
 //!           exponent none from 2^53 on.
 //!           TIMESTAMP takes RFC 3339 with or without zone (none means UTC),
@@ -124,6 +125,8 @@ struct JsonAttempt {
     taken: usize,
     /// A number just below all that 64 bits hold was met. arrow-json reads it as a float, and that as -2^63.
     has_too_small: bool,
+    /// Values that words make infinite.
+    infinite: usize,
     schema: SchemaRef,
 }
 
@@ -132,7 +135,7 @@ impl JsonAttempt {
         // Room for one row more, so that what follows the last object is looked at as after any other.
         let builder = ReaderBuilder::new(schema.clone()).with_batch_size(rows + 1);
         let decoder = builder.build_decoder().expect("the column types were tried when the source was created");
-        Self { decoder, numbers: Numbers::of(schema), taken: 0, has_too_small: false, schema: schema.clone() }
+        Self { decoder, numbers: Numbers::of(schema), taken: 0, has_too_small: false, infinite: 0, schema: schema.clone() }
     }
 }
 
@@ -147,6 +150,7 @@ impl Attempt for JsonAttempt {
         }
         self.numbers.check(line)?;
         self.has_too_small |= has_too_small(line);
+        self.infinite += self.numbers.infinite_words(line);
         let read = self.decoder.decode(line).map_err(|error| reason(&error))?;
         self.taken += 1;
         // arrow-json takes newlines for blanks: what is left open here would
@@ -164,7 +168,9 @@ impl Attempt for JsonAttempt {
                 Err(format!("a number below {} does not fit its column", i64::MIN))
             }
             Ok(Some(batch)) if batch.columns().iter().any(has_end_of_time) => Err("a time is out of range".into()),
-            Ok(Some(batch)) if batch.columns().iter().any(has_infinite) => Err("a number is out of range".into()),
+            Ok(Some(batch)) if batch.columns().iter().map(count_infinite).sum::<usize>() != self.infinite => {
+                Err("a number is out of range".into())
+            }
             Ok(batch) => Ok(batch.unwrap_or_else(|| RecordBatch::new_empty(self.schema))),
             Err(error) => Err(reason(&error)),
         }
@@ -199,13 +205,13 @@ fn has_end_of_time(column: &ArrayRef) -> bool {
         && column.as_primitive::<TimestampMillisecondType>().values().iter().any(is_end)
 }
 
-/// Whether a number is infinite, as arrow-json reads those that are too large; JSON has no such number.
-fn has_infinite(column: &ArrayRef) -> bool {
+/// How many numbers are infinite: by a word, or as arrow-json reads those that are too large.
+fn count_infinite(column: &ArrayRef) -> usize {
     match column.data_type() {
-        DataType::Float64 => column.as_primitive::<Float64Type>().values().iter().any(|value| value.is_infinite()),
-        DataType::Float32 => column.as_primitive::<Float32Type>().values().iter().any(|value| value.is_infinite()),
-        DataType::List(_) => has_infinite(column.as_list::<i32>().values()),
-        _ => false,
+        DataType::Float64 => column.as_primitive::<Float64Type>().values().iter().filter(|value| value.is_infinite()).count(),
+        DataType::Float32 => column.as_primitive::<Float32Type>().values().iter().filter(|value| value.is_infinite()).count(),
+        DataType::List(_) => count_infinite(column.as_list::<i32>().values()),
+        _ => 0,
     }
 }
 
@@ -291,6 +297,10 @@ mod tests {
             (r#"{"d":1e999}"#, false),
             (r#"{"d":"-1e999"}"#, false),
             (r#"{"r":1e39}"#, false),
+            (r#"{"d":"Infinity","r":"-inf"}"#, true),
+            (r#"{"d":1e999,"r":"-Infinity"}"#, false),
+            (r#"{"d":1e999,"s":"Infinity"}"#, false),
+            (r#"{"d":"Infinity","d":1e999}"#, false),
         ] {
             let decoded = decoder(&fields, &[0, 1, 2]).decode(line.as_bytes(), 1, "f");
             assert_eq!((decoded.rows.num_rows(), decoded.dead.len()), (usize::from(is_good), usize::from(!is_good)), "{line}");

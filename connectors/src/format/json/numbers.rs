@@ -1,14 +1,15 @@
-//! Whether arrow-json reads the numbers of DECIMAL and of integer columns as they are written.
+//! Whether arrow-json reads numbers as they are written.
 //!
 //! Of a DECIMAL it counts digits in 8 bits and exponents in 16, and multiplies without looking: a long number
 //! is read as another one, or divides by zero. Of an integer it cuts off the fraction. What is checked here
-//! first stays far from that.
+//! first stays far from that. A float that is too large it takes for an infinite one: these are told from
+//! those that a word names.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use arrow::datatypes::{DataType, SchemaRef};
-use memchr::memchr3_iter;
+use memchr::{memchr2_iter, memchr3_iter};
 use serde_json::value::RawValue;
 
 /// Whole numbers below it are floats, each its own.
@@ -21,6 +22,7 @@ const DIGITS_MAX: usize = 38;
 pub(super) struct Numbers {
     decimals: Vec<String>,
     integers: Vec<String>,
+    floats: Vec<String>,
 }
 
 impl Numbers {
@@ -31,7 +33,19 @@ impl Numbers {
         Self {
             decimals: named(|kind| matches!(kind, DataType::Decimal128(..) | DataType::Decimal256(..))),
             integers: named(DataType::is_integer),
+            floats: named(DataType::is_floating),
         }
+    }
+
+    /// How many columns a word makes infinite, such as "Infinity" or "-inf".
+    pub(super) fn infinite_words(&self, line: &[u8]) -> usize {
+        let names_one = memchr2_iter(b'f', b'F', line).any(|at| 2 <= at && line[at - 2..at].eq_ignore_ascii_case(b"in"));
+        if self.floats.is_empty() || !names_one {
+            return 0;
+        }
+        let values: HashMap<Cow<str>, &RawValue> = serde_json::from_slice(line).unwrap_or_default();
+        let is_word = |number: &str| !number.bytes().any(|byte| byte.is_ascii_digit());
+        spelled(&self.floats, &values).filter(|(_, number)| is_word(number) && number.parse().is_ok_and(f64::is_infinite)).count()
     }
 
     /// Errors: a number that is not read as it is written, or a line that only arrow-json takes for JSON.
