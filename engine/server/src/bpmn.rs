@@ -1,14 +1,17 @@
 //! A BPMN 2.0 process as the rows of `states` and `transitions`, to follow cases against.
 //!
 //! Reads     tasks, start, end and intermediate events, exclusive, event-based and parallel gateways,
-//!           timers (a duration, as an intermediate event or at a task's border), lanes as roles of steps
+//!           timers (a duration, at a task's border or as an intermediate event, but for an event-based
+//!           gateway's branch), lanes as roles of steps
 //! Process   its name, or else its pool's, or else its id
 //! Activity  a task's name, or an intermediate event's; gateways, starts and ends are not seen in logs
 //! State     what may come next. A task with a timer at its border has a `max_dwell_ms`, an intermediate
-//!           timer a `min_dwell_ms`; a case's first state has no time. Conditions of flows are not judged
+//!           timer a `min_dwell_ms`. Conditions of an exclusive gateway's flows are not judged
 //! Prints    CREATE TABLE for both tables, and INSERTs
-//! Errors    not XML, or not BPMN; an element outside the subset, by name and line; a node that two
-//!           tokens reach; more states than a monitor follows; a timer whose start no event shows
+//! Errors    not XML, or not BPMN; an element outside the subset, by name and line; a choice that is no
+//!           gateway's; two processes of one name; a node that two tokens reach; a state that leads to no
+//!           end; more states than a monitor follows; a timer whose start no event shows, such as one that
+//!           may come first in a case
 //! Source    OMG, Business Process Model and Notation 2.0.2; van der Aalst, Formalization and Verification
 //!           of Event-driven Process Chains, 1999
 
@@ -107,6 +110,7 @@ mod tests {
     }
 
     const ENDS: &str = "<startEvent id='s'/><endEvent id='e'/>";
+    const HOUR: &str = "<timerEventDefinition><timeDuration>PT1H</timeDuration></timerEventDefinition>";
 
     #[test]
     fn a_choice_and_a_loop() {
@@ -194,6 +198,75 @@ INSERT INTO transitions VALUES
         let wires = flows(&[("s", "a"), ("a", "b"), ("b", "e")]);
         let sql = imported(&format!("{ENDS}<task id='a' name='sign'/><task id='b' name='sign'/>{wires}"));
         assert!(sql.contains("('order', 'sign', 'sign', 'sign (2)', NULL),\n  ('order', 'sign (2)', 'sign', 'end', NULL)"), "{sql}");
+        // A task with the name that was made.
+        let wires = flows(&[("s", "a"), ("a", "b"), ("b", "c"), ("c", "e")]);
+        let sql = imported(&format!("{ENDS}<task id='a' name='sign'/><task id='b' name='sign'/><task id='c' name='sign (2)'/>{wires}"));
+        let last = "('order', 'sign (2)', 'sign', 'sign (2) (2)', NULL),\n  ('order', 'sign (2) (2)', 'sign (2)', 'end', NULL)";
+        assert!(sql.contains(last), "{sql}");
+    }
+
+    #[test]
+    fn processes_of_one_name_are_refused() {
+        let nodes = format!("{ENDS}<task id='a' name='sign'/>{}", flows(&[("s", "a"), ("a", "e")]));
+        let text = process(&nodes).replace("</definitions>", "<process id='q' name='order'/></definitions>");
+        let said = statements(&text, "x", None).expect_err("two of them").to_string();
+        assert_eq!(said, "x: two processes are named \"order\"\nhint: name each as the events' process does");
+        assert!(statements(&text, "x", Some("p")).is_ok());
+    }
+
+    #[test]
+    fn only_an_exclusive_gateway_chooses() {
+        let tasks = "<task id='b' name='accept'/><task id='c' name='reject'/>";
+        let condition = "<sequenceFlow id='f' name='ok' sourceRef='a' targetRef='b'><conditionExpression/></sequenceFlow>";
+        let wires = flows(&[("s", "a"), ("a", "c"), ("b", "e"), ("c", "e")]);
+        let with = |a: &str| format!("{ENDS}{a}{tasks}{condition}{wires}");
+        let way_out = "hint: put an exclusive gateway behind it: flows out of that may have conditions and a default";
+        let flow = "order.bpmn: sequenceFlow \"ok\" (line 1) with a condition out of task \"check\" (line 1) is not supported";
+        assert_eq!(refused(&with("<task id='a' name='check'/>")), format!("{flow}\n{way_out}"));
+        let task = "order.bpmn: task \"check\" (line 1) with a default flow is not supported";
+        assert_eq!(refused(&with("<task id='a' name='check' default='a-c'/>")), format!("{task}\n{way_out}"));
+        let chosen = imported(&with("<exclusiveGateway id='a' default='a-c'/>"));
+        assert!(chosen.contains("('order', 'accept | reject', 'accept', 'end', NULL)"), "{chosen}");
+        // Without a condition, both come.
+        let both = imported(&with("<task id='a' name='check'/>").replace(condition, &flows(&[("a", "b")])));
+        assert!(both.contains("('order', 'accept | reject', 'accept', 'reject', NULL)"), "{both}");
+    }
+
+    #[test]
+    fn a_timer_begins_with_an_event() {
+        let border = format!("<task id='a' name='approve'/><boundaryEvent id='t' name='late' attachedToRef='a'>{HOUR}</boundaryEvent>");
+        let wires = flows(&[("s", "a"), ("a", "e"), ("t", "e")]);
+        assert_eq!(
+            refused(&format!("{ENDS}{border}{wires}")),
+            "order.bpmn: no event shows when timer \"late\" begins\nhint: put a step before what is timed: a case begins with its first event"
+        );
+        let timer = format!("<intermediateCatchEvent id='t' name='cooled'>{HOUR}</intermediateCatchEvent>");
+        let said = refused(&format!("{ENDS}{timer}{}", flows(&[("s", "t"), ("t", "e")])));
+        assert!(said.contains("no event shows when timer \"cooled\" begins"), "{said}");
+        let gateway = "<task id='a' name='invoice'/><eventBasedGateway id='g'/><receiveTask id='m' name='paid'/>";
+        let wires = flows(&[("s", "a"), ("a", "g"), ("g", "m"), ("g", "t"), ("m", "e"), ("t", "e")]);
+        assert_eq!(
+            refused(&format!("{ENDS}{gateway}{timer}{wires}")),
+            "order.bpmn: the timer of intermediateCatchEvent \"cooled\" (line 1) behind eventBasedGateway \"g\" (line 1) is not supported\n\
+            hint: draw it at the border of a receive task in place of the gateway, or write its bound as a fluent's lifetime"
+        );
+    }
+
+    #[test]
+    fn what_never_ends_is_refused() {
+        // One branch is chosen, and both are waited for.
+        let nodes = "<exclusiveGateway id='x'/><task id='a' name='pick'/><task id='b' name='bill'/><parallelGateway id='j'/>";
+        let wires = flows(&[("s", "x"), ("x", "a"), ("x", "b"), ("a", "j"), ("b", "j"), ("j", "c"), ("c", "e")]);
+        assert_eq!(
+            refused(&format!("{ENDS}{nodes}<task id='c' name='ship'/>{wires}")),
+            "order.bpmn: the flows into parallelGateway \"j\" (line 1) never all come, so no case goes on from there\n\
+            hint: a parallel gateway waits for all of them: join the branches of a choice with an exclusive gateway"
+        );
+        let endless = refused(&format!("{ENDS}<task id='a' name='try'/>{}", flows(&[("s", "a"), ("a", "a")])));
+        assert_eq!(endless, "order.bpmn: no case ends that is before task \"try\" (line 1)\nhint: draw a way from there to an end event");
+        let gateways = "<exclusiveGateway id='x'/><exclusiveGateway id='y'/>";
+        let said = refused(&format!("{ENDS}{gateways}{}", flows(&[("s", "x"), ("x", "y"), ("y", "x")])));
+        assert!(said.contains("process \"order\" has gateways that lead only to each other"), "{said}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! BPMN's XML, as far as it is understood: nodes, and flows between them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use roxmltree::{Document, Node as Element};
 use tidegate_types::error::{Error, Result};
@@ -37,10 +37,14 @@ pub enum Kind {
         after_ms: i64,
     },
     Exclusive,
+    /// Which of its events comes first is seen as which is chosen.
+    EventBased,
     Parallel,
 }
 
 const NAMESPACE: &str = "http://www.omg.org/spec/BPMN/20100524/MODEL";
+/// The way out where something else than an exclusive gateway chooses.
+const CHOOSE: &str = "put an exclusive gateway behind it: flows out of that may have conditions and a default";
 
 /// A file's processes; `wanted`: of this name or id, and no other is looked into.
 pub fn read(text: &str, wanted: Option<&str>) -> Result<Vec<Graph>> {
@@ -52,12 +56,22 @@ pub fn read(text: &str, wanted: Option<&str>) -> Result<Vec<Graph>> {
     }
     let is_wanted = |process: &&Element| wanted.is_none_or(|wanted| process_name(process) == wanted || attribute(process, "id") == wanted);
     let graphs: Vec<Graph> = processes.iter().filter(is_wanted).map(|process| graph(*process)).collect::<Result<_>>()?;
+    refuse_twins(&graphs)?;
     match wanted {
         Some(wanted) if graphs.is_empty() => {
             let known: Vec<String> = processes.iter().map(|process| format!("\"{}\"", process_name(process))).collect();
             Err(Error::user(format!("there is no process \"{wanted}\"")).hint(format!("there is {}", known.join(", "))))
         }
         _ => Ok(graphs),
+    }
+}
+
+/// Their states would be told apart by nothing.
+fn refuse_twins(graphs: &[Graph]) -> Result<()> {
+    let mut names = BTreeSet::new();
+    match graphs.iter().find(|graph| !names.insert(&graph.name)) {
+        Some(twin) => Err(Error::user(format!("two processes are named \"{}\"", twin.name)).hint("name each as the events' process does")),
+        None => Ok(()),
     }
 }
 
@@ -86,8 +100,7 @@ fn graph(process: Element) -> Result<Graph> {
     let elements = || process.children().filter(Element::is_element);
     elements().try_for_each(|element| read.add(element))?;
     read.attach()?;
-    let flow = |element: Element| Ok((read.end(&element, "sourceRef", "comes from")?, read.end(&element, "targetRef", "leads to")?));
-    let flows = elements().filter(|element| is(element, "sequenceFlow")).map(flow).collect::<Result<_>>()?;
+    let flows = elements().filter(|element| is(element, "sequenceFlow")).map(|element| read.flow(&element)).collect::<Result<_>>()?;
     Ok(Graph { name: process_name(&process), flows, nodes: read.nodes })
 }
 
@@ -156,6 +169,22 @@ impl<'a, 'input> Reader<'a, 'input> {
         Ok(())
     }
 
+    fn flow(&self, element: &Element) -> Result<(usize, usize)> {
+        let (from, to) = (self.end(element, "sourceRef", "comes from")?, self.end(element, "targetRef", "leads to")?);
+        let (source, target) = (&self.nodes[from], &self.nodes[to]);
+        match (source.kind, target.kind) {
+            (Kind::EventBased, Kind::Timer(_)) => Err(Error::unsupported(
+                format!("the timer of {} behind {}", target.title, source.title),
+                "draw it at the border of a receive task in place of the gateway, or write its bound as a fluent's lifetime",
+            )),
+            (Kind::Exclusive, _) => Ok((from, to)),
+            _ if has(element, "conditionExpression") => {
+                Err(Error::unsupported(format!("{} with a condition out of {}", title(element), source.title), CHOOSE))
+            }
+            _ => Ok((from, to)),
+        }
+    }
+
     fn end(&self, element: &Element, name: &str, does: &str) -> Result<usize> {
         let id = attribute(element, name);
         self.places.get(id).copied().ok_or_else(|| {
@@ -177,13 +206,15 @@ fn kind(element: &Element) -> Result<Option<Kind>> {
         "endEvent" if has(element, "terminateEventDefinition") => Ok(Some(Kind::Terminate)),
         "endEvent" => Ok(Some(Kind::End)),
         "task" | "userTask" | "manualTask" | "serviceTask" | "scriptTask" | "sendTask" | "receiveTask" | "businessRuleTask" => {
-            once(element).map(|()| Some(Kind::Step))
+            once(element)?;
+            undecided(element)?;
+            Ok(Some(Kind::Step))
         }
         "intermediateThrowEvent" => Ok(Some(Kind::Step)),
         "intermediateCatchEvent" => Ok(Some(duration(element)?.map_or(Kind::Step, Kind::Timer))),
         "boundaryEvent" => boundary(element).map(Some),
-        // Which of its events comes first is seen as which is chosen.
-        "exclusiveGateway" | "eventBasedGateway" => Ok(Some(Kind::Exclusive)),
+        "exclusiveGateway" => Ok(Some(Kind::Exclusive)),
+        "eventBasedGateway" => Ok(Some(Kind::EventBased)),
         "parallelGateway" => Ok(Some(Kind::Parallel)),
         "inclusiveGateway" | "complexGateway" => unsupported("write it with exclusive and parallel gateways"),
         "subProcess" | "adHocSubProcess" | "transaction" | "callActivity" => unsupported("draw its steps in the process itself"),
@@ -212,6 +243,14 @@ fn once(task: &Element) -> Result<()> {
             let construct = format!("{} of {}", repeats.tag_name().name(), title(task));
             Err(Error::unsupported(construct, "draw the loop with an exclusive gateway"))
         }
+        None => Ok(()),
+    }
+}
+
+/// Whether the task leaves no choice of what follows it.
+fn undecided(task: &Element) -> Result<()> {
+    match task.attribute("default") {
+        Some(_) => Err(Error::unsupported(format!("{} with a default flow", title(task)), CHOOSE)),
         None => Ok(()),
     }
 }

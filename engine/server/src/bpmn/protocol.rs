@@ -62,30 +62,56 @@ pub fn protocol(graph: &Graph) -> Result<Protocol> {
         }
         at += 1;
     }
+    process.refuse_endless(&states, &transitions)?;
+    process.refuse_untimed(&states[0])?;
     let bounds = states.iter().map(|markings| process.bounds(markings)).collect::<Result<Vec<_>>>()?;
     let named = names(&states, &process).into_iter().zip(&states).zip(bounds);
     let states = named.map(|((name, markings), (min_dwell_ms, max_dwell_ms))| {
-        let is_final = markings.iter().any(BTreeSet::is_empty);
+        let is_final = is_final(markings);
         State { name, is_final, min_dwell_ms, max_dwell_ms }
     });
     Ok(Protocol { states: states.collect(), transitions: transitions.into_iter().collect() })
 }
 
+fn is_final(markings: &Markings) -> bool {
+    markings.iter().any(BTreeSet::is_empty)
+}
+
+/// The states from which a final one is reached.
+fn ending(states: &[Markings], transitions: &BTreeSet<Transition>) -> BTreeSet<usize> {
+    let mut ending: BTreeSet<usize> = (0..states.len()).filter(|state| is_final(&states[*state])).collect();
+    loop {
+        let leads_there = |step: &&Transition| ending.contains(&step.to) && !ending.contains(&step.from);
+        let more: Vec<usize> = transitions.iter().filter(leads_there).map(|step| step.from).collect();
+        if more.is_empty() {
+            return ending;
+        }
+        ending.extend(more);
+    }
+}
+
 /// What may come next, and a number where that is said twice.
 fn names(states: &[Markings], process: &Process) -> Vec<String> {
-    let mut taken = BTreeMap::new();
+    let mut taken = BTreeSet::new();
     let name = |markings: &Markings| {
         let next: BTreeSet<&str> = process.seen(markings).map(|(node, _)| process.node(node).name.as_str()).collect();
-        let name = match (next.is_empty(), markings.contains(&Marking::new())) {
-            (false, _) => next.into_iter().collect::<Vec<_>>().join(" | "),
-            (true, true) => "end".to_string(),
-            (true, false) => "stuck".to_string(),
+        let name = match next.is_empty() {
+            true => "end".to_string(),
+            false => next.into_iter().collect::<Vec<_>>().join(" | "),
         };
-        let count = taken.entry(name.clone()).or_insert(0);
-        *count += 1;
-        if *count == 1 { name } else { format!("{name} ({count})") }
+        untaken(&name, &mut taken)
     };
     states.iter().map(name).collect()
+}
+
+fn untaken(name: &str, taken: &mut BTreeSet<String>) -> String {
+    let mut numbered = name.to_string();
+    let mut count = 1;
+    while !taken.insert(numbered.clone()) {
+        count += 1;
+        numbered = format!("{name} ({count})");
+    }
+    numbered
 }
 
 struct Process<'a> {
@@ -158,6 +184,10 @@ impl<'a> Process<'a> {
                 return Err(error.hint("split it: branches that run beside each other multiply"));
             }
         }
+        if waiting.is_empty() {
+            let error = Error::user(format!("process \"{}\" has gateways that lead only to each other", self.graph.name));
+            return Err(error.hint("draw a sequenceFlow from one of them to a task or an end event"));
+        }
         Ok(waiting)
     }
 
@@ -167,7 +197,7 @@ impl<'a> Process<'a> {
         for &place in marking {
             let to = self.before[place];
             match self.node(to).kind {
-                Kind::Exclusive => {
+                Kind::Exclusive | Kind::EventBased => {
                     for out in &self.out[to] {
                         next.push(self.moved(marking, &[place], &[*out])?);
                     }
@@ -198,6 +228,10 @@ impl<'a> Process<'a> {
         markings.iter().flat_map(|marking| self.enabled(marking))
     }
 
+    fn timers(&self, markings: &Markings) -> impl Iterator<Item = (usize, usize)> {
+        self.seen(markings).filter(move |(node, _)| matches!(self.node(*node).kind, Kind::Timer(_) | Kind::Boundary { .. }))
+    }
+
     /// By activity and role: the markings it leads to.
     fn steps(&self, markings: &Markings) -> Result<BTreeMap<(&'a str, Option<&'a str>), Markings>> {
         let mut steps: BTreeMap<_, Markings> = BTreeMap::new();
@@ -214,8 +248,7 @@ impl<'a> Process<'a> {
 
     /// A state's time begins with it. A timer's time must not go on from the state before.
     fn refuse_restart(&self, markings: &Markings, step: usize, place: usize) -> Result<()> {
-        let running = self.seen(markings).filter(|(node, _)| matches!(self.node(*node).kind, Kind::Timer(_) | Kind::Boundary { .. }));
-        let beside = running.filter(|(timer, own)| {
+        let beside = self.timers(markings).filter(|(timer, own)| {
             let is_same_token = *own == place;
             let is_choice = !markings.iter().any(|marking| marking.contains(own) && marking.contains(&place));
             *timer != step && !is_same_token && !is_choice
@@ -224,6 +257,39 @@ impl<'a> Process<'a> {
             Some(timer) => {
                 let error = Error::user(format!("timer \"{}\" runs beside other steps", self.node(timer).name));
                 Err(error.hint("a state's time begins when it is entered: leave the timer out, and write its bound as a fluent's lifetime"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A case never ends once it is in a state that leads to no final one.
+    fn refuse_endless(&self, states: &[Markings], transitions: &BTreeSet<Transition>) -> Result<()> {
+        let ending = ending(states, transitions);
+        let endless: Vec<usize> = (0..states.len()).filter(|state| !ending.contains(state)).collect();
+        // Where it comes to a halt, rather than the way there.
+        let halt = endless.iter().find(|state| self.seen(&states[**state]).next().is_none());
+        let Some(&state) = halt.or(endless.first()) else { return Ok(()) };
+        let at: Vec<&Node> = states[state].iter().flatten().map(|place| self.node(self.before[*place])).collect();
+        let titles: BTreeSet<&str> = at.iter().map(|node| node.title.as_str()).collect();
+        let titles = titles.into_iter().collect::<Vec<_>>().join(", ");
+        match at.iter().all(|node| node.kind == Kind::Parallel) {
+            true => {
+                let error = Error::user(format!("the flows into {titles} never all come, so no case goes on from there"));
+                Err(error.hint("a parallel gateway waits for all of them: join the branches of a choice with an exclusive gateway"))
+            }
+            false => {
+                let error = Error::user(format!("no case ends that is before {titles}"));
+                Err(error.hint("draw a way from there to an end event"))
+            }
+        }
+    }
+
+    /// No event enters the first state, so that no time begins with it.
+    fn refuse_untimed(&self, initial: &Markings) -> Result<()> {
+        match self.timers(initial).next() {
+            Some((timer, _)) => {
+                let error = Error::user(format!("no event shows when timer \"{}\" begins", self.node(timer).name));
+                Err(error.hint("put a step before what is timed: a case begins with its first event"))
             }
             None => Ok(()),
         }
@@ -251,8 +317,7 @@ impl<'a> Process<'a> {
     /// Whether the timer runs does not show where something else may come instead of its `task`.
     fn refuse_choice(&self, markings: &Markings, task: usize, timer: usize) -> Result<()> {
         let is_its = |node: usize| node == task || matches!(self.node(node).kind, Kind::Boundary { task: of, .. } if of == task);
-        let is_over = markings.iter().any(BTreeSet::is_empty);
-        match is_over || self.seen(markings).any(|(node, _)| !is_its(node)) {
+        match is_final(markings) || self.seen(markings).any(|(node, _)| !is_its(node)) {
             true => {
                 let error = Error::user(format!("no event shows whether timer \"{}\" runs", self.node(timer).name));
                 Err(error.hint("put a step between the choice and what is timed, or write its bound as a fluent's lifetime"))
