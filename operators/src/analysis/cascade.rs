@@ -3,7 +3,7 @@
 use super::Kind::{BigInt, Boolean, Double, Id, Ids, Time};
 use super::{Call, Column, Function, Names, Parameter, ParameterKind, Row, Table, Writer, column, optional};
 use crate::arrange::Bytes;
-use crate::cascade::downtime::downtime;
+use crate::cascade::downtime::{ROUNDS_MAX as DOWN_ROUNDS_MAX, downtime};
 use crate::cascade::impact_causes::impact_causes;
 use crate::cascade::lanes::{BLOCK_LANES, Chance, chance, failure_counts};
 use crate::cascade::reach::{reach, restoration_order};
@@ -175,14 +175,14 @@ fn run_downtime(call: Call<'_>) -> Rows<'_, u64> {
     let outages = call.relation(0, move |row| Ok((row.id(0)?, outage(row, 1, horizon)?)));
     let graph = Graph::of(&call, 1, |row| duration(row, 2));
     let restarts = call.relation(3, |row| Ok((row.id(0)?, duration(row, 1)?)));
-    let down = downtime(outages, graph.gates, graph.members, restarts, horizon, ROUNDS_MAX);
+    let down = downtime(outages, graph.gates, graph.members, restarts, horizon, DOWN_ROUNDS_MAX);
     let each = down.rows.flat_map(|(node, down)| down.into_iter().map(move |interval| (node.clone(), interval)));
     let write = |(node, (start, end)): &(Bytes, (i64, i64)), row: &mut Writer| {
         row.id(Some(node));
         row.integer(Some(*start));
         row.integer(Some(*end));
     };
-    call.answer(each, graph.flaws.concat(down.flaws), write, say)
+    call.answer(each, graph.flaws.concat(down.flaws), write, say_down)
 }
 
 fn run_failure_probability(call: Call<'_>) -> Rows<'_, u64> {
@@ -302,6 +302,17 @@ fn edge(row: &Row) -> Result<(Bytes, (Bytes, Edge)), String> {
     let likelihood = (likelihood * UNITS_PER_LIKELIHOOD as f64).round() as i64;
     let impact = (impact * UNITS_PER_IMPACT).round() as i64;
     Ok((row.id(0)?, (row.id(1)?, Edge { likelihood, impact })))
+}
+
+/// Of a cascade in time.
+pub(super) fn say_down(flaw: &Flaw<Bytes>, names: &Names) -> String {
+    match flaw {
+        Flaw::Unsettled => format!(
+            "nodes that need several of one another keep each other down over more than {DOWN_ROUNDS_MAX} restarts: \
+             with longer restarts or a nearer horizon there are fewer"
+        ),
+        other => say(other, names),
+    }
 }
 
 pub(super) fn say(flaw: &Flaw<Bytes>, names: &Names) -> String {

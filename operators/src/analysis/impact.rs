@@ -1,9 +1,10 @@
 //! The impact's functions, over the rules in `impact`.
 
 use super::Kind::{BigInt, Double, Id, Time};
-use super::cascade::{GROUP, GROUPS, Graph, MEMBERS, NODE, NODE_ID, STARTS, duration, outage, say, table, without_notes};
+use super::cascade::{GROUP, GROUPS, Graph, MEMBERS, NODE, NODE_ID, STARTS, duration, outage, say, say_down, table, without_notes};
 use super::{Call, Column, Function, Names, Parameter, ParameterKind, Row, Table, Writer, column, optional};
 use crate::arrange::Bytes;
+use crate::cascade::downtime::ROUNDS_MAX as DOWN_ROUNDS_MAX;
 use crate::cascade::{Flaw, ROUNDS_MAX, Relation};
 use crate::impact::controls::{Choice, Cover, Repeated, UNITS_PER_EFFECT, choose_controls};
 use crate::impact::inoperability::{COEFFICIENT_MAX, LEVELS_MAX, UNITS_PER_COEFFICIENT, inoperability, sensitivity};
@@ -125,7 +126,7 @@ fn run_scenario_downtime(call: Call<'_>) -> Rows<'_, u64> {
     let outages = call.relation(0, move |row| Ok(((row.id(0)?, row.id(1)?), outage(row, 2, horizon)?)));
     let graph = Graph::of(&call, 1, |row| duration(row, 2));
     let restarts = call.relation(3, |row| Ok((row.id(0)?, duration(row, 1)?)));
-    let down = scenario_downtime(outages, graph.gates, graph.members, restarts, horizon, ROUNDS_MAX, call.usage.clone());
+    let down = scenario_downtime(outages, graph.gates, graph.members, restarts, horizon, DOWN_ROUNDS_MAX, call.usage.clone());
     let each = down.rows.flat_map(|(cell, down)| down.into_iter().map(move |interval| (cell.clone(), interval)));
     let write = |((scenario, node), (start, end)): &((Bytes, Bytes), (i64, i64)), row: &mut Writer| {
         row.id(Some(scenario));
@@ -133,7 +134,7 @@ fn run_scenario_downtime(call: Call<'_>) -> Rows<'_, u64> {
         row.integer(Some(*start));
         row.integer(Some(*end));
     };
-    call.answer(each, graph.flaws.concat(down.flaws), write, say)
+    call.answer(each, graph.flaws.concat(down.flaws), write, say_down)
 }
 
 fn run_inoperability(call: Call<'_>) -> Rows<'_, u64> {

@@ -7,8 +7,11 @@
 //!         the time in which too many members are down, each `delay` later, without the first `buffer`
 //!         of it; each of these longer by `restart`
 //! State   the arrangements of the loop, by tick and round; freed only as rows are deleted
-//! Errors  as in `cascade`. Nodes that keep each other down settle only at the horizon, in as many rounds
-//!         as restarts fit before it
+//! Rounds  nodes that keep each other down are down to the horizon. Where each of them is down as soon as one of
+//!         its group is, and at most [`PATH_MAX`] of them have a restart or a delay, that is seen when it has
+//!         gone round once: the next turn ends as much later again. Other such cycles settle only at the horizon,
+//!         in as many rounds as restarts fit before it
+//! Errors  as in `cascade`; no fixpoint within [`ROUNDS_MAX`] rounds
 //! Source  union, threshold, erosion and dilation are monotone: Serra, Image Analysis and
 //!         Mathematical Morphology, 1982
 
@@ -19,18 +22,34 @@ use super::{Gate, Id, Relation, Settled, reduced, settle};
 /// Half-open; a list of them is in order, and no two touch.
 pub type Interval = (i64, i64);
 
+/// A cascade of more rounds holds up all ticks for longer than anybody waits.
+pub const ROUNDS_MAX: u64 = 2_000;
+
+/// Nodes that an end is remembered to have come over.
+pub const PATH_MAX: usize = 4;
+
+/// An interval in which a node is down, or a group lacks members.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+struct Stretch<V> {
+    start: i64,
+    end: i64,
+    /// Over whom it came to last until `end`, and until when these were down; the latest last. Each passed its end
+    /// on by itself, as one failed member is enough of each group between them.
+    path: Vec<(V, i64)>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 enum Part<V> {
     Gate(Gate<V>),
     /// When a member is down.
-    Member(Vec<Interval>),
+    Member(Vec<Stretch<V>>),
 }
 
 /// What is known of a node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-enum Fact {
+enum Fact<V> {
     RestartMs(i64),
-    Down(Vec<Interval>),
+    Down(Vec<Stretch<V>>),
 }
 
 /// `members`: (node, (group, delay_ms)); `restarts`: (node, restart_ms), the longest counts.
@@ -44,48 +63,85 @@ pub fn downtime<'scope, V: Id, G: Id>(
 ) -> Settled<'scope, (V, Vec<Interval>), G> {
     let scope = outages.inner.scope();
     let facts = outages
-        .map(|(node, interval)| (node, Fact::Down(vec![interval])))
+        .map(|(node, (start, end))| (node, Fact::Down(vec![Stretch { start, end, path: Vec::new() }])))
         .concat(restarts.map(|(node, restart_ms)| (node, Fact::RestartMs(restart_ms))));
     let gates = gates.map(|(group, gate)| (group, Part::Gate(gate)));
     let members = members.arrange_by_key_named("Members");
     settle(scope, "Downtime", rounds_max, |inner, next| {
-        let down = reduced(facts.enter(inner).concat(next), "Down", move |_, facts, out| {
-            let down = down(facts, horizon);
+        let down = reduced(facts.enter(inner).concat(next), "Down", move |node, facts, out| {
+            let down = down(node, facts, horizon);
             out.extend((!down.is_empty()).then_some((down, 1)));
         });
-        let failing = down.clone().join_core(members.enter(inner), |_, down, (group, delay_ms)| {
-            let later = down.iter().map(|(start, end)| (start + delay_ms, end + delay_ms)).collect();
+        let failing = down.clone().join_core(members.enter(inner), |node, down, (group, delay_ms)| {
+            let later = down.iter().map(|stretch| stretch.later(node, *delay_ms)).collect();
             Some((group.clone(), Part::Member(later)))
         });
         let next =
             reduced(gates.enter(inner).concat(failing), "Groups", |_, parts, out| out.extend(lacking(parts).map(|lacking| (lacking, 1))));
         let next = next.as_collection(|_, (node, lacking)| (node.clone(), Fact::Down(lacking.clone())));
-        (down.as_collection(|node, down| (node.clone(), down.clone())), next)
+        let intervals = |down: &[Stretch<V>]| down.iter().map(|stretch| (stretch.start, stretch.end)).collect();
+        (down.as_collection(move |node, down| (node.clone(), intervals(down))), next)
     })
 }
 
 /// The rule for a node: all it is down for, restarted after each, up to the horizon.
-fn down(facts: &[(&Fact, i64)], horizon: i64) -> Vec<Interval> {
+fn down<V: Id>(node: &V, facts: &[(&Fact<V>, i64)], horizon: i64) -> Vec<Stretch<V>> {
     let restart_ms = facts.iter().filter_map(|(fact, _)| if let Fact::RestartMs(ms) = fact { Some(*ms) } else { None }).max().unwrap_or(0);
-    let intervals = facts.iter().flat_map(|(fact, _)| if let Fact::Down(down) = fact { &down[..] } else { &[] });
-    let longer = intervals.filter(|(start, end)| start < end).map(|(start, end)| (*start, end + restart_ms));
-    let cut = longer.map(|(start, end)| (start, horizon.min(end)));
-    united(cut.filter(|(start, end)| start < end).collect())
+    let stretches = facts.iter().flat_map(|(fact, _)| if let Fact::Down(down) = fact { &down[..] } else { &[] });
+    let longer = stretches.filter(|stretch| stretch.start < stretch.end).map(|stretch| {
+        let end = stretch.end + restart_ms;
+        // Its own end came back to it without a gap, and later: it will again.
+        let goes_round = stretch.path.iter().any(|(over, ended)| over == node && stretch.start <= *ended && *ended < end);
+        match goes_round || horizon <= end {
+            true => Stretch { start: stretch.start, end: horizon, path: Vec::new() },
+            false => Stretch { start: stretch.start, end, path: stretch.path.clone() },
+        }
+    });
+    let mut down = united(longer.filter(|stretch| stretch.start < stretch.end).collect());
+    if 0 < restart_ms {
+        down.iter_mut().filter(|stretch| stretch.end < horizon).for_each(|stretch| stretch.come_over(node));
+    }
+    down
+}
+
+impl<V: Id> Stretch<V> {
+    fn come_over(&mut self, node: &V) {
+        if self.path.len() == PATH_MAX {
+            self.path.remove(0);
+        }
+        self.path.push((node.clone(), self.end));
+    }
+
+    /// As a member of a group, for which `node` is down `delay_ms` later.
+    fn later(&self, node: &V, delay_ms: i64) -> Self {
+        let mut later = self.clone();
+        if 0 < delay_ms && self.path.last().is_none_or(|(last, _)| last != node) {
+            later.come_over(node);
+        }
+        (later.start, later.end) = (self.start + delay_ms, self.end + delay_ms);
+        later
+    }
+
+    /// Of equal ends the shortest path counts, then the first.
+    fn outlasts(&self, other: &Self) -> bool {
+        (other.end, self.path.len(), &self.path) < (self.end, other.path.len(), &other.path)
+    }
 }
 
 /// The rule for a group: when too many members are down for longer than its buffer.
-fn lacking<V: Id>(parts: &[(&Part<V>, i64)]) -> Option<(V, Vec<Interval>)> {
+fn lacking<V: Id>(parts: &[(&Part<V>, i64)]) -> Option<(V, Vec<Stretch<V>>)> {
     let [(Part::Gate(gate), _), rest @ ..] = parts else { return None };
-    let mut edges: Vec<(i64, i64)> = Vec::new();
-    for (part, count) in rest {
-        let Part::Member(down) = part else { continue };
-        edges.extend(down.iter().flat_map(|(start, end)| [(*start, *count), (*end, -*count)]));
-    }
-    let lacking: Vec<Interval> = crowded(edges, gate.failures)
-        .into_iter()
-        .map(|(start, end)| (start + gate.buffer_ms, end))
-        .filter(|(start, end)| start < end)
-        .collect();
+    let members = rest.iter().filter_map(|(part, count)| if let Part::Member(down) = part { Some((down, *count)) } else { None });
+    let too_few = match gate.failures {
+        1 => united(members.flat_map(|(down, _)| down.iter().cloned()).collect()),
+        enough => {
+            let edges =
+                members.flat_map(|(down, count)| down.iter().flat_map(move |stretch| [(stretch.start, count), (stretch.end, -count)]));
+            crowded(edges.collect(), enough).into_iter().map(|(start, end)| Stretch { start, end, path: Vec::new() }).collect()
+        }
+    };
+    let later = too_few.into_iter().map(|stretch| Stretch { start: stretch.start + gate.buffer_ms, ..stretch });
+    let lacking: Vec<Stretch<V>> = later.filter(|stretch| stretch.start < stretch.end).collect();
     (!lacking.is_empty()).then(|| (gate.node.clone(), lacking))
 }
 
@@ -108,14 +164,18 @@ fn crowded(mut edges: Vec<(i64, i64)>, enough: i64) -> Vec<Interval> {
     found
 }
 
-/// The same time, as few intervals as can be.
-fn united(mut intervals: Vec<Interval>) -> Vec<Interval> {
-    intervals.sort_unstable();
-    let mut united: Vec<Interval> = Vec::with_capacity(intervals.len());
-    for (start, end) in intervals {
+/// The same time, as few stretches as can be.
+fn united<V: Id>(mut stretches: Vec<Stretch<V>>) -> Vec<Stretch<V>> {
+    stretches.sort_unstable_by_key(|stretch| stretch.start);
+    let mut united: Vec<Stretch<V>> = Vec::with_capacity(stretches.len());
+    for stretch in stretches {
         match united.last_mut() {
-            Some(last) if start <= last.1 => last.1 = last.1.max(end),
-            _ => united.push((start, end)),
+            Some(last) if stretch.start <= last.end => {
+                if stretch.outlasts(last) {
+                    (last.end, last.path) = (stretch.end, stretch.path);
+                }
+            }
+            _ => united.push(stretch),
         }
     }
     united

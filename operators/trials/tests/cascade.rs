@@ -513,6 +513,23 @@ fn a_buffer_outlives_a_short_outage_and_a_deadlock_none() {
     assert_eq!((of(2, X), of(2, Y)), (Some(vec![(0, 100)]), Some(vec![(2, 100)])));
 }
 
+// A week of restarts of a millisecond each would be as many rounds.
+#[test]
+fn nodes_that_keep_each_other_down_settle_when_it_has_gone_round() {
+    const WEEK: i64 = 7 * 24 * 3_600_000;
+    let pair = [group(1, A, None, 0), member(1, B), group(2, B, None, 0), member(2, A)];
+    let circle = [group(3, C, None, 2), member(3, E), group(4, D, None, 2), member(4, C), group(5, E, None, 2), member(5, D)];
+    let restarts = [A, B, C, D, E].map(|node| (Restart(node, 1), 1));
+    let outages = [down(A, 0, 10), down(C, 100, 200)];
+    let edits = vec![[&pair[..], &circle, &restarts, &outages].concat(), outages.map(gone).to_vec()];
+    let found = answers(2, &edits, |world| {
+        let outages = world.outages.clone().map(|(node, down, _)| (node, down));
+        downtime(outages, world.gates.clone(), world.delays(), world.restarts.clone(), WEEK, 20).rows
+    });
+    let all = [(A, 0), (B, 0), (C, 100), (D, 102), (E, 104)].map(|(node, start)| ((node, vec![(start, WEEK)]), 1));
+    assert_eq!(found, [BTreeMap::from(all), BTreeMap::new()]);
+}
+
 #[test]
 fn a_loop_that_does_not_settle_has_a_flaw_instead_of_rows() {
     // 1 → 2 → … → 9, of which a loop of five rounds sees the first.
