@@ -89,7 +89,6 @@ impl Lowering<'_> {
                 let input = self.node(input)?;
                 self.distinct(input)
             }
-            LogicalPlan::Distinct(Distinct::On(on)) => self.distinct_on(on),
             LogicalPlan::Union(union) => {
                 let inputs = union.inputs.iter().map(|input| self.node(input)).collect::<Result<Vec<_>>>()?;
                 self.union(inputs, nullable(plan.schema()))
@@ -147,7 +146,8 @@ impl Lowering<'_> {
     fn filter(&mut self, filter: &datafusion::logical_expr::Filter) -> Result<NodeRef> {
         let input = match filter.input.as_ref() {
             LogicalPlan::Window(window) => match self.top_of_window(window, &filter.predicate)? {
-                Some(top) => top,
+                Some((top, None)) => return Ok(top),
+                Some((top, Some(rest))) => return self.filter_by(top, window.schema.as_ref(), rest),
                 None => self.node(&filter.input)?,
             },
             LogicalPlan::Projection(projection) if top::is_over_window(&projection.input) => {

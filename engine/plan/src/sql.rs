@@ -28,6 +28,8 @@ use crate::statement::arrow_type;
 mod analysis;
 mod bounded;
 mod checked;
+mod correlated;
+mod cross_joins;
 mod detectors;
 mod functions;
 mod membership;
@@ -37,6 +39,7 @@ mod sound;
 
 pub(crate) use analysis::AnalysisNode;
 use checked::Arithmetic;
+use cross_joins::CrossJoins;
 pub(crate) use detectors::detector_call;
 pub(crate) use functions::date_bin;
 pub use relations::rewritten;
@@ -64,6 +67,8 @@ pub fn config() -> SessionConfig {
     // A dataflow joins with a subquery's value; it cannot wait for it.
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     options.optimizer.filter_null_join_keys = false;
+    // Where an optimised plan says "never NULL" of what the physical one does not, rows are the same.
+    options.execution.skip_physical_aggregate_schema_check = true;
     config
 }
 
@@ -75,7 +80,8 @@ pub fn state_builder() -> SessionStateBuilder {
         .with_type_planner(Arc::new(Types))
         .with_relation_planners(vec![Arc::new(relations::Relations)])
         .with_query_planner(Arc::new(analysis::Reads))
-        .with_analyzer_rules(analyzer_rules(Arithmetic::All));
+        .with_analyzer_rules(analyzer_rules(Arithmetic::All))
+        .with_optimizer_rules(optimizer_rules());
     builder.scalar_functions().get_or_insert_default().iter_mut().for_each(|function| *function = bounded::bounded(function));
     // The last of a name counts.
     builder.scalar_functions().get_or_insert_default().push(functions::date_bin());
@@ -88,7 +94,7 @@ pub fn state_builder() -> SessionStateBuilder {
 impl Session {
     pub fn new(catalog: &Catalog) -> Result<Self> {
         let rules = analyzer_rules(Arithmetic::OfConstants);
-        let state = state_builder().with_analyzer_rules(rules).with_optimizer_rules(optimizer_rules()).build();
+        let state = state_builder().with_analyzer_rules(rules).with_optimizer_rules(dataflow_rules()).build();
         let context = SessionContext::new_with_state(state);
         context.register_udf(ScalarUDF::from(OpenClock::now()));
         context.register_udf(ScalarUDF::from(OpenClock::watermark()));
@@ -177,6 +183,11 @@ pub fn planning_error(error: &DataFusionError) -> Error {
         && let datafusion::common::SchemaError::FieldNotFound { field, valid_fields } = schema_error.as_ref()
     {
         let names: Vec<&str> = valid_fields.iter().map(|field| field.name()).collect();
+        let mut relations = valid_fields.iter().filter_map(|field| field.relation.as_ref());
+        if let Some(relation) = field.relation.as_ref().filter(|relation| !relations.any(|known| known.table() == relation.table())) {
+            let error = Error::user(format!("no relation \"{}\" can be named here", relation.table()));
+            return error.hint("a query names what is in its own FROM, and a subquery what is in the FROM one level around it");
+        }
         let missing = match &field.relation {
             Some(relation) => format!("column \"{}\" does not exist in \"{}\"", field.name, relation.table()),
             None => format!("column \"{}\" does not exist", field.name),
@@ -259,9 +270,16 @@ fn analyzer_rules(arithmetic: Arithmetic) -> Vec<Arc<dyn AnalyzerRule + Send + S
     rules
 }
 
-/// DataFusion's own rules but for those made for batches: limits pushed into scans, distinct
-/// counts as two aggregates, and DISTINCT ON as first_value.
+/// DataFusion's own rules, one of them kept in bounds.
 fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let mut rules = Optimizer::new().rules;
+    let guarded: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(CrossJoins::default());
+    rules.iter_mut().filter(|rule| rule.name() == guarded.name()).for_each(|rule| *rule = Arc::clone(&guarded));
+    rules
+}
+
+/// But for those made for batches: limits pushed into scans, DISTINCT as an aggregate, and distinct counts as two.
+fn dataflow_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let left_out = [
         "push_down_limit",
         "single_distinct_aggregation_to_group_by",
@@ -270,8 +288,7 @@ fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         "extract_leaf_expressions",
         "push_down_leaf_projections",
     ];
-    let rules = Optimizer::new().rules;
-    rules.into_iter().filter(|rule| !left_out.contains(&rule.name())).collect()
+    optimizer_rules().into_iter().filter(|rule| !left_out.contains(&rule.name())).collect()
 }
 
 #[derive(Debug)]

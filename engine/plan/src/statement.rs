@@ -120,6 +120,19 @@ impl Statement {
         }
     }
 
+    /// Whether it may come in the place of another.
+    pub fn replaces(&self) -> bool {
+        match self {
+            Self::CreateSource { replace, .. }
+            | Self::CreateTable { replace, .. }
+            | Self::CreateView { replace, .. }
+            | Self::CreateKept { replace, .. }
+            | Self::CreateSink { replace, .. }
+            | Self::CreateAction { replace, .. } => *replace,
+            _ => false,
+        }
+    }
+
     /// From now on it is CREATE OR REPLACE.
     pub fn replace(&mut self) {
         match self {

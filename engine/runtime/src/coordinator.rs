@@ -43,10 +43,9 @@ pub use arrivals::Counts;
 pub use beside::{Order, Past, Prepared};
 pub use recovery::Recovery;
 pub use snapshot::Drafted;
-pub use statements::{lines, pointed};
+pub use statements::{definition_key, lines, pointed};
 pub use tables::{Read, Write};
 
-use self::statements::definition_key;
 use crate::followers::Queue;
 use crate::interface::{Config, Directory, Health, Response, Snapshot};
 use crate::log::quarantine::{Step, Suspect};

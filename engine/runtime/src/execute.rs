@@ -11,7 +11,7 @@ use tidegate_types::error::{Error, Result};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use crate::coordinator::{Order, Past, Prepared, Ran, Request, lines, pointed};
+use crate::coordinator::{Order, Past, Prepared, Ran, Request, definition_key, lines, pointed};
 use crate::engine::Engine;
 use crate::interface::Response;
 use crate::planning::{Planned, plan_query};
@@ -35,10 +35,11 @@ impl Engine {
     /// replaced, what is in no file any more is dropped, and rows are written only once.
     pub async fn apply(&self, files: &[(String, String)]) -> Result<()> {
         self.recovered().await?;
-        let (mut mentioned, mut written) = (BTreeSet::new(), BTreeMap::new());
+        let (mut mentioned, mut written, mut made) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
         for (file, sql) in files {
             for placed in statement::parse(sql, file)? {
                 let (line, column) = (placed.line, placed.column);
+                check_made_once(&placed, &mut made)?;
                 mentioned.extend(placed.statement.object().map(|(name, _)| name.to_string()));
                 let text = placed.words();
                 let nth = written.entry(text.clone()).or_insert(0);
@@ -133,6 +134,24 @@ impl Engine {
     }
 }
 
+/// Errors: a pack makes it twice. `made`: where it made what it made so far.
+fn check_made_once(placed: &Placed, made: &mut BTreeMap<String, String>) -> Result<()> {
+    let Placed { statement, file, line, column, .. } = placed;
+    match definition_key(statement) {
+        Some((key, true)) => drop(made.remove(&key)),
+        Some((key, false)) => {
+            let before = made.insert(key, format!("{file}:{line}")).filter(|_| !statement.replaces());
+            let name = statement.object().map_or("", |(name, _)| name);
+            if let Some(before) = before {
+                let error = Error::user(format!("\"{name}\" is made twice, before at {before}"));
+                return Err(error.hint("keep one of them, or write CREATE OR REPLACE").at(file, *line, *column));
+            }
+        }
+        None => {}
+    }
+    Ok(())
+}
+
 /// Attempts to plan over what there is.
 const PLANNED_MAX: usize = 3;
 
@@ -160,4 +179,27 @@ async fn plan_beside(query: &Query, catalog: &Catalog) -> Result<Planned> {
     let (query, catalog) = (query.clone(), catalog.clone());
     let planned = spawn_blocking(move || plan_query(&query, &catalog)).await;
     planned.unwrap_or_else(|_| Err(Error::engine("the planner failed on this statement").hint("simplify it, and report it")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made_once(sql: &str) -> Result<()> {
+        let mut made = BTreeMap::new();
+        statement::parse(sql, "a.sql").unwrap().iter().try_for_each(|placed| check_made_once(placed, &mut made))
+    }
+
+    #[test]
+    fn a_pack_makes_nothing_twice() {
+        let error = made_once("CREATE TABLE t (a INT);\nCREATE VIEW v AS SELECT 1;\nCREATE VIEW t AS SELECT 2").unwrap_err().to_string();
+        assert!(error.contains("a.sql:3:1: \"t\" is made twice, before at a.sql:1"), "{error}");
+        for fine in [
+            "CREATE VIEW v AS SELECT 1; CREATE OR REPLACE VIEW v AS SELECT 2",
+            "CREATE VIEW v AS SELECT 1; DROP VIEW v; CREATE VIEW v AS SELECT 2",
+            "CREATE VIEW v AS SELECT 1; CREATE SINK v FROM v WITH (connector = 'stdout')",
+        ] {
+            made_once(fine).unwrap();
+        }
+    }
 }

@@ -8,9 +8,10 @@
 //!                             bounds as in [`crate::read`] and [`ROWS_MAX`].
 //!                             "code" of an error is a SQLSTATE
 //! POST /v1/execute            statements as text, application/sql: {"done":
-//!                             [tags]}. They run in order, up to the first
-//!                             error. 403 but with `run --allow-statements`,
-//!                             and for whatever a web page could have sent
+//!                             [tags], "answers": [as of a query, or null]}.
+//!                             They run in order, up to the first error. 403
+//!                             but with `run --allow-statements`, and for
+//!                             whatever a web page could have sent
 //! POST /v1/ingest/<source>    rows for a source with connector = 'http'
 //!
 //! Errors are {"error", "hint"}, a statement's also "line" and "column", and
@@ -243,7 +244,7 @@ async fn query(State(reader): State<Arc<Reader>>, question: Result<Json<Question
         }
     })?;
     let answer = reader.query(question.sql, ROWS_MAX).await?;
-    Ok(answered(&answer)?)
+    Ok(as_json(answered(&answer)?))
 }
 
 async fn no_statements() -> Refusal {
@@ -262,11 +263,27 @@ async fn execute(State(engine): State<Engine>, headers: HeaderMap, sql: Result<B
         let error = Error::user(format!("the statements are not text: {error}"));
         Refusal::new("22021", error.hint("send UTF-8"))
     })?;
-    let done = engine.execute(sql, "request").await?.into_iter().map(|response| match response {
-        Executed::Done { tag } => tag,
-        Executed::Rows { batches, .. } => format!("SELECT {}", batches.iter().map(RecordBatch::num_rows).sum::<usize>()),
-    });
-    Ok(Json(json!({ "done": done.collect::<Vec<_>>() })).into_response())
+    let (mut done, mut answers) = (Vec::new(), Vec::new());
+    for response in engine.execute(sql, "request").await? {
+        let (tag, answer) = match response {
+            Executed::Done { tag } => (tag, "null".to_string()),
+            Executed::Rows { tick, schema, batches } => {
+                let count = batches.iter().map(RecordBatch::num_rows).sum::<usize>();
+                if ROWS_MAX < count {
+                    return Err(Refusal::too_many_rows(ROWS_MAX).into());
+                }
+                (format!("SELECT {count}"), answered(&Answer { tick, schema, batches })?)
+            }
+        };
+        done.push(tag);
+        answers.push(answer);
+    }
+    let text = format!("{{\"done\":{},\"answers\":[{}]}}", json!(done), answers.join(","));
+    Ok(as_json(text))
+}
+
+fn as_json(text: String) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
 /// A browser is on this machine, the page in it is not. Its requests name their
@@ -295,7 +312,7 @@ fn text(headers: &HeaderMap, name: HeaderName) -> &str {
 }
 
 /// The answer as JSON; rows as lists, for two columns may share a name.
-fn answered(answer: &Answer) -> Result<Response, Refusal> {
+fn answered(answer: &Answer) -> Result<String, Refusal> {
     let fields = answer.schema.fields();
     let columns: Vec<_> = fields.iter().map(|field| json!({ "name": field.name(), "type": field.data_type().to_string() })).collect();
     let body = json!({ "tick": answer.tick, "columns": columns });
@@ -305,7 +322,7 @@ fn answered(answer: &Answer) -> Result<Response, Refusal> {
     text.push_str(",\"rows\":");
     text.push_str(&rows(&answer.batches)?);
     text.push('}');
-    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
+    Ok(text)
 }
 
 fn rows(batches: &[RecordBatch]) -> Result<String, Refusal> {
@@ -411,6 +428,11 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("INSERT 0 2"), "{answer}");
         let answer = post(to, "/v1/query", "application/json", r#"{"sql":"SELECT a FROM v"}"#).await;
         assert!(answer.contains(r#""rows":[[1]]"#), "{answer}");
+        let (_, _, answer) = parts(&post(to, "/v1/execute", "application/sql", "SHOW TABLES; INSERT INTO t VALUES (2)").await);
+        assert_eq!(answer["done"], json!(["SELECT 1", "INSERT 0 1"]));
+        assert_eq!((&answer["answers"][0]["rows"], &answer["answers"][1]), (&json!([["t", "table"]]), &json!(null)));
+        let answer = post(to, "/v1/execute", "application/sql", "DELETE FROM t WHERE a = 2; INSERT INTO t VALUES (2)").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         // As a view would: no subquery becomes NULL or one row, and now() is the tick's time.
         let correlated = r#"{"sql":"SELECT a, (SELECT count(*) FROM t u WHERE u.a = t.a AND u.a > 1) AS n FROM t ORDER BY a"}"#;
         let answer = post(to, "/v1/query", "application/json", correlated).await;

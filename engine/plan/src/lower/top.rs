@@ -1,4 +1,4 @@
-//! LIMIT, DISTINCT ON and numbered rows: `top`.
+//! LIMIT and numbered rows, DISTINCT ON among them: `top`.
 
 use std::sync::Arc;
 
@@ -6,9 +6,8 @@ use arrow::compute::SortOptions;
 use arrow::datatypes::{Field, Schema};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ScalarValue};
-use datafusion::logical_expr::{
-    BinaryExpr, DistinctOn, Expr, Filter, LogicalPlan, Operator, Projection, SortExpr, Window, utils::split_conjunction,
-};
+use datafusion::logical_expr::utils::{conjunction, split_conjunction};
+use datafusion::logical_expr::{BinaryExpr, Expr, Filter, LogicalPlan, Operator, Projection, SortExpr, Window};
 use tidegate_operators::top::TopPlan;
 use tidegate_types::error::{Error, Result};
 
@@ -40,13 +39,6 @@ impl Lowering<'_> {
             node = self.project(node, projection.input.schema(), &projection.expr, &projection.schema)?;
         }
         Ok(node)
-    }
-
-    pub(super) fn distinct_on(&mut self, on: &DistinctOn) -> Result<NodeRef> {
-        let input = self.node(&on.input)?;
-        let order = on.sort_expr.clone().unwrap_or_default();
-        let node = self.top(input, on.input.schema(), &on.on_expr, &order, (0, Some(1)))?;
-        self.project(node, on.input.schema(), &on.select_expr, &on.schema)
     }
 
     fn top(
@@ -82,17 +74,20 @@ impl Lowering<'_> {
     }
 
     /// `row_number() OVER (…) <= n` and nothing else in the window: the first n rows of each key,
-    /// with their numbers. The filter is applied again by the caller.
-    pub(super) fn top_of_window(&mut self, window: &Window, predicate: &Expr) -> Result<Option<NodeRef>> {
+    /// with their numbers; and what of the filter is still to be applied.
+    pub(super) fn top_of_window(&mut self, window: &Window, predicate: &Expr) -> Result<Option<(NodeRef, Option<Expr>)>> {
         let [expr] = &window.window_expr[..] else { return Ok(None) };
         let function = window_function(expr)?;
         if function.fun.name() != "row_number" || function.params.filter.is_some() {
             return Ok(None);
         }
         let number = window.schema.columns().pop().expect("the row number is the last column");
-        let Some(limit) = split_conjunction(predicate).into_iter().filter_map(|condition| at_most(condition, &number.name)).min() else {
+        let conditions = split_conjunction(predicate);
+        let Some(limit) = conditions.iter().filter_map(|condition| at_most(condition, &number.name)).min() else {
             return Ok(None);
         };
+        let is_met = |condition: &Expr| at_most(condition, &number.name).is_some_and(|most| most <= 1 || !is_equality(condition));
+        let rest = conjunction(conditions.into_iter().filter(|condition| !is_met(condition)).cloned());
         let input = self.node(&window.input)?;
         let width = input.schema.fields().len();
         let partition = partition_of(window)?;
@@ -115,10 +110,15 @@ impl Lowering<'_> {
             schema: Arc::clone(&schema),
         };
         let last = schema.fields().len() - 1;
-        let node = Node::new(Op::Top { input, plan }, schema, Facts::default());
+        let keys = if limit == 1 { vec![plan.key.clone()] } else { Vec::new() };
+        let node = Node::new(Op::Top { input, plan }, schema, Facts { keys, ..Facts::default() });
         let kept: Vec<usize> = (0..width).chain([last]).collect();
-        Ok(Some(if last == width { node } else { pick(&node, &kept) }))
+        Ok(Some((if last == width { node } else { pick(&node, &kept) }, rest)))
     }
+}
+
+fn is_equality(condition: &Expr) -> bool {
+    matches!(condition, Expr::BinaryExpr(BinaryExpr { op: Operator::Eq, .. }))
 }
 
 /// Whether there are but projections above a window: the optimiser leaves them there where a column is

@@ -129,7 +129,8 @@ fn any(subquery: Subquery) -> Result<Expr> {
         LogicalPlan::Projection(projection) => projection.input.as_ref().clone(),
         other => other.clone(),
     };
-    let count = LogicalPlanBuilder::from(rows).aggregate(Vec::<Expr>::new(), vec![count(lit(1i64))])?.build()?;
+    // Under a name that no column beside it has.
+    let count = LogicalPlanBuilder::from(rows).aggregate(Vec::<Expr>::new(), vec![count(lit(1i64)).alias("__rows")])?.build()?;
     Ok(Expr::ScalarSubquery(Subquery { subquery: Arc::new(count), ..subquery }).gt(lit(0i64)))
 }
 

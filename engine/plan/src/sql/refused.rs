@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    self, JoinConstraint, JoinOperator, LimitClause, Query, SetExpr, TableFactor, TableWithJoins, Visit, Visitor,
+    self, JoinConstraint, JoinOperator, LimitClause, OrderBy, OrderByKind, Query, SetExpr, TableFactor, TableWithJoins, Visit, Visitor,
 };
 use tidegate_types::error::{Error, Result};
 
@@ -34,6 +34,11 @@ impl Visitor for Refuse {
         });
         if counts.into_iter().any(has_subquery) {
             return refuse("a subquery in LIMIT or OFFSET", "join with it, and filter by row_number() OVER (ORDER BY …)");
+        }
+        if let Some(OrderBy { kind: OrderByKind::Expressions(keys), .. }) = &query.order_by
+            && keys.iter().any(|key| has_subquery(&key.expr))
+        {
+            return refuse("a subquery in ORDER BY", "make it a column of a query in FROM, and order by that");
         }
         joins(&query.body)
     }

@@ -1,17 +1,22 @@
 //! What DataFusion plans and then answers otherwise than SQL does: said so that it is right, or
 //! refused. Holds for views and for reads.
 
+use std::sync::Arc;
+
 use arrow::datatypes::{DataType, IntervalMonthDayNanoType, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError, ScalarValue};
+use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::expr::{Between, InList, InSubquery, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    BinaryExpr, Case, Distinct, Expr, ExprSchemable, FetchType, LogicalPlan, Operator, SkipType, Subquery, cast, lit,
+    BinaryExpr, Case, Distinct, DistinctOn, Expr, ExprFunctionExt, ExprSchemable, FetchType, LogicalPlan, LogicalPlanBuilder, Operator,
+    SkipType, Subquery, cast, ident, lit,
 };
 use tidegate_types::error::{Error, Result};
 
+use super::correlated::joined;
 use super::functions::{Ties, canonical, named, rounded};
 use super::membership::three_valued;
 use super::planning_error;
@@ -20,7 +25,8 @@ use super::planning_error;
 ///
 /// Errors: it cannot be made to.
 pub fn sound(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let rewritten = plan.transform_up_with_subqueries(|node| {
+    let joined = joined(plan).map_err(|error| planning_error(&error))?;
+    let rewritten = joined.transform_up_with_subqueries(|node| {
         let schema = merge_schema(&node.inputs());
         let names = NamePreserver::new(&node);
         node.map_expressions(|expr| {
@@ -34,7 +40,22 @@ pub fn sound(plan: LogicalPlan) -> Result<LogicalPlan> {
             Ok(rewritten?.update_data(|expr| name.restore(expr)))
         })
     });
+    let rewritten = rewritten.and_then(|rewritten| rewritten.data.transform_up_with_subqueries(first_of_each));
     rewritten.and_then(|rewritten| three_valued(rewritten.data)).map_err(|error| planning_error(&error))
+}
+
+/// DISTINCT ON as the first row by number: DataFusion would push a filter on what it keeps to what it chooses
+/// from, and forget the order where a LIMIT follows.
+fn first_of_each(node: LogicalPlan) -> datafusion::common::Result<Transformed<LogicalPlan>> {
+    let LogicalPlan::Distinct(Distinct::On(DistinctOn { on_expr, select_expr, sort_expr, input, .. })) = node else {
+        return Ok(Transformed::no(node));
+    };
+    let order = sort_expr.unwrap_or_default();
+    let number = row_number().partition_by(on_expr).order_by(order.clone()).build()?;
+    let is_first = ident(number.schema_name().to_string()).eq(lit(1u64));
+    let first = LogicalPlanBuilder::from(Arc::unwrap_or_clone(input)).window([number])?.filter(is_first)?;
+    let sorted = if order.is_empty() { first } else { first.sort(order)? };
+    Ok(Transformed::yes(sorted.project(select_expr)?.build()?))
 }
 
 fn refusal(expr: &Expr) -> Option<Error> {

@@ -668,7 +668,7 @@ pub(super) fn counted_name(source: &str, nth: usize) -> String {
 }
 
 /// Under which name a definition is kept, and whether it is dropped.
-pub(super) fn definition_key(statement: &Statement) -> Option<(String, bool)> {
+pub fn definition_key(statement: &Statement) -> Option<(String, bool)> {
     let (name, is_drop) = statement.object()?;
     let is_follower = match statement {
         Statement::CreateSink { .. } | Statement::CreateAction { .. } => true,
