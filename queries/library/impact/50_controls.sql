@@ -1,4 +1,4 @@
--- Counter-measures: what each would have saved, ranked; and which to take for a budget of 100,000.
+-- Counter-measures: what each would have saved, and their rankings.
 
 -- What a trial saves of each process's loss.
 CREATE MATERIALIZED VIEW savings AS
@@ -39,32 +39,3 @@ CROSS JOIN risk_appetite r
 WHERE NOT EXISTS (
   SELECT 1 FROM control_exclusions x
   WHERE (x.control = a.control AND x.other = b.control) OR (x.control = b.control AND x.other = a.control));
-
--- What to take. What is to be averted is each process's loss in each incident; a control averts what it saves
--- alone, a bundle what it saves as one, and several of them what is left by one after the other. Of a bundle only those
--- that answer a finding are taken: it saves as much without the others.
-CREATE MATERIALIZED VIEW recommended AS
-SELECT control, step, cost, averted
-FROM choose_controls(
-  (SELECT control, cost FROM controls),
-  (SELECT trial AS control, make_array(incident, process) AS finding, CAST(NULL AS TEXT) AS way, saved / loss AS effectiveness
-   FROM savings WHERE kind = 'control' AND saved > 0
-   UNION ALL
-   SELECT b.control, make_array(s.incident, s.process) AS finding, s.trial AS way, s.saved / s.loss AS effectiveness
-   FROM savings s
-   JOIN control_bundles b ON b.bundle = s.trial
-   JOIN (
-     SELECT DISTINCT p.control, o.incident FROM control_prevents p JOIN incident_outages o ON o.finding = p.finding
-   ) a ON a.control = b.control AND a.incident = s.incident
-   WHERE s.kind = 'bundle' AND s.saved > 0),
-  (SELECT make_array(scenario, process) AS finding, loss FROM process_losses
-   WHERE scenario IN (SELECT incident FROM incident_outages)),
-  control_exclusions,
-  budget => 100000);
-
--- A row per recommendation and finding that it answers, and what it averts of all losses; both go with the finding.
-CREATE MATERIALIZED VIEW recommendations AS
-SELECT r.step, r.control, r.cost, r.averted, o.incident, o.finding
-FROM recommended r
-JOIN control_prevents p ON p.control = r.control
-JOIN (SELECT DISTINCT incident, finding FROM incident_outages) o ON o.finding = p.finding;
