@@ -11,19 +11,18 @@ use std::fmt::{self, Write};
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tidegate::{Config, Durability, Engine};
+use tidegate::Engine;
 use tidegate_types::error::{Error, Result};
 
-use crate::engine::{self, Ticks};
+use crate::engine::{self, Settled};
 use crate::{at, process};
 
-/// What issue 2 asks for, with 2 workers.
+/// What is aimed at, with 2 workers.
 const EVENTS_PER_SECOND_MIN: f64 = 500_000.0;
 const STEPS: [&str; 4] = ["place", "approve", "pay", "ship"];
 /// What the protocol does not know.
@@ -98,16 +97,10 @@ pub struct OneBehaviour {
 /// What it measured.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Measured {
-    /// From the start of the source until all is settled.
-    pub seconds: f64,
-    pub cpu_seconds: f64,
-    pub peak_mib: f64,
-    pub ticks: Ticks,
-    pub committed: u64,
+    #[serde(flatten)]
+    pub settled: Settled,
     /// Violations: steps that the protocol does not have, and deadlines that passed.
     pub found: Option<Found>,
-    /// What the views' state takes, as the engine reckons it.
-    pub state_bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,26 +195,15 @@ fn tables(cases: u64) -> String {
 
 /// One run, in a process of its own.
 pub async fn one(options: &OneBehaviour) -> Result<Measured> {
-    let tick = Duration::from_millis(options.tick_ms);
-    let config = Config { workers: options.workers, tick, once: true, durability: Durability::Temporary, ..Config::default() };
-    let engine = Engine::start(config, Arc::new(engine::connectors()))?;
     let file = options.file.display().to_string().replace('\'', "''");
     let source = format!(
         "CREATE SOURCE steps (case_id BIGINT, activity TEXT, ts BIGINT) WITH (connector = 'file', path = '{file}', format = 'json');"
     );
-    for sql in [tables(options.cases).as_str(), &source, options.view.sql()] {
-        engine.execute(sql, "behaviour.sql").await?;
-    }
-    let started = Instant::now();
-    engine.start_sources().await?;
-    engine.settled().await?;
+    let specification = tables(options.cases);
+    let statements = [specification.as_str(), &source, options.view.sql()];
+    let engine = engine::start_once(options.workers, Duration::from_millis(options.tick_ms), &statements).await?;
     let measured = Measured {
-        seconds: started.elapsed().as_secs_f64(),
-        cpu_seconds: process::cpu_seconds(),
-        peak_mib: process::peak_mib(),
-        ticks: engine::ticks(&engine),
-        committed: engine::metric(&engine, "tidegate_source_committed_rows_total") as u64,
-        state_bytes: engine::select_count(&engine, "SELECT sum(state_bytes) AS n FROM sys.views").await?,
+        settled: engine::settle(&engine).await?,
         found: if options.view == View::Follow { Some(found(&engine).await?) } else { None },
     };
     engine.shutdown().await?;
@@ -237,7 +219,7 @@ async fn found(engine: &Engine) -> Result<Found> {
 /// What makes a run doubtful, in words.
 fn doubts(options: &BehaviourOptions, run: &Run) -> Vec<String> {
     let events = options.cases * options.rounds;
-    let committed = [&run.counted, &run.followed].map(|measured| measured.committed);
+    let committed = [&run.counted, &run.followed].map(|measured| measured.settled.committed);
     let lost =
         committed.iter().filter(|committed| **committed != events).map(|committed| format!("{committed} of {events} events came in"));
     let expected = expected(options.cases);
@@ -246,14 +228,9 @@ fn doubts(options: &BehaviourOptions, run: &Run) -> Vec<String> {
 }
 
 impl Run {
-    /// The whole process's; the source's reading is in it.
-    fn events_per_second(&self) -> f64 {
-        self.followed.committed as f64 / self.followed.seconds
-    }
-
     /// With the rows of a tick that are on their way: many, where the source is faster than the workers.
     fn bytes_per_case(&self, cases: u64) -> f64 {
-        (self.followed.peak_mib - self.counted.peak_mib) * 1024.0 * 1024.0 / cases as f64
+        (self.followed.settled.peak_mib - self.counted.settled.peak_mib) * 1024.0 * 1024.0 / cases as f64
     }
 }
 
@@ -275,20 +252,21 @@ fn table(options: &BehaviourOptions, runs: &[Run], doubts: &[String]) -> String 
         "of them state"
     );
     for run in runs {
-        let tick = run.followed.ticks.p99_ms.map_or("–".to_string(), |ms| format!("{ms:.1}"));
+        let (followed, counted) = (&run.followed.settled, &run.counted.settled);
+        let tick = followed.ticks.p99_ms.map_or("–".to_string(), |ms| format!("{ms:.1}"));
         let _ = writeln!(
             text,
             "{:>7} {:>9.2} {:>10.0} {:>11} {:>7.1} {:>10.0} {:>10.2} {:>14.0} {:>14.0} {:>14}",
             run.workers,
-            run.followed.seconds,
-            run.events_per_second(),
+            followed.seconds,
+            followed.rows_per_second(),
             tick,
-            run.followed.cpu_seconds,
-            run.followed.peak_mib,
-            run.counted.seconds,
-            run.counted.peak_mib,
+            followed.cpu_seconds,
+            followed.peak_mib,
+            counted.seconds,
+            counted.peak_mib,
             run.bytes_per_case(options.cases),
-            run.followed.state_bytes / options.cases
+            followed.state_bytes / options.cases
         );
     }
     let _ = writeln!(text, "aim: {EVENTS_PER_SECOND_MIN:.0} events/s with 2 workers");
@@ -301,7 +279,7 @@ fn table(options: &BehaviourOptions, runs: &[Run], doubts: &[String]) -> String 
 fn json(options: &BehaviourOptions, runs: &[Run], doubts: &[String]) -> String {
     let runs = runs.iter().map(|run| {
         json!({
-            "workers": run.workers, "events_per_second": run.events_per_second(), "bytes_per_case": run.bytes_per_case(options.cases),
+            "workers": run.workers, "events_per_second": run.followed.settled.rows_per_second(), "bytes_per_case": run.bytes_per_case(options.cases),
             "follow": run.followed, "count": run.counted,
         })
     });

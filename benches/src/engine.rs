@@ -1,15 +1,18 @@
 //! The engine that is measured, started as `tidegate run --once` starts it.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tidegate::generator::ServerConnectors;
 use tidegate::output::{self, Format};
-use tidegate::{Durability, Engine, Inbox, Registry, Response};
+use tidegate::{Config, Durability, Engine, Inbox, Registry, Response};
 use tidegate_types::error::{Error, Result};
 
+use crate::process;
 use crate::stats::histogram_quantile;
 
 /// Where the engine's log is.
@@ -49,6 +52,51 @@ pub struct Ticks {
     /// None: no tick, or longer than the histogram's last bound.
     pub p50_ms: Option<f64>,
     pub p99_ms: Option<f64>,
+}
+
+/// What a run from its sources' start to their end took.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Settled {
+    pub seconds: f64,
+    /// Of the whole process, as the peak is.
+    pub cpu_seconds: f64,
+    pub peak_mib: f64,
+    pub ticks: Ticks,
+    pub committed: u64,
+    /// What the views' state takes, as the engine reckons it.
+    pub state_bytes: u64,
+}
+
+impl Settled {
+    /// Reading and decoding are in it.
+    pub fn rows_per_second(&self) -> f64 {
+        self.committed as f64 / self.seconds
+    }
+}
+
+/// An engine that reads its sources once, without a folder, with what `statements` make.
+pub async fn start_once(workers: usize, tick: Duration, statements: &[&str]) -> Result<Engine> {
+    let config = Config { workers, tick, once: true, durability: Durability::Temporary, ..Config::default() };
+    let engine = Engine::start(config, Arc::new(connectors()))?;
+    for sql in statements {
+        engine.execute(sql, "bench.sql").await?;
+    }
+    Ok(engine)
+}
+
+/// Reads its sources to their end.
+pub async fn settle(engine: &Engine) -> Result<Settled> {
+    let started = Instant::now();
+    engine.start_sources().await?;
+    engine.settled().await?;
+    Ok(Settled {
+        seconds: started.elapsed().as_secs_f64(),
+        cpu_seconds: process::cpu_seconds(),
+        peak_mib: process::peak_mib(),
+        ticks: ticks(engine),
+        committed: metric(engine, "tidegate_source_committed_rows_total") as u64,
+        state_bytes: select_count(engine, "SELECT sum(state_bytes) AS n FROM sys.views").await?,
+    })
 }
 
 pub fn connectors() -> ServerConnectors {

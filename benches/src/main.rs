@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`nexmark`] runs the suite's queries from file to settled
 //! result; [`cascade`] changes one edge of a dependency graph at a time;
-//! [`behaviour`] follows a million open cases; [`nab`] and [`skab`] score the
+//! [`behaviour`] follows a million open cases; [`sensors`] judges readings; [`nab`] and [`skab`] score the
 //! detectors of anomalies on labelled series; [`overload`] brings more than can be
 //! taken, and [`durability`] says what the log costs.
 //! [`engine`] starts what is measured, [`process`] measures it from outside,
@@ -27,6 +27,7 @@ mod nab;
 mod nexmark;
 mod overload;
 mod process;
+mod sensors;
 mod served;
 mod skab;
 mod stats;
@@ -57,6 +58,8 @@ enum Command {
     Cascade(cascade::CascadeOptions),
     /// Cases followed against a protocol: events per second, and memory per open case
     Behaviour(behaviour::BehaviourOptions),
+    /// Readings of many series judged as they come: readings per second, and memory per series
+    Sensors(sensors::SensorOptions),
     /// The Numenta Anomaly Benchmark's scores of each detector
     Nab(nab::NabOptions),
     /// F1, FAR and MAR on the Skoltech Anomaly Benchmark
@@ -73,6 +76,8 @@ enum Command {
     #[command(hide = true)]
     OneBehaviour(behaviour::OneBehaviour),
     #[command(hide = true)]
+    OneSensors(sensors::OneSensors),
+    #[command(hide = true)]
     OneEngine(served::OneEngine),
 }
 
@@ -81,6 +86,7 @@ fn main() -> ExitCode {
         Command::Nexmark(options) => nexmark::run(&options),
         Command::Cascade(options) => cascade::run(&options),
         Command::Behaviour(options) => behaviour::run(&options),
+        Command::Sensors(options) => sensors::run(&options),
         Command::Nab(options) => wait(nab::run(&options)),
         Command::Skab(options) => wait(skab::run(&options)),
         Command::Overload(options) => overload::run(&options),
@@ -89,6 +95,7 @@ fn main() -> ExitCode {
         Command::OneQuery(one) => answer(nexmark::one(&one)),
         Command::OneCascade(one) => answer(cascade::one(&one)),
         Command::OneBehaviour(one) => answer(behaviour::one(&one)),
+        Command::OneSensors(one) => answer(sensors::one(&one)),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
