@@ -299,7 +299,7 @@ impl Readings {
             let mean = |quarter: i64, is_air: bool| sums.get(&(quarter, is_air)).map(|(sum, readings)| sum / readings);
             let is_apart = |quarter: i64| {
                 let (logger, air) = (mean(quarter, false), mean(quarter, true));
-                logger.zip(air).is_some_and(|(logger, air)| (logger - air).abs() > 2.0)
+                logger.zip(air).is_some_and(|(logger, air)| ((logger - air).abs() * 1e6).round() > 2e6)
             };
             if (quarter - count + 1..=quarter).any(|first| (first..first + count).all(is_apart)) {
                 return Some(heard.arrival_ms);

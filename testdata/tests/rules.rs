@@ -152,7 +152,7 @@ fn tampered(sensors: &Rows) -> BTreeSet<String> {
     for ((device, shipment), quarters) in &loggers {
         let is_apart = |quarter: i64| {
             let sums = quarters.get(&quarter).zip(air.get(shipment).and_then(|air| air.get(&quarter)));
-            sums.is_some_and(|(logger, air)| (logger.0 / logger.1 - air.0 / air.1).abs() > 2.0)
+            sums.is_some_and(|(logger, air)| ((logger.0 / logger.1 - air.0 / air.1).abs() * 1e6).round() > 2e6)
         };
         if quarters.keys().any(|first| (*first..first + 4).all(is_apart)) {
             found.insert(device.clone());

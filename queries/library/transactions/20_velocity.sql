@@ -1,6 +1,6 @@
 -- Velocity: how many transactions, and how much, within ten minutes, a day and
--- seven days up to each one, by customer; within ten minutes by address and by
--- device, with the number of distinct cards on the device.
+-- seven days up to each one, by customer; within ten minutes by card, by address
+-- and by device, with the number of distinct cards on the device.
 --
 -- Windows are (t - w, t]. At one moment those with a higher tx_id do not count
 -- for those with a lower one. A late transaction changes the features of those
@@ -26,6 +26,20 @@ SELECT tx_id, customer, ts,
        n_10m - n_later AS count_10m, s_10m - s_later AS sum_10m,
        n_1d - n_later AS count_1d, s_1d - s_later AS sum_1d, (s_1d - s_later) / (n_1d - n_later) AS mean_1d,
        n_7d - n_later AS count_7d, s_7d - s_later AS sum_7d, (s_7d - s_later) / (n_7d - n_later) AS mean_7d
+FROM framed;
+
+CREATE MATERIALIZED VIEW card_velocity AS
+WITH framed AS (
+  SELECT tx_id, card, amount, ts,
+         count(*) OVER m AS n_10m, sum(amount) OVER m AS s_10m,
+         count(*) OVER later AS n_later, coalesce(sum(amount) OVER later, 0) AS s_later
+  FROM recent_transactions
+  WHERE card IS NOT NULL
+  WINDOW
+    m AS (PARTITION BY card ORDER BY ts RANGE BETWEEN INTERVAL '599.999 seconds' PRECEDING AND CURRENT ROW),
+    later AS (PARTITION BY card, ts ORDER BY tx_id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+)
+SELECT tx_id, card, ts, n_10m - n_later AS count_10m, s_10m - s_later AS sum_10m
 FROM framed;
 
 CREATE MATERIALIZED VIEW address_velocity AS

@@ -98,6 +98,7 @@ SELECT d.detection, 'STRIDE', d.category, e.element
 FROM elements e
 JOIN (VALUES
   ('temperature_excursion', 'denial_of_service', 'pharma.reefer-'),
+  ('reading_outside',       'denial_of_service', 'pharma.reefer-'),
   ('sudden_change',         'tampering',         'pharma.reefer-'),
   ('rogue_scanner',         'spoofing',          'logistics.scanner-'),
   ('diversion',             'tampering',         'logistics.van-'),

@@ -86,7 +86,8 @@ SELECT 'L1' AS scenario, 'rogue_scanner' AS detection, 'high' AS severity, devic
        'parcel ' || parcel || ' scanned without a valid credential' AS summary
 FROM rogue_scanner
 UNION ALL
-SELECT 'L2', 'diversion', 'high', parcel, km || ' km at ' || km_per_hour || ' km/h'
+SELECT 'L2', 'diversion', 'high', parcel,
+       CASE WHEN km_per_hour IS NULL THEN km || ' km off its corridor, by ' || device ELSE km || ' km at ' || km_per_hour || ' km/h' END
 FROM diversion
 UNION ALL
 SELECT 'L3', 'false_delivery', 'medium', parcel, 'delivered without proof of purchase, by ' || device

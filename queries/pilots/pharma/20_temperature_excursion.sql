@@ -1,9 +1,11 @@
--- P1, excursion: two consecutive readings of a logger outside 2 to 8 °C.
+-- P1, excursion: two consecutive readings of a logger outside 2 to 8 °C are an
+-- excursion, and the lot is spoiled; one is to be investigated.
 --
--- Does not fire: the door opened at the dock, one reading outside (also when
+-- No excursion: the door opened at the dock, one reading outside (also when
 -- that reading is told twice: a repetition is no time later); outside, inside,
 -- outside, even while the middle one is on its way (without it the two are not
--- consecutive: more than one and a half intervals apart); 8.0 °C.
+-- consecutive: more than one and a half intervals apart); 8.0 °C. A reading
+-- without a value is none.
 
 CREATE MATERIALIZED VIEW excursion_readings AS
 SELECT p.shipment, p.device, p.prev_ts, p.ts, p.prev_value, p.value
@@ -12,7 +14,7 @@ FROM (
          lag(ts) OVER (PARTITION BY shipment, device ORDER BY ts) AS prev_ts,
          lag(value) OVER (PARTITION BY shipment, device ORDER BY ts) AS prev_value
   FROM sensors
-  WHERE kind = 'temperature'
+  WHERE kind = 'temperature' AND value IS NOT NULL
 ) p
 JOIN logger_models m ON m.model = split_part(p.device, '-', 1)
 WHERE p.prev_ts < p.ts
@@ -24,3 +26,14 @@ CREATE DETECTION temperature_excursion WITH (severity = 'critical', entity = 'sh
 SELECT shipment, min(prev_ts) AS since
 FROM excursion_readings
 GROUP BY shipment;
+
+-- Withdrawn when the shipment's excursion is found, which says more, and after a
+-- day.
+CREATE DETECTION reading_outside WITH (severity = 'low', entity = 'shipment', attack = 'T0831') AS
+SELECT DISTINCT r.shipment, r.device, r.ts, r.value
+FROM sensors r
+WHERE r.kind = 'temperature'
+  AND (r.value < 2 OR r.value > 8)
+  AND r.ts > watermark('sensors') - INTERVAL '24 hours'
+  AND NOT EXISTS (
+    SELECT 1 FROM temperature_excursion x WHERE x.shipment = r.shipment);

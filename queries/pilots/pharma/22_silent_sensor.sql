@@ -3,7 +3,8 @@
 -- hour, where it writes every quarter), up to the last one.
 --
 -- Silence is found by the clock, when nothing arrives, and withdrawn when the
--- logger speaks; standing still is withdrawn when it moves.
+-- logger speaks; standing still is withdrawn when it moves. A reading without a
+-- value is none: a logger that never told another is silent since the first.
 --
 -- Does not fire: a logger that writes once an hour; a trip that is over; a
 -- reading held up for some minutes; one told five times (a repetition is no
@@ -12,7 +13,7 @@
 CREATE DETECTION silent_sensor WITH (severity = 'medium', entity = 'device', attack = 'T0804') AS
 SELECT l.device, l.shipment, l.last_ts, 'silent' AS state
 FROM (
-  SELECT device, shipment, max(ts) AS last_ts
+  SELECT device, shipment, coalesce(max(ts) FILTER (WHERE value IS NOT NULL), min(ts)) AS last_ts
   FROM sensors
   WHERE kind = 'temperature'
   GROUP BY device, shipment
@@ -30,7 +31,7 @@ FROM (
     SELECT device, shipment, ts, value,
            lag(value) OVER (PARTITION BY shipment, device ORDER BY ts) AS prev_value
     FROM sensors
-    WHERE kind = 'temperature'
+    WHERE kind = 'temperature' AND value IS NOT NULL
   ) steps
   GROUP BY device, shipment
 ) l

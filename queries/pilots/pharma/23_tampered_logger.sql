@@ -19,7 +19,8 @@ JOIN (
   FROM (SELECT DISTINCT shipment, device, ts, value FROM sensors WHERE kind = 'air') readings
   GROUP BY shipment, date_bin(INTERVAL '15 minutes', ts)
 ) a ON a.shipment = l.shipment AND a.quarter = l.quarter
-WHERE abs(l.celsius - a.celsius) > 2;
+-- Rounded, as 8.3 - 6.3 is 2.0000000000000009 to a float.
+WHERE round(abs(l.celsius - a.celsius), 6) > 2;
 
 CREATE DETECTION tampered_logger WITH (severity = 'high', entity = 'device', attack = 'T0832') AS
 SELECT q.device, q.shipment, min(q.first_quarter) AS since

@@ -77,6 +77,9 @@ SELECT 'P1' AS scenario, 'temperature_excursion' AS detection, 'critical' AS sev
        'two consecutive readings outside 2 to 8 °C' AS summary
 FROM temperature_excursion
 UNION ALL
+SELECT 'P1', 'reading_outside', 'low', shipment, 'one reading outside 2 to 8 °C: ' || value || ' °C, by ' || device
+FROM reading_outside
+UNION ALL
 SELECT 'P2', 'sudden_change', 'medium', shipment,
        'air at ' || device || ' changed by ' || degrees || ' °C with the door closed'
 FROM sudden_change

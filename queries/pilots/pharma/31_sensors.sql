@@ -4,7 +4,7 @@
 CREATE MATERIALIZED VIEW sensor_readings AS
 SELECT DISTINCT ts AS time, device, shipment, split_part(shipment, '-', 1) AS lane, kind, value AS celsius
 FROM sensors
-WHERE kind IN ('temperature', 'air') AND ts > watermark('sensors') - INTERVAL '24 hours';
+WHERE kind IN ('temperature', 'air') AND value IS NOT NULL AND ts > watermark('sensors') - INTERVAL '24 hours';
 
 -- Lanes, by quarters of an hour.
 CREATE MATERIALIZED VIEW lane_temperatures AS
@@ -48,6 +48,9 @@ WHERE twelfth IS NOT NULL;
 CREATE MATERIALIZED VIEW sensor_alarms AS
 SELECT DISTINCT ts AS time, device, shipment, 'excursion' AS alarm, value || ' °C' AS detail
 FROM excursion_readings WHERE ts > watermark('sensors') - INTERVAL '24 hours'
+UNION ALL
+SELECT ts, device, shipment, 'reading outside', value || ' °C'
+FROM reading_outside
 UNION ALL
 SELECT ts, device, shipment, 'sudden change', degrees || ' °C within five minutes'
 FROM sudden_change WHERE ts > watermark('sensors') - INTERVAL '24 hours'

@@ -5,6 +5,10 @@ CREATE ACTION quarantine_lot FROM temperature_excursion WITH (
   connector = 'webhook', url = '${PARTNER:-http://127.0.0.1:7788}/quarantine', undo_url = '${PARTNER:-http://127.0.0.1:7788}/requalify',
   approval = 'auto', limit = '600/minute', mode = 'armed');
 
+CREATE ACTION investigate_shipment FROM reading_outside WITH (
+  connector = 'webhook', url = '${PARTNER:-http://127.0.0.1:7788}/investigate', undo_url = '${PARTNER:-http://127.0.0.1:7788}/dismiss',
+  approval = 'auto', limit = '600/minute', mode = 'armed');
+
 CREATE ACTION inspect_probe FROM sudden_change WITH (
   connector = 'webhook', url = '${PARTNER:-http://127.0.0.1:7788}/inspect', undo_url = '${PARTNER:-http://127.0.0.1:7788}/dismiss',
   approval = 'auto', limit = '600/minute', mode = 'armed');
