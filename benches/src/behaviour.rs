@@ -19,7 +19,7 @@ use serde_json::json;
 use tidegate::Engine;
 use tidegate_types::error::{Error, Result};
 
-use crate::engine::{self, Settled};
+use crate::engine::{self, Runs, Settled};
 use crate::{at, process};
 
 /// What is aimed at, with 2 workers.
@@ -38,18 +38,8 @@ pub struct BehaviourOptions {
     /// Events of each case
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(3..=1_000))]
     rounds: u64,
-    /// Numbers of timely threads to run with
-    #[arg(long, value_delimiter = ',', default_value = "1,2")]
-    workers: Vec<usize>,
-    /// Pace of commits, in milliseconds
-    #[arg(long, default_value_t = 50)]
-    tick_ms: u64,
-    /// For machines
-    #[arg(long)]
-    json: bool,
-    /// A run that takes longer has failed
-    #[arg(long, default_value_t = 900)]
-    limit_s: u64,
+    #[command(flatten)]
+    runs: Runs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -129,7 +119,7 @@ pub fn run(options: &BehaviourOptions) -> Result<bool> {
     let file = folder.path().join("steps.jsonl");
     write_steps(options, &file).map_err(|error| at(&file, &error))?;
     let mut runs = Vec::new();
-    for &workers in &options.workers {
+    for &workers in &options.runs.workers {
         let measure = |view: View| {
             eprintln!("behaviour: {} with {workers} worker(s)", view.name());
             let args = [
@@ -137,15 +127,15 @@ pub fn run(options: &BehaviourOptions) -> Result<bool> {
                 format!("--view={}", view.name()),
                 format!("--cases={}", options.cases),
                 format!("--workers={workers}"),
-                format!("--tick-ms={}", options.tick_ms),
+                format!("--tick-ms={}", options.runs.tick_ms),
                 format!("--file={}", file.display()),
             ];
-            process::again::<Measured>(&args.each_ref().map(String::as_str), Duration::from_secs(options.limit_s))
+            process::again::<Measured>(&args.each_ref().map(String::as_str), Duration::from_secs(options.runs.limit_s))
         };
         runs.push(Run { workers, counted: measure(View::Count)?, followed: measure(View::Follow)? });
     }
     let doubts: Vec<String> = runs.iter().flat_map(|run| doubts(options, run)).collect();
-    print!("{}", if options.json { json(options, &runs, &doubts) } else { table(options, &runs, &doubts) });
+    print!("{}", if options.runs.json { json(options, &runs, &doubts) } else { table(options, &runs, &doubts) });
     Ok(doubts.is_empty())
 }
 
@@ -285,7 +275,7 @@ fn json(options: &BehaviourOptions, runs: &[Run], doubts: &[String]) -> String {
     });
     let report = json!({
         "benchmark": "behaviour", "tidegate": env!("CARGO_PKG_VERSION"), "machine": process::machine(),
-        "cases": options.cases, "rounds": options.rounds, "tick_ms": options.tick_ms,
+        "cases": options.cases, "rounds": options.rounds, "tick_ms": options.runs.tick_ms,
         "runs": runs.collect::<Vec<_>>(), "doubts": doubts,
     });
     format!("{report}\n")

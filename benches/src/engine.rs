@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tidegate::generator::ServerConnectors;
@@ -52,6 +52,23 @@ pub struct Ticks {
     /// None: no tick, or longer than the histogram's last bound.
     pub p50_ms: Option<f64>,
     pub p99_ms: Option<f64>,
+}
+
+/// How an engine is run, and for how long.
+#[derive(Args)]
+pub struct Runs {
+    /// Numbers of timely threads to run with
+    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    pub workers: Vec<usize>,
+    /// Pace of commits, in milliseconds
+    #[arg(long, default_value_t = 50)]
+    pub tick_ms: u64,
+    /// For machines
+    #[arg(long)]
+    pub json: bool,
+    /// A run that takes longer has failed
+    #[arg(long, default_value_t = 900)]
+    pub limit_s: u64,
 }
 
 /// What a run from its sources' start to their end took.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tidegate_types::error::{Error, Result};
 
-use crate::engine::{self, Settled};
+use crate::engine::{self, Runs, Settled};
 use crate::{at, process};
 
 /// What is aimed at, with 2 workers and 10,000 series.
@@ -39,18 +39,8 @@ pub struct SensorOptions {
     window: u64,
     #[arg(long, value_enum, value_delimiter = ',', default_value = "level-z,change-z")]
     detectors: Vec<Detector>,
-    /// Numbers of timely threads to run with
-    #[arg(long, value_delimiter = ',', default_value = "1,2")]
-    workers: Vec<usize>,
-    /// Pace of commits, in milliseconds
-    #[arg(long, default_value_t = 50)]
-    tick_ms: u64,
-    /// For machines
-    #[arg(long)]
-    json: bool,
-    /// A run that takes longer has failed
-    #[arg(long, default_value_t = 900)]
-    limit_s: u64,
+    #[command(flatten)]
+    runs: Runs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -120,23 +110,23 @@ pub fn run(options: &SensorOptions) -> Result<bool> {
     let file = folder.path().join("readings.jsonl");
     write_readings(options, &file).map_err(|error| at(&file, &error))?;
     let mut runs = Vec::new();
-    for &workers in &options.workers {
+    for &workers in &options.runs.workers {
         for &detector in [Detector::Count].iter().chain(&options.detectors) {
             eprintln!("sensors: {} with {workers} worker(s)", detector.name());
             let mut args = vec![
                 "one-sensors".to_string(),
                 format!("--window={}", options.window),
                 format!("--workers={workers}"),
-                format!("--tick-ms={}", options.tick_ms),
+                format!("--tick-ms={}", options.runs.tick_ms),
                 format!("--file={}", file.display()),
             ];
             args.extend(detector.to_possible_value().map(|value| format!("--detector={}", value.get_name())));
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
-            runs.push(Run { detector, workers, measured: process::again(&args, Duration::from_secs(options.limit_s))? });
+            runs.push(Run { detector, workers, measured: process::again(&args, Duration::from_secs(options.runs.limit_s))? });
         }
     }
     let doubts: Vec<String> = runs.iter().flat_map(|run| doubts(options, run)).collect();
-    print!("{}", if options.json { json(options, &runs, &doubts) } else { table(options, &runs, &doubts) });
+    print!("{}", if options.runs.json { json(options, &runs, &doubts) } else { table(options, &runs, &doubts) });
     Ok(doubts.is_empty())
 }
 
@@ -235,7 +225,7 @@ fn json(options: &SensorOptions, runs: &[Run], doubts: &[String]) -> String {
     });
     let report = json!({
         "benchmark": "sensors", "tidegate": env!("CARGO_PKG_VERSION"), "machine": process::machine(),
-        "series": options.series, "rounds": options.rounds, "window": options.window, "tick_ms": options.tick_ms,
+        "series": options.series, "rounds": options.rounds, "window": options.window, "tick_ms": options.runs.tick_ms,
         "runs": runs.collect::<Vec<_>>(), "doubts": doubts,
     });
     format!("{report}\n")

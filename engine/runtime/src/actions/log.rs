@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tidegate_types::Tick;
-use tidegate_types::connector::ActionKind;
+use tidegate_types::connector::{ActionKind, Decision};
 
 use super::text::Text;
 
@@ -46,6 +46,25 @@ impl ActionState {
             Self::Limited => "limited",
             Self::InDoubt => "in_doubt",
             Self::Rejected => "rejected",
+        }
+    }
+
+    /// What a person decides about.
+    pub fn decided_by(decision: Decision) -> Self {
+        match decision {
+            Decision::Approve | Decision::Reject => Self::AwaitingApproval,
+            Decision::Done | Decision::NotDone => Self::InDoubt,
+        }
+    }
+
+    /// What comes of it, and why.
+    pub fn after(decision: Decision, kind: ActionKind) -> (Self, &'static str) {
+        match (decision, kind) {
+            (Decision::Approve, _) => (Self::Pending, ""),
+            (Decision::Reject, _) => (Self::Rejected, "a person refused it"),
+            (Decision::Done, ActionKind::Undo) => (Self::Undone, "as a person says"),
+            (Decision::Done, _) => (Self::Done, "as a person says"),
+            (Decision::NotDone, _) => (Self::Failed, "not done, as a person says"),
         }
     }
 }
@@ -121,6 +140,21 @@ impl ActionLog {
         entries.places.get(id).map(|place| entries.list[place - entries.first].clone())
     }
 
+    /// Shows what a person decided at once, so that whoever looks next decides nothing twice. Errors: the state, if
+    /// it is none to decide about.
+    pub fn decide(&self, id: &str, decision: Decision) -> Result<(), ActionState> {
+        let mut guard = self.0.lock();
+        let entries = &mut *guard;
+        let Some(place) = entries.places.get(id) else { return Ok(()) };
+        let entry = &mut entries.list[place - entries.first];
+        if entry.state != ActionState::decided_by(decision) {
+            return Err(entry.state);
+        }
+        let (state, error) = ActionState::after(decision, entry.kind);
+        (entry.state, entry.error) = (state, error.to_string());
+        Ok(())
+    }
+
     /// Writes the row of `entry.id`, in its place where there is one.
     pub fn set(&self, entry: Entry) {
         let mut guard = self.0.lock();
@@ -156,5 +190,17 @@ mod tests {
         let entries = log.0.lock();
         assert_eq!((entries.list.len(), entries.places.len(), &*entries.list[0].id), (ENTRIES_MAX, ENTRIES_MAX, "2"));
         assert_eq!(entries.list[ENTRIES_MAX - 2].state, ActionState::Done);
+    }
+
+    #[test]
+    fn nothing_is_decided_twice() {
+        let log = ActionLog::default();
+        let (id, finding, error) = ("1".into(), "{}".into(), "nobody knows".into());
+        log.set(Entry { id, action: "a".into(), finding, state: ActionState::InDoubt, kind: ActionKind::Do, attempts: 1, error, tick: 1 });
+        assert_eq!(log.decide("1", Decision::Approve), Err(ActionState::InDoubt));
+        assert_eq!(log.decide("1", Decision::Done), Ok(()));
+        assert_eq!(log.decide("1", Decision::NotDone), Err(ActionState::Done));
+        let shown = log.find("1").unwrap();
+        assert_eq!((shown.state, &shown.error[..]), (ActionState::Done, "as a person says"));
     }
 }

@@ -586,13 +586,7 @@ impl Outbox {
             }
             ActionEvent::Decision(decision) => {
                 let Some(Entry { kind, finding, attempts, .. }) = known else { return };
-                let (state, error) = match (decision, kind) {
-                    (Decision::Approve, _) => (ActionState::Pending, ""),
-                    (Decision::Reject, _) => (ActionState::Rejected, "a person refused it"),
-                    (Decision::Done, ActionKind::Undo) => (ActionState::Undone, "as a person says"),
-                    (Decision::Done, _) => (ActionState::Done, "as a person says"),
-                    (Decision::NotDone, _) => (ActionState::Failed, "not done, as a person says"),
-                };
+                let (state, error) = ActionState::after(*decision, kind);
                 self.show(id, kind, &finding, state, attempts, error, tick);
             }
         }
@@ -654,6 +648,7 @@ impl Outbox {
         let Some(Parked { asked, is_doubt }) = finding.parked.clone() else { return };
         let (kind, row) = (asked.kind, asked.row.clone());
         let newest = finding.row.clone();
+        let (state, why) = ActionState::after(decision, kind);
         match (decision, is_doubt) {
             (Decision::Approve, false) => {
                 finding.parked = None;
@@ -661,19 +656,18 @@ impl Outbox {
             }
             (Decision::Reject, false) => {
                 finding.parked = None;
-                self.show(id, kind, &row, ActionState::Rejected, 0, "a person refused it", 0);
+                self.show(id, kind, &row, state, 0, why, 0);
             }
             (Decision::Done, true) => {
                 finding.parked = None;
                 finding.held = asked.after();
-                let state = if kind == ActionKind::Undo { ActionState::Undone } else { ActionState::Done };
-                self.show(id, kind, &row, state, 1, "as a person says", 0);
+                self.show(id, kind, &row, state, 1, why, 0);
                 self.catch_up(id, newest, &row);
             }
             (Decision::NotDone, true) => {
                 finding.parked = None;
                 finding.held = asked.before();
-                self.show(id, kind, &row, ActionState::Failed, 1, "not done, as a person says", 0);
+                self.show(id, kind, &row, state, 1, why, 0);
                 self.catch_up(id, newest, &row);
             }
             _ => {}
