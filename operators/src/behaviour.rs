@@ -111,18 +111,91 @@ impl Flaw {
 }
 
 /// A specification of one process, from its rows. The default is that of nothing.
-pub trait Protocol: Judge + Default {
+pub trait Protocol: Follow + Default {
     type Rule: ExchangeData;
     fn read<'a>(rules: impl Iterator<Item = &'a Self::Rule>, names: &mut Names) -> Result<Self, Flaw>
     where
         Self::Rule: 'a;
 }
 
-/// What it says of a case.
+/// What it says of a case, and how that changes.
+pub trait Follow: Chunks + 'static {
+    type Row: Clone + Ord + 'static;
+    type Account: Account<Self::Row>;
+    /// Calls `say` with what is new of a case and with what is not so any more. Returns the time after which it says
+    /// something else.
+    fn follow(&self, look: Look<Self::Chunk>, account: &mut Self::Account, say: &mut dyn FnMut(&Self::Row, i64)) -> Option<i64>;
+}
+
+/// A case, as it is to be looked at.
+pub struct Look<'a, C> {
+    pub case: &'a Case<C>,
+    /// When events came or went since the last look, in order.
+    pub changed: &'a [i64],
+    /// Event time has come so far.
+    pub observed: i64,
+    pub names: &'a Names,
+}
+
+/// What was said of a case, and what spares a look at all of it.
+pub trait Account<R>: Default {
+    fn rows(&self) -> Vec<R>;
+    fn bytes(&self) -> usize;
+}
+
+impl<R: Clone> Account<R> for Box<[R]> {
+    fn rows(&self) -> Vec<R> {
+        self.to_vec()
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&**self)
+    }
+}
+
+/// What it says of a case, each time from all of it: chunks make that cheap, or it is one row.
 pub trait Judge: Chunks + 'static {
     type Row: Clone + Ord + 'static;
     /// `observed`: event time has come so far. Returns the rows, and the time after which they are others.
     fn judge(&self, case: &Case<Self::Chunk>, observed: i64, names: &Names) -> (Vec<Self::Row>, Option<i64>);
+}
+
+impl<J: Judge> Follow for J {
+    type Row = J::Row;
+    type Account = Box<[J::Row]>;
+
+    fn follow(&self, look: Look<J::Chunk>, account: &mut Box<[J::Row]>, say: &mut dyn FnMut(&J::Row, i64)) -> Option<i64> {
+        let (mut rows, due) = self.judge(look.case, look.observed, look.names);
+        rows.sort();
+        changes(account, &rows, say);
+        *account = rows.into();
+        due
+    }
+}
+
+/// Calls `say` with the rows that `new` has and `old` has not, and the other way round. Both are in order.
+fn changes<R: Ord>(old: &[R], new: &[R], mut say: impl FnMut(&R, i64)) {
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(old), Some(new)) => old.cmp(new),
+        };
+        if order != Ordering::Greater
+            && let Some(gone) = old.next()
+            && order == Ordering::Less
+        {
+            say(gone, -1);
+        }
+        if order != Ordering::Less
+            && let Some(come) = new.next()
+            && order == Ordering::Greater
+        {
+            say(come, 1);
+        }
+    }
 }
 
 /// Names as numbers, and back.

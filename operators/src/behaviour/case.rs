@@ -105,6 +105,11 @@ impl<C> Case<C> {
         self.0.walk(walker);
     }
 
+    /// Hands out the events from the time `from` on, list by list, as long as `visit` wants more.
+    pub fn visit_from(&self, from: i64, visit: &mut impl FnMut(&[Event]) -> bool) {
+        self.0.visit_from(from, visit);
+    }
+
     /// What the case has allocated.
     pub fn bytes(&self) -> usize {
         self.0.bytes()
@@ -256,6 +261,16 @@ impl<C> Node<C> {
                         part.node.walk(walker);
                     }
                 }
+            }
+        }
+    }
+
+    fn visit_from(&self, from: i64, visit: &mut impl FnMut(&[Event]) -> bool) -> bool {
+        match self {
+            Node::Leaf(events) => visit(&events[events.partition_point(|event| event.ts < from)..]),
+            Node::Branch(branch) => {
+                let first = branch.0.partition_point(|part| part.last.ts < from);
+                branch.0[first..].iter().all(|part| part.node.visit_from(from, visit))
             }
         }
     }

@@ -5,7 +5,7 @@
 //! happens then. A fluent holds after the time that initiates it, up to and including the time that
 //! ends it: (since, until]. What is ended and initiated at one time goes on, with a lifetime of its own.
 //!
-//! A case is replayed when one of its events or its time changes: its cost is its length.
+//! A change is followed as far as it reaches ([`spans`]): until what holds is what held there before.
 //!
 //! Source  Kowalski and Sergot, A Logic-based Calculus of Events, 1986; Artikis, Sergot and Paliouras,
 //!         An Event Calculus for Event Recognition, TKDE 2015
@@ -14,8 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::case::{Case, Chunks, Event, Walker};
-use super::{Bytes, Flaw, Judge, Name, Names, Part, Protocol, Symbol};
+use super::case::{Chunks, Event};
+use super::{Bytes, Flaw, Follow, Look, Name, Names, Part, Protocol, Symbol};
+
+mod spans;
+
+use self::spans::Spans;
 
 /// A row of the specification.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -124,6 +128,11 @@ impl Protocol for Calculus {
 }
 
 impl Calculus {
+    /// What holds at first, by fluent.
+    fn nothing(&self) -> Box<[Option<Holding>]> {
+        vec![None; self.fluents.len()].into()
+    }
+
     /// A fluent whose expiry leads to its own again, with nothing happening: a clock far ahead would
     /// have its cases replayed for as long.
     fn endless(&self) -> Option<&Fluent> {
@@ -187,23 +196,19 @@ impl Chunks for Calculus {
     }
 }
 
-impl Judge for Calculus {
+impl Follow for Calculus {
     type Row = Interval;
+    type Account = Spans;
 
-    fn judge(&self, case: &Case<()>, observed: i64, _names: &Names) -> (Vec<Interval>, Option<i64>) {
-        let mut replay =
-            Replay { calculus: self, holding: vec![None; self.fluents.len()], at: None, pending: Vec::new(), done: Vec::new() };
-        case.walk(&mut replay);
-        replay.take_place();
-        // What ends at the moment that is observed ends after it: an event of that moment may yet come.
-        replay.run_before(observed);
-        let due = replay.next_expiry();
-        (replay.finish(), due)
+    fn follow(&self, look: Look<()>, account: &mut Spans, say: &mut dyn FnMut(&Interval, i64)) -> Option<i64> {
+        let (changes, due) = account.follow(self, look);
+        changes.iter().for_each(|(interval, diff)| say(interval, *diff));
+        due
     }
 }
 
 /// A fluent that holds.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Holding {
     since: i64,
     expires: Option<i64>,
@@ -219,24 +224,27 @@ struct Replay<'a> {
     done: Vec<Interval>,
 }
 
-impl Walker<()> for Replay<'_> {
-    fn passes(&mut self, (): &()) -> bool {
-        false
+impl<'a> Replay<'a> {
+    fn new(calculus: &'a Calculus, holding: &[Option<Holding>]) -> Self {
+        Self { calculus, holding: holding.to_vec(), at: None, pending: Vec::new(), done: Vec::new() }
     }
 
     fn events(&mut self, events: &[Event]) {
         for event in events {
             if self.at != Some(event.ts) {
-                self.take_place();
-                self.run_before(event.ts);
-                self.at = Some(event.ts);
+                self.go_to(event.ts);
             }
             self.pending.push(event.activity);
         }
     }
-}
 
-impl Replay<'_> {
+    /// All that happens before `time`.
+    fn go_to(&mut self, time: i64) {
+        self.take_place();
+        self.run_before(time);
+        self.at = Some(time);
+    }
+
     /// What the pending events do.
     fn take_place(&mut self) {
         if let Some(at) = self.at.take() {
@@ -296,6 +304,8 @@ impl Replay<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Account;
+    use super::super::case::Case;
     use super::*;
 
     fn effect(rule: &str, trigger: &str, initiates: bool, fluent: &str) -> Rule {
@@ -364,7 +374,9 @@ mod tests {
             |&(ts, activity): &(i64, &str)| Event { ts, seq: super::super::NO_SEQ, activity: names.symbol(activity.as_bytes()), role: 0 };
         let case = Case::from_events(events.iter().map(event).collect(), &calculus);
         let mut found: BTreeMap<String, Vec<(i64, Option<i64>)>> = BTreeMap::new();
-        let (mut rows, _) = calculus.judge(&case, observed, &names);
+        let (mut account, look) = (Spans::default(), Look { case: &case, changed: &[], observed, names: &names });
+        calculus.follow(look, &mut account, &mut |_, _| {});
+        let mut rows = account.rows();
         rows.sort();
         for row in rows {
             found.entry(String::from_utf8_lossy(&row.fluent).into_owned()).or_default().push((row.since, row.until));

@@ -1,7 +1,7 @@
 //! The cases of one worker, judged again as their events, the specification or the time change. The
 //! rule, without dataflow types.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::hash::BuildHasher;
@@ -10,7 +10,7 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use serde::{Deserialize, Serialize};
 
 use super::case::{Case, Event};
-use super::{Bytes, Finding, Flaw, Names, Part, Protocol, Seen};
+use super::{Account, Bytes, Finding, Flaw, Look, Names, Part, Protocol, Seen};
 use crate::usage::{ENTRY_BYTES, Usage};
 
 /// What changes a monitor.
@@ -37,6 +37,9 @@ impl<R> Said<R> {
         if let Self::Flaw(flaw) = self { Some(flaw) } else { None }
     }
 }
+
+/// A case, and when an event of it came or went.
+type Touched = (u32, Option<i64>);
 
 /// The cases of one worker.
 pub struct Monitor<P: Protocol> {
@@ -69,7 +72,7 @@ struct Followed<P: Protocol> {
     process: u32,
     id: Box<[u8]>,
     events: Case<P::Chunk>,
-    said: Box<[P::Row]>,
+    said: P::Account,
     is_flawed: bool,
     /// The entry in `due` that counts; MAX where there is none.
     queued: i64,
@@ -77,12 +80,12 @@ struct Followed<P: Protocol> {
 
 impl<P: Protocol> Followed<P> {
     fn new(process: u32, id: &[u8]) -> Self {
-        Self { process, id: id.into(), events: Case::default(), said: Box::default(), is_flawed: false, queued: i64::MAX }
+        Self { process, id: id.into(), events: Case::default(), said: P::Account::default(), is_flawed: false, queued: i64::MAX }
     }
 
     /// With its entries in the monitor. Rows share their names.
     fn bytes(&self) -> usize {
-        ENTRY_BYTES + size_of::<Self>() + self.id.len() + self.events.bytes() + size_of_val(&*self.said)
+        ENTRY_BYTES + size_of::<Self>() + self.id.len() + self.events.bytes() + self.said.bytes()
     }
 }
 
@@ -127,9 +130,9 @@ impl<P: Protocol> Monitor<P> {
         self.tell_time(&mut touched);
         self.take_in(events, &mut touched);
         touched.sort_unstable();
-        touched.dedup();
-        for at in touched {
-            self.judge(at, &mut say);
+        for run in touched.chunk_by(|a, b| a.0 == b.0) {
+            let changed: Vec<i64> = run.iter().filter_map(|(_, time)| *time).collect();
+            self.judge(run[0].0, &changed, &mut say);
         }
         self.forget_stale();
         self.usage.resize(names_before, self.names.bytes());
@@ -147,14 +150,14 @@ impl<P: Protocol> Monitor<P> {
     }
 
     /// Reads changed specifications. Chunks are functions of them, so their cases begin anew.
-    fn compile(&mut self, changed: &BTreeSet<u32>, touched: &mut Vec<u32>, say: &mut impl FnMut(Said<P::Row>, i64)) {
+    fn compile(&mut self, changed: &BTreeSet<u32>, touched: &mut Vec<Touched>, say: &mut impl FnMut(Said<P::Row>, i64)) {
         if changed.is_empty() {
             return;
         }
         for at in 0..self.cases.len() as u32 {
             if changed.contains(&self.cases[at as usize].process) && !self.cases[at as usize].events.is_empty() {
                 self.take_back(at, say);
-                touched.push(at);
+                touched.push((at, None));
             }
         }
         for &process in changed {
@@ -168,7 +171,7 @@ impl<P: Protocol> Monitor<P> {
                 Err(flaw) => (P::default(), Some(flaw.in_process(&process.id))),
             };
         }
-        for &at in touched.iter() {
+        for &(at, _) in touched.iter() {
             let case = &mut self.cases[at as usize];
             let before = case.events.bytes();
             let events = std::mem::take(&mut case.events).into_events();
@@ -178,23 +181,24 @@ impl<P: Protocol> Monitor<P> {
     }
 
     /// Finds the cases that say something else because event time has moved.
-    fn tell_time(&mut self, touched: &mut Vec<u32>) {
+    fn tell_time(&mut self, touched: &mut Vec<Touched>) {
         let now = self.clock.last_key_value().map(|(now, _)| *now);
         // What had passed is no longer queued. Clocks go back only as events are deleted.
         if now < self.now {
-            touched.extend((0..self.cases.len() as u32).filter(|at| !self.cases[*at as usize].events.is_empty()));
+            let cases = (0..self.cases.len() as u32).filter(|at| !self.cases[*at as usize].events.is_empty());
+            touched.extend(cases.map(|at| (at, None)));
         }
         self.now = now;
         while let Some(Reverse((due, at))) = self.due.peek().copied().filter(|Reverse((due, _))| Some(*due) < now) {
             self.due.pop();
             if self.cases[at as usize].queued == due {
                 self.cases[at as usize].queued = i64::MAX;
-                touched.push(at);
+                touched.push((at, None));
             }
         }
     }
 
-    fn take_in(&mut self, events: Vec<(Seen, i64)>, touched: &mut Vec<u32>) {
+    fn take_in(&mut self, events: Vec<(Seen, i64)>, touched: &mut Vec<Touched>) {
         let mut changes = Vec::with_capacity(events.len());
         for (seen, diff) in events {
             let activity = self.names.symbol(&seen.activity);
@@ -219,7 +223,7 @@ impl<P: Protocol> Monitor<P> {
                 debug_assert!(is_removed, "a relation never holds fewer than no copies of a row");
             }
             self.usage.resize(before, case.events.bytes());
-            touched.push(at);
+            touched.push((at, Some(event.ts)));
         }
     }
 
@@ -243,8 +247,8 @@ impl<P: Protocol> Monitor<P> {
         at
     }
 
-    /// Says what is new of a case, and takes back what is not so any more.
-    fn judge(&mut self, at: u32, say: &mut impl FnMut(Said<P::Row>, i64)) {
+    /// Says what is new of a case, and takes back what is not so any more. `changed`: when events came or went.
+    fn judge(&mut self, at: u32, changed: &[i64], say: &mut impl FnMut(Said<P::Row>, i64)) {
         let case = &mut self.cases[at as usize];
         let process = &self.processes[case.process as usize];
         let Some(last) = case.events.last().map(|last| last.ts) else { return self.forget(at, say) };
@@ -255,12 +259,11 @@ impl<P: Protocol> Monitor<P> {
             return;
         }
         let observed = self.now.map_or(last, |now| now.max(last));
-        let (mut rows, due) = process.protocol.judge(&case.events, observed, &self.names);
-        rows.sort();
         let finding = |row: &P::Row| Said::Finding(Finding { process: process.id.clone(), case: case.id.to_vec(), row: row.clone() });
-        changes(&case.said, &rows, |row, diff| say(finding(row), diff));
-        self.usage.resize(size_of_val(&*case.said), size_of_val(&rows[..]));
-        case.said = rows.into();
+        let before = case.said.bytes();
+        let look = Look { case: &case.events, changed, observed, names: &self.names };
+        let due = process.protocol.follow(look, &mut case.said, &mut |row, diff| say(finding(row), diff));
+        self.usage.resize(before, case.said.bytes());
         // An entry that comes too early costs a look; only one that would come too late is replaced.
         if let Some(due) = due.filter(|due| *due < case.queued) {
             case.queued = due;
@@ -271,8 +274,8 @@ impl<P: Protocol> Monitor<P> {
     fn take_back(&mut self, at: u32, say: &mut impl FnMut(Said<P::Row>, i64)) {
         let case = &mut self.cases[at as usize];
         let process = &self.processes[case.process as usize];
-        self.usage.shrink(size_of_val(&*case.said));
-        for row in std::mem::take(&mut case.said) {
+        self.usage.shrink(case.said.bytes());
+        for row in std::mem::take(&mut case.said).rows() {
             say(Said::Finding(Finding { process: process.id.clone(), case: case.id.to_vec(), row }), -1);
         }
         if let (true, Some(flaw)) = (std::mem::take(&mut case.is_flawed), &process.flaw) {
@@ -308,31 +311,6 @@ const STALE_MIN: usize = 64;
 
 const fn rule_bytes<P: Protocol>() -> usize {
     ENTRY_BYTES + size_of::<P::Rule>()
-}
-
-/// Calls `say` with the rows that `new` has and `old` has not, and the other way round. Both are in order.
-fn changes<R: Ord>(old: &[R], new: &[R], mut say: impl FnMut(&R, i64)) {
-    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
-    loop {
-        let order = match (old.peek(), new.peek()) {
-            (None, None) => return,
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some(old), Some(new)) => old.cmp(new),
-        };
-        if order != Ordering::Greater
-            && let Some(gone) = old.next()
-            && order == Ordering::Less
-        {
-            say(gone, -1);
-        }
-        if order != Ordering::Less
-            && let Some(come) = new.next()
-            && order == Ordering::Greater
-        {
-            say(come, 1);
-        }
-    }
 }
 
 fn unspecified() -> Flaw {

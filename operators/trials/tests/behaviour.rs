@@ -42,7 +42,7 @@ type Process = Option<Bytes>;
 type Rows<R> = BTreeMap<Option<Finding<R>>, i64>;
 /// What the rules say of a case's events, in order, at a time; None: the rules make no sense.
 type Batch<P> = fn(&[<P as Protocol>::Rule], &[Event], i64) -> Option<Vec<RowOf<P>>>;
-type RowOf<P> = <P as tidegate_operators::behaviour::Judge>::Row;
+type RowOf<P> = <P as tidegate_operators::behaviour::Follow>::Row;
 
 #[derive(Clone)]
 struct Tick<R> {
@@ -606,7 +606,12 @@ fn what_holds_holds_moment_by_moment() {
     let specifications = vec![trade(), evening()];
     let many = Trial { specifications, activities, roles: &[], cases: 9, events_per_tick: 40, times: 60 };
     holds::<Calculus>(&many, 60..76, intervals);
-    holds::<Calculus>(&Trial { cases: 1, events_per_tick: 150, times: 300, ..many }, 76..80, intervals);
+    let one = || Trial { specifications: vec![trade(), evening()], activities, roles: &[], cases: 1, events_per_tick: 150, times: 300 };
+    holds::<Calculus>(&one(), 76..80, intervals);
+    // Long enough to be in spans, and with a change now and then.
+    holds::<Calculus>(&Trial { events_per_tick: 500, times: 4000, ..one() }, 80..84, intervals);
+    let specifications = vec![trade()];
+    holds::<Calculus>(&Trial { specifications, events_per_tick: 300, times: 2000, ..one() }, 84..88, intervals);
 }
 
 /// `^` is the beginning, `$` the end.
