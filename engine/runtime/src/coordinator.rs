@@ -9,6 +9,7 @@ mod arrivals;
 mod beside;
 mod counted;
 mod recovery;
+mod relive;
 mod replace;
 mod settled;
 mod snapshot;
@@ -48,6 +49,7 @@ pub use tables::{Read, Write};
 
 use crate::followers::Queue;
 use crate::interface::{Config, Directory, Health, Response, Snapshot};
+use crate::log::past::Later;
 use crate::log::quarantine::{Step, Suspect};
 pub use crate::log::record::Ran;
 use crate::log::record::Record;
@@ -119,6 +121,11 @@ pub enum Request {
     /// Takes a snapshot; answered once it counts.
     Checkpoint {
         reply: oneshot::Sender<Result<()>>,
+    },
+    /// Takes in what came after a past, up to a tick; answered with the last tick.
+    Relive {
+        upto: Tick,
+        reply: oneshot::Sender<Result<Tick>>,
     },
     StartSources {
         reply: oneshot::Sender<Result<()>>,
@@ -264,6 +271,9 @@ pub struct Coordinator {
     beside_made: u64,
     /// For the statement that is being executed.
     prepared: Option<Prepared>,
+    /// What came after the past that this is, and the part of it that is taken in.
+    later: Option<Later>,
+    reliving: Option<relive::Reliving>,
 }
 
 /// How many statements changed what there is.
@@ -432,6 +442,8 @@ impl Coordinator {
             beside: BTreeMap::new(),
             beside_made: 0,
             prepared: None,
+            later: None,
+            reliving: None,
         };
         coordinator.declare_system();
         coordinator.publish();
@@ -472,7 +484,7 @@ impl Coordinator {
                 Some(drafted) = drafts.recv() => self.drafted(drafted),
                 Some(bytes) = published.recv() => self.snapshot_published(bytes),
                 Some(note) = notes.recv(), if !self.is_pausing => self.note(note),
-                request = requests.recv(), if self.waiting.is_none() && !self.is_pausing => match request {
+                request = requests.recv(), if self.waiting.is_none() && !self.is_pausing && !self.is_reliving() => match request {
                     Some(Request::Shutdown { reply }) => return Ok(Some(reply)),
                     // What a statement replaces is read as of the last closed tick, so none may be closing.
                     Some(request @ Request::Execute { .. }) if self.closing.is_some() => self.waiting = Some(request),
@@ -480,6 +492,7 @@ impl Coordinator {
                     None => return Ok(None),
                 },
                 Some(arrival) = arrivals.recv(), if !self.is_pausing && self.level != Level::Out => self.arrived(arrival),
+                () = std::future::ready(()), if self.relives_next() => self.relive_tick(),
                 _ = timer.tick() => {}
             }
             if self.is_snapshot_due() {
@@ -572,6 +585,7 @@ impl Coordinator {
                 }
                 false => drop(reply.send(Err(Error::user("there is no log to take a snapshot of").hint("give a --data-dir")))),
             },
+            Request::Relive { upto, reply } => self.relive(upto, reply),
             Request::StartSources { reply } => drop(reply.send(self.start_sources())),
             Request::Settled { reply } => self.settling.wait(reply),
             Request::Catalog { reply } => drop(reply.send((self.catalog.clone(), self.generation))),
@@ -643,12 +657,12 @@ impl Coordinator {
 
     /// Closes the open tick when it is due, or an empty one when the clock alone must move.
     fn advance(&mut self) {
-        if self.closing.is_some() || self.followers.values().any(|follow| follow.queue.is_full()) {
+        if self.closing.is_some() || self.is_reliving() || self.waits_for_followers() {
             return;
         }
         let due = match &self.open {
             Some(open) => open.urgent || self.is_pausing || self.config.tick <= open.since.elapsed() || TICK_BYTES_MAX <= open.bytes,
-            None if self.is_pausing => false,
+            None if self.is_pausing || self.is_past() => false,
             None => {
                 let temporal = self.kept.values().any(|kept| kept.node.is_temporal())
                     || self.followers.values().any(|follow| follow.node.is_temporal());
@@ -662,6 +676,10 @@ impl Coordinator {
         if due {
             self.close();
         }
+    }
+
+    fn waits_for_followers(&self) -> bool {
+        self.followers.values().any(|follow| follow.queue.is_full())
     }
 
     fn close(&mut self) {

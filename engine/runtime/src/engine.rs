@@ -9,13 +9,14 @@ use futures::FutureExt;
 use parking_lot::Mutex;
 use tidegate_types::connector::Connectors;
 use tidegate_types::error::{Error, Result};
-use tidegate_types::{Disk, ScratchDisk, Tick};
+use tidegate_types::{ScratchDisk, StoppedClock, Tick};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::bridge::Workers;
 use crate::coordinator::{Coordinator, Inlets, Outlets, Recovery, Request, Shared};
 use crate::interface::{Config, DetectionInfo, Directory, Durability, Health, RelationInfo, Snapshot};
+use crate::log::past::{self, Later, Past};
 use crate::log::{Log, Opened, Opening};
 use crate::metrics::Metrics;
 
@@ -48,8 +49,11 @@ const CLOSING_MAX: Duration = Duration::from_secs(30);
 impl Engine {
     /// Starts workers and coordinator, and brings them to where the log ends; what is asked
     /// meanwhile waits. Must be called inside a tokio runtime. Errors: a data folder that cannot be used.
-    pub fn start(config: Config, connectors: Arc<dyn Connectors>) -> Result<Self> {
-        let opened = open_log(&config)?;
+    pub fn start(mut config: Config, connectors: Arc<dyn Connectors>) -> Result<Self> {
+        let (opened, later) = open_log(&config)?;
+        if let Some(later) = &later {
+            config.clock = Arc::new(StoppedClock(later.after));
+        }
         let (workers, reports) = Workers::start(config.workers, config.witness.clone(), config.state_bytes_max)?;
         let metrics = Metrics::new();
         let health = Health { ready: false, reason: "recovering".into(), tick: 0, lag_ms: 0, behind_since: None, closing_since: None };
@@ -61,7 +65,7 @@ impl Engine {
         let directory = Arc::new(Mutex::new(Directory::default()));
         let (log, recovery, events) = match opened {
             Some(Opened { log, writer, snapshot, replay, events, suspect }) => {
-                (Some((log, writer)), Some(Recovery { snapshot, replay, suspect }), events)
+                (Some((log, writer)), Some(Recovery { snapshot, replay, suspect, later }), events)
             }
             None => (None, None, mpsc::unbounded_channel().1),
         };
@@ -162,6 +166,13 @@ impl Engine {
         self.ask(|reply| Request::Checkpoint { reply }).await?
     }
 
+    /// In a past: takes in what came after it, up to the tick `upto` (None: all of it), over what was changed
+    /// meanwhile. Returns the last tick. Errors: what came does not fit what was changed.
+    pub async fn relive(&self, upto: Option<Tick>) -> Result<Tick> {
+        self.recovered().await?;
+        self.ask(|reply| Request::Relive { upto: upto.unwrap_or(Tick::MAX), reply }).await?
+    }
+
     pub fn relations(&self) -> Vec<RelationInfo> {
         self.directory.lock().relations.clone()
     }
@@ -220,17 +231,26 @@ impl Engine {
     }
 }
 
-fn open_log(config: &Config) -> Result<Option<Opened>> {
-    let now_ms = config.clock.now_ms();
-    let (disk, folder, accept_loss, temporary): (Arc<dyn Disk>, _, _, _) = match &config.durability {
-        Durability::Off => return Ok(None),
-        Durability::Folder { path, accept_loss } => (Arc::clone(&config.disk), path.clone(), *accept_loss, None),
+/// And what came after it, where it is a past.
+fn open_log(config: &Config) -> Result<(Option<Opened>, Option<Later>)> {
+    let (random, seeded, now_ms) = (Arc::clone(&config.random), config.seeded, config.clock.now_ms());
+    let opening = |disk, folder| Opening { disk, folder, random, now_ms, accept_loss: false, temporary: None, past: None, seeded };
+    let (opening, later) = match &config.durability {
+        Durability::Off => return Ok((None, None)),
+        Durability::Folder { path, accept_loss } => {
+            (Opening { accept_loss: *accept_loss, ..opening(Arc::clone(&config.disk), path.clone()) }, None)
+        }
         Durability::Temporary => {
             let folder = tempfile::Builder::new().prefix("tidegate-").tempdir();
             let folder = folder.map_err(|error| Error::engine(format!("no temporary folder for the log: {error}")).hint("set TMPDIR"))?;
-            (Arc::new(ScratchDisk), folder.path().to_path_buf(), false, Some(folder))
+            let path = folder.path().to_path_buf();
+            (Opening { temporary: Some(folder), ..opening(Arc::new(ScratchDisk), path) }, None)
+        }
+        Durability::Past { path, at } => {
+            let Past { folder, guilty, later } = past::open(&config.disk, path, *at)?;
+            let path = folder.path().to_path_buf();
+            (Opening { temporary: Some(folder), past: Some(guilty), ..opening(Arc::new(ScratchDisk), path) }, Some(later))
         }
     };
-    let random = Arc::clone(&config.random);
-    Log::open(Opening { disk, folder, random, now_ms, accept_loss, temporary, seeded: config.seeded }).map(Some)
+    Ok((Some(Log::open(opening)?), later))
 }

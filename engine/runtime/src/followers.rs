@@ -60,6 +60,7 @@ pub struct Queue {
     /// What is followed only grows: nothing can net out, so nothing is netted.
     pub append_only: bool,
     is_action: bool,
+    is_muted: bool,
     /// What the other side misses up to here is no longer there.
     floor: Tick,
     stage: Stage,
@@ -86,7 +87,7 @@ impl Queue {
     pub fn sink(name: String, schema: SchemaRef, append_only: bool, sink: Box<dyn Sink>, metrics: Metrics, seeded: Seeded) -> Self {
         let (backlog, account) = (Backlog::default(), Account::default());
         let task = SinkTask { name, schema, sink, metrics, backlog: backlog.clone(), account: account.clone(), seeded };
-        Self { append_only, is_action: false, floor: 0, stage: Stage::Sink(task, VecDeque::new()), backlog, account }
+        Self { append_only, is_action: false, is_muted: false, floor: 0, stage: Stage::Sink(task, VecDeque::new()), backlog, account }
     }
 
     pub fn action(task: ActionTask) -> Self {
@@ -95,6 +96,7 @@ impl Queue {
         Self {
             append_only: false,
             is_action: true,
+            is_muted: false,
             floor: 0,
             stage: Stage::Action(Box::new(follower)),
             backlog,
@@ -116,6 +118,14 @@ impl Queue {
             other @ (Stage::Running(..) | Stage::Over) => return self.stage = other,
         };
         self.stage = Stage::Running(sender, task);
+    }
+
+    /// Nobody outside will be told anything. An action still says what it would ask.
+    pub fn mute(&mut self) {
+        self.is_muted = true;
+        if matches!(self.stage, Stage::Sink(..)) {
+            self.stage = Stage::Over;
+        }
     }
 
     /// `is_takeover`: by a new definition; what it adds is from before it.
@@ -152,9 +162,9 @@ impl Queue {
         }
     }
 
-    /// Nobody outside was told anything yet.
+    /// Nobody outside was told anything yet, and somebody will be.
     pub fn is_new(&self) -> bool {
-        matches!(self.stage, Stage::Sink(..) | Stage::Action(_))
+        !self.is_muted && matches!(self.stage, Stage::Sink(..) | Stage::Action(_))
     }
 
     /// Passes on a person's word, once it is called.
@@ -207,11 +217,11 @@ impl Queue {
     }
 
     pub fn is_full(&self) -> bool {
-        BACKLOG_BYTES_MAX <= self.backlog.bytes() && !self.is_over()
+        BACKLOG_BYTES_MAX <= self.backlog.bytes() && !self.is_muted && !self.is_over()
     }
 
     pub fn is_idle(&self) -> bool {
-        self.backlog.bytes() == 0 || self.is_over()
+        self.backlog.bytes() == 0 || self.is_muted || self.is_over()
     }
 
     /// It follows no more.

@@ -66,6 +66,10 @@ pub enum Durability {
         /// Begin where a damaged log is still whole, and give up the rest.
         accept_loss: bool,
     },
+    /// In a temporary folder, which begins as a folder was at a tick, or (None) is now. Nothing outside is touched:
+    /// sources are not read, sinks that were there get nothing, and no action asks for anything. The clock stands
+    /// still at the tick. An engine may go on in the folder meanwhile.
+    Past { path: PathBuf, at: Option<Tick> },
 }
 
 impl Default for Config {

@@ -6,10 +6,11 @@
 //! reading.
 //!
 //! In reading order: a frame ([`frame`]), what frames say ([`record`]), the files ([`segment`]), who
-//! writes ([`writer`]), what a restart reads ([`scan`]), what spares it the beginning ([`snapshot`]), and
-//! what is passed over since a worker failed on it ([`quarantine`]).
+//! writes ([`writer`]), what a restart reads ([`scan`]), what spares it the beginning ([`snapshot`]),
+//! what is passed over since a worker failed on it ([`quarantine`]), and the log as it was earlier ([`past`]).
 
 pub mod frame;
+pub mod past;
 pub mod quarantine;
 pub mod record;
 mod scan;
@@ -138,13 +139,15 @@ pub struct Opening {
     pub accept_loss: bool,
     /// The folder, where it goes with the log.
     pub temporary: Option<TempDir>,
+    /// The folder is a [`past`]: no epoch begins in it, and these were found guilty since.
+    pub past: Option<Vec<Guilty>>,
     pub seeded: Seeded,
 }
 
 impl Log {
     /// Scans the folder, which is made where there is none, and begins another epoch in it.
     pub fn open(opening: Opening) -> Result<Opened> {
-        let Opening { disk, folder, random, now_ms, accept_loss, temporary, seeded } = opening;
+        let Opening { disk, folder, random, now_ms, accept_loss, temporary, past, seeded } = opening;
         make_folder(&*disk, &folder).map_err(|error| unusable(&folder, &error))?;
         let lock = disk.lock(&folder.join("lock")).map_err(|error| locked(&folder, &error))?;
         let mut found = scan::scan(&*disk, &folder, accept_loss, seeded)?;
@@ -160,29 +163,14 @@ impl Log {
             segment::set_mark(&*disk, &folder, Mark::First, &first)?;
         }
         segment::set_mark(&*disk, &folder, Mark::Last, &found.end.segment)?;
-        let tick = next_tick(found.end.tick, now_ms);
         let before =
             found.writer.unwrap_or_else(|| Writer { log: format!("{:016x}{:016x}", random.next_u64(), random.next_u64()), epoch: 0 });
         let writer = Writer { epoch: if seeded.has(Bug::EpochKept) { before.epoch.max(1) } else { before.epoch + 1 }, ..before };
-        let begin = Record::Begin {
-            log: writer.log.clone(),
-            epoch: writer.epoch,
-            version: env!("CARGO_PKG_VERSION").into(),
-            lost_after: found.lost_after,
-        };
-        let refuse_full = |event| {
-            if let Event::Full(Some(reason)) = event {
-                tracing::error!("{reason}; waiting for room")
-            }
-        };
-        writing.append(tick, &begin, &refuse_full)?;
         let guilty = suspect.as_ref().and_then(Suspect::guilty);
-        if let Some(guilty) = &guilty {
-            tracing::error!(frame = guilty.frame, row = guilty.row, "passed over from now on: a worker failed on it: {}", guilty.reason);
-            writing.append(tick, &Record::Guilty(guilty.clone()), &refuse_full)?;
-            found.quarantine.add(guilty.clone());
+        found.quarantine.extend(guilty.iter().cloned().chain(past.iter().flatten().cloned()));
+        if past.is_none() {
+            begin(&mut writing, next_tick(found.end.tick, now_ms), &writer, found.lost_after, guilty.as_ref())?;
         }
-        writing.commit(tick, &Record::Commit { delivered: BTreeMap::new() }, &refuse_full)?;
         if guilty.is_some() {
             quarantine::clear(&*disk, &folder)?;
             suspect = None;
@@ -323,11 +311,28 @@ impl Shelf {
             known.range(..segment).take_while(|(_, holdings)| !is_needed(holdings)).map(|(segment, _)| *segment).collect();
         let first = known.keys().nth(gone.len()).unwrap_or(segment).min(segment);
         snapshot::publish(&*self.disk, &self.folder, segment, first, self.seeded)?;
-        snapshot::remove_others(&*self.disk, &self.folder, Some(segment))?;
+        let kept = known.into_iter().filter(|(segment, _)| !gone.contains(segment)).collect();
+        snapshot::thin(&*self.disk, &self.folder, &kept)?;
         snapshot::trim(&*self.disk, &self.folder, &gone)?;
         self.holdings.lock().retain(|segment, _| !gone.contains(segment));
         Ok(())
     }
+}
+
+/// Another epoch begins, in a tick of its own.
+fn begin(writing: &mut LogWriter, tick: Tick, writer: &Writer, lost_after: Option<Tick>, guilty: Option<&Guilty>) -> Result<()> {
+    let refuse_full = |event| {
+        if let Event::Full(Some(reason)) = event {
+            tracing::error!("{reason}; waiting for room")
+        }
+    };
+    let Writer { log, epoch } = writer.clone();
+    writing.append(tick, &Record::Begin { log, epoch, version: env!("CARGO_PKG_VERSION").into(), lost_after }, &refuse_full)?;
+    if let Some(guilty) = guilty {
+        tracing::error!(frame = guilty.frame, row = guilty.row, "passed over from now on: a worker failed on it: {}", guilty.reason);
+        writing.append(tick, &Record::Guilty(guilty.clone()), &refuse_full)?;
+    }
+    writing.commit(tick, &Record::Commit { delivered: BTreeMap::new() }, &refuse_full)
 }
 
 /// Makes the folder, with its parents, and their names last.

@@ -13,9 +13,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 use clap::{Args, Parser, Subcommand};
 use tidegate_connectors::{Inbox, Registry};
 use tidegate_runtime::{Config, Durability, Engine, Response};
+use tidegate_types::Tick;
 use tidegate_types::error::{Error, Fault, Result};
 use tracing_subscriber::EnvFilter;
 
@@ -53,6 +55,8 @@ enum Command {
     Run(Run),
     /// Run a pack until its bounded inputs are spent and settled, then answer a query
     Query(Query),
+    /// Answer a query as it was at an earlier moment of a data folder, or as it would have been with something changed
+    Replay(Replay),
     /// Parse, plan and type-check a pack, and say what bounds its state; no side effects
     Check(Check),
     /// Run the tests beside a pack's .sql files
@@ -163,6 +167,30 @@ struct Query {
 }
 
 #[derive(Args)]
+struct Replay {
+    /// Folder of .sql files, with an optional tidegate.toml: its variables are used, its statements are those of the data folder
+    pack: PathBuf,
+    /// The query to answer
+    sql: String,
+    /// The data folder, which is only read; an engine may be running on it
+    #[arg(long)]
+    data_dir: PathBuf,
+    /// A moment: a time such as 2026-11-29T14:05:00Z, or a tick [default: the last one]
+    #[arg(long, value_parser = moment)]
+    at: Option<Tick>,
+    /// A file of statements to carry out at that moment; then what came later comes once more
+    #[arg(long, requires = "at")]
+    with: Option<PathBuf>,
+    /// The moment up to which what came later comes once more [default: the last one]
+    #[arg(long, requires = "with", value_parser = moment)]
+    until: Option<Tick>,
+    #[arg(long, value_enum, default_value = "table")]
+    format: output::Format,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+#[derive(Args)]
 struct Check {
     pack: PathBuf,
 }
@@ -245,6 +273,12 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     ms.map(Duration::from_millis).ok_or_else(|| "wanted is a time up to a day, such as 250ms, 30s, 2m or 1h".into())
 }
 
+/// `2026-11-29T14:05:00Z`, `1764425100000`: as a tick
+fn moment(text: &str) -> Result<Tick, String> {
+    let ms = text.parse().ok().or_else(|| string_to_timestamp_nanos(text).ok().map(|ns| ns.div_euclid(1_000_000)));
+    ms.and_then(|ms| Tick::try_from(ms).ok()).ok_or_else(|| "wanted is a time such as 2026-11-29T14:05:00Z, or a tick".into())
+}
+
 /// `512MiB`, `4GiB`
 fn bytes(text: &str) -> Result<usize, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -301,6 +335,7 @@ async fn execute(command: Command) -> Result<ExitCode> {
         Command::Demo(args) => demo(args).await,
         Command::Run(args) => run(args).await,
         Command::Query(args) => query(args).await,
+        Command::Replay(args) => replay(args).await,
         Command::Check(args) => check(&args.pack),
         Command::Test(Test { pack, rewrite, workers }) => test::run(TestOptions { pack, workers, rewrite }).await,
         Command::Explain(args) => explain(&args),
@@ -327,7 +362,7 @@ async fn demo(args: Demo) -> Result<ExitCode> {
 async fn run(args: Run) -> Result<ExitCode> {
     let pack = Pack::load(&args.pack)?;
     let inbox = Inbox::default();
-    let engine = start(&pack, &args.engine, &args.data, args.once, inbox.clone())?;
+    let engine = start(&pack, &args.engine, args.data.durability(), args.once, inbox.clone())?;
     let stop = Stop::listen()?;
     let otherwise = |address: &str| if args.once { Ok(Listen(None)) } else { address.parse().map_err(Error::engine) };
     if let Some(listen) = args.listen_http.map_or_else(|| otherwise(LISTEN_HTTP), Ok)?.0 {
@@ -356,13 +391,13 @@ async fn run(args: Run) -> Result<ExitCode> {
 
 async fn query(args: Query) -> Result<ExitCode> {
     let pack = Pack::load(&args.pack)?;
-    let engine = start(&pack, &args.engine, &args.data, true, Inbox::default())?;
+    let engine = start(&pack, &args.engine, args.data.durability(), true, Inbox::default())?;
     let stop = Stop::listen()?;
     let work = async {
         load(&engine, &pack).await?;
         let is_settled = settle(&engine, &stop).await?;
         if is_settled {
-            answer(&engine, &args).await?;
+            answer(&engine, &args.sql, args.format).await?;
         }
         engine.shutdown().await?;
         Ok(code(is_settled))
@@ -370,9 +405,35 @@ async fn query(args: Query) -> Result<ExitCode> {
     stop.within(&engine, work).await
 }
 
-async fn answer(engine: &Engine, args: &Query) -> Result<()> {
-    match engine.execute(&args.sql, "query").await?.pop() {
-        Some(Response::Rows { batches, schema, .. }) => print(&output::format(args.format, &schema, &batches)?),
+async fn replay(args: Replay) -> Result<ExitCode> {
+    let pack = Pack::load(&args.pack)?;
+    let changed = args.with.as_deref().map(read_statements).transpose()?;
+    let durability = Durability::Past { path: args.data_dir.clone(), at: args.at };
+    let engine = start(&pack, &args.engine, durability, false, Inbox::default())?;
+    let stop = Stop::listen()?;
+    let work = async {
+        engine.recovered().await?;
+        if let Some((file, text)) = changed {
+            engine.execute(&text, &file).await?;
+            let last = engine.relive(args.until).await?;
+            tracing::info!(last, "what came later came once more");
+        }
+        answer(&engine, &args.sql, args.format).await?;
+        engine.shutdown().await?;
+        Ok(ExitCode::SUCCESS)
+    };
+    stop.within(&engine, work).await
+}
+
+/// A file's name and text.
+fn read_statements(path: &Path) -> Result<(String, String)> {
+    let text = std::fs::read_to_string(path).map_err(|error| Error::user(format!("{} cannot be read: {error}", path.display())))?;
+    Ok((path.display().to_string(), text))
+}
+
+async fn answer(engine: &Engine, sql: &str, format: output::Format) -> Result<()> {
+    match engine.execute(sql, "query").await?.pop() {
+        Some(Response::Rows { batches, schema, .. }) => print(&output::format(format, &schema, &batches)?),
         Some(Response::Done { tag }) => print(&format!("{tag}\n")),
         None => Err(Error::user("the query is empty").hint("give a SELECT")),
     }
@@ -395,13 +456,13 @@ fn explain(args: &Explain) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn start(pack: &Pack, args: &EngineArgs, data: &DataArgs, once: bool, inbox: Inbox) -> Result<Engine> {
+fn start(pack: &Pack, args: &EngineArgs, durability: Durability, once: bool, inbox: Inbox) -> Result<Engine> {
     let config = Config {
         workers: args.workers,
         tick: args.tick,
         state_bytes_max: args.state_max,
         once,
-        durability: data.durability(),
+        durability,
         folder: pack.folder.clone(),
         variables: pack.variables.clone(),
         ..Config::default()
@@ -448,6 +509,9 @@ mod tests {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
         assert_eq!("off".parse(), Ok(Listen(None)));
+        assert_eq!(moment("1970-01-02T00:00:00.5Z"), Ok(86_400_500));
+        assert_eq!([moment("1970-01-02 00:00:00"), moment("86400000")], [Ok(86_400_000), Ok(86_400_000)]);
+        assert!(["", "now", "-1", "1969-12-31T00:00:00Z"].into_iter().all(|text| moment(text).is_err()));
         assert!("localhost".parse::<Listen>().is_err());
         assert_eq!(connections("10000"), Ok(10_000));
         for wrong in ["", "0", "-1", "1000001", "many"] {

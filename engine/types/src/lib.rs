@@ -19,4 +19,4 @@ pub use delta::Delta;
 pub use disk::{Disk, LocalDisk, ScratchDisk};
 pub use error::{Error, Result};
 pub use random::{MachineRandom, Random};
-pub use time::{Clock, Tick, WallClock};
+pub use time::{Clock, StoppedClock, Tick, WallClock};

@@ -27,6 +27,15 @@ impl Clock for WallClock {
     }
 }
 
+/// A clock that stands still, at milliseconds since 1970.
+pub struct StoppedClock(pub u64);
+
+impl Clock for StoppedClock {
+    fn now_ms(&self) -> u64 {
+        self.0
+    }
+}
+
 /// The tick after `last`, whatever the clock says: `max(last + 1, now)`.
 pub fn next_tick(last: Tick, now_ms: u64) -> Tick {
     now_ms.max(last + 1)

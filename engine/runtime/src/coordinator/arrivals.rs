@@ -104,7 +104,7 @@ impl Coordinator {
     }
 
     pub(super) fn start_source(&mut self, name: &str) -> Result<()> {
-        if self.config.dry {
+        if self.config.dry || self.is_past() {
             return Ok(());
         }
         // Only where nothing can be created later is it known which columns nobody reads.

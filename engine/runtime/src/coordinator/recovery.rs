@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::statements::follower_name;
 use super::{Coordinator, OpenTick};
+use crate::log::past::Later;
 use crate::log::quarantine::{Step, Suspect, pieces};
 use crate::log::record::Record;
 use crate::log::snapshot::Parts;
@@ -27,13 +28,15 @@ pub struct Recovery {
     pub replay: Replay,
     /// What a worker failed on the last time.
     pub suspect: Option<Suspect>,
+    /// Where this is a past: what came after it.
+    pub later: Option<Later>,
 }
 
 impl Coordinator {
     /// Brings everything to where the log ends. Errors: a log that does not fit this engine.
     pub(super) async fn recover(&mut self, from: Recovery, reports: &mut mpsc::UnboundedReceiver<Said>) -> Result<()> {
-        let Recovery { snapshot, mut replay, suspect } = from;
-        self.suspect = suspect;
+        let Recovery { snapshot, mut replay, suspect, later } = from;
+        (self.suspect, self.later) = (suspect, later);
         if let Some((parts, upto)) = snapshot {
             self.restore(parts, upto, reports).await?;
         }
@@ -61,7 +64,10 @@ impl Coordinator {
             log.acquit()?;
         }
         self.replaying = false;
-        self.followers.values_mut().for_each(|follow| follow.queue.start(&self.writer, follow.created, self.last_closed));
+        match self.is_past() {
+            true => self.followers.values_mut().for_each(|follow| follow.queue.mute()),
+            false => self.followers.values_mut().for_each(|follow| follow.queue.start(&self.writer, follow.created, self.last_closed)),
+        }
         self.publish();
         Ok(())
     }

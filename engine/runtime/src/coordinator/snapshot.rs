@@ -33,7 +33,7 @@ use crate::actions::ActionSnapshot;
 use crate::changes::copies;
 use crate::log::record::{Counted, Intake, Record};
 use crate::log::segment::{Holdings, Segment};
-use crate::log::snapshot::{Defined, ErrorHead, Head, Part, Parts, SourceHead};
+use crate::log::snapshot::{Defined, ErrorHead, Head, Part, Parts, SourceHead, is_needed};
 use crate::worker::{RESTORED, Said};
 
 /// A snapshot is taken once the log has grown by so much, and by as much as the last one is long.
@@ -417,12 +417,4 @@ fn horizon(needs: &[Need], source: &SourceHead, counted: &[Intake]) -> Option<i6
     let is_counted = |need: &Need| counted.iter().any(|intake| intake.reader == need.reader && intake.source == need.source);
     let needs = needs.iter().filter(|need| need.source == source.name && !is_counted(need));
     needs.map(|need| need.horizon).try_fold(i64::MAX, |least, horizon| Some(least.min(horizon?)))
-}
-
-/// Whether a segment holds rows that a view needs.
-fn is_needed(holdings: &Holdings, needs: &[SourceHead]) -> bool {
-    needs.iter().any(|need| {
-        let latest = holdings.latest.get(&need.name).and_then(|latest| latest.get(&need.generation));
-        need.horizon != Some(i64::MAX) && latest.is_some_and(|latest| need.horizon.is_none_or(|horizon| horizon <= *latest))
-    })
 }

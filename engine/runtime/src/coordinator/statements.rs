@@ -315,7 +315,7 @@ impl Coordinator {
         match &self.config.durability {
             Durability::Off => false,
             Durability::Temporary => !self.config.once,
-            Durability::Folder { .. } => true,
+            Durability::Folder { .. } | Durability::Past { .. } => true,
         }
     }
 
@@ -406,7 +406,10 @@ impl Coordinator {
     }
 
     /// It is told nothing before its creation is durable.
-    fn follow(&mut self, name: &str, follow: Follow) {
+    fn follow(&mut self, name: &str, mut follow: Follow) {
+        if self.is_past() && follow.kind == "action" {
+            follow.queue.mute();
+        }
         self.followers.insert(follower_name(name), follow);
     }
 

@@ -115,6 +115,10 @@ impl Quarantine {
         self.0.entry(guilty.frame).or_default().insert(guilty);
     }
 
+    pub fn extend(&mut self, guilty: impl IntoIterator<Item = Guilty>) {
+        guilty.into_iter().for_each(|guilty| self.add(guilty));
+    }
+
     pub fn all(&self) -> impl Iterator<Item = &Guilty> {
         self.0.values().flatten()
     }

@@ -87,8 +87,8 @@ fn begin(disk: &dyn Disk, folder: &Path) -> Result<Found> {
         holdings: BTreeMap::new(),
         quarantine: Quarantine::default(),
     };
+    snapshot::remove_drafts(disk, folder)?;
     let newest = snapshot::newest(disk, folder)?;
-    snapshot::remove_others(disk, folder, newest.as_ref())?;
     let Some(segment) = newest else { return Ok(found) };
     let mut parts = Parts::open(disk, folder, &segment)?;
     while let Some(part) = parts.next()? {
@@ -289,7 +289,7 @@ pub fn history(
     Ok(())
 }
 
-fn frames(disk: &dyn Disk, folder: &Path, segment: &Segment) -> Result<Frames<Box<dyn Read + Send>>> {
+pub fn frames(disk: &dyn Disk, folder: &Path, segment: &Segment) -> Result<Frames<Box<dyn Read + Send>>> {
     read_frames(disk, &segment.path(folder), segment.number, segment.chain)
 }
 

@@ -6,8 +6,9 @@
 //! Draft     written beside it under another name; the name is what makes it count
 //! Trim      what a snapshot makes needless goes only once its name is there for good, oldest first, and
 //!           once the folder says which segment is the first now
+//! Older     the first one of each day stays as long as the segment behind it: the past begins with one ([`super::past`])
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,8 @@ use crate::seeded::{Bug, Seeded};
 
 const ENDING: &str = ".snapshot";
 const DRAFT_ENDING: &str = ".snapshot-draft";
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
 
 /// Bytes that are written at once.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
@@ -87,6 +90,21 @@ pub struct ErrorHead {
     pub count: i64,
 }
 
+impl Head {
+    /// Whether a segment before it holds rows that a view needs.
+    pub fn needs(&self, holdings: &Holdings) -> bool {
+        is_needed(holdings, &self.sources)
+    }
+}
+
+/// Whether a segment holds rows that a view needs of these sources.
+pub fn is_needed(holdings: &Holdings, sources: &[SourceHead]) -> bool {
+    sources.iter().any(|source| {
+        let latest = holdings.latest.get(&source.name).and_then(|latest| latest.get(&source.generation));
+        source.horizon != Some(i64::MAX) && latest.is_some_and(|latest| source.horizon.is_none_or(|horizon| horizon <= *latest))
+    })
+}
+
 /// What a snapshot holds, as it is read back.
 #[derive(Debug, Clone)]
 pub enum Part {
@@ -123,7 +141,7 @@ pub fn draft(disk: &dyn Disk, folder: &Path, segment: &Segment, tick: Tick, part
 
 /// The draft becomes the snapshot, and the segments before `first` may go.
 pub fn publish(disk: &dyn Disk, folder: &Path, segment: &Segment, first: &Segment, seeded: Seeded) -> Result<()> {
-    let (from, to) = (segment.named(folder, DRAFT_ENDING), segment.named(folder, ENDING));
+    let (from, to) = (segment.named(folder, DRAFT_ENDING), path(folder, segment));
     let failed = |error: io::Error| Error::engine(format!("the snapshot cannot be named: {}: {error}", to.display()));
     disk.rename(&from, &to).map_err(failed)?;
     set_mark(disk, folder, Mark::First, first)?;
@@ -133,9 +151,28 @@ pub fn publish(disk: &dyn Disk, folder: &Path, segment: &Segment, first: &Segmen
     disk.sync_folder(folder).map_err(failed)
 }
 
-/// The newest snapshot: the segment that follows it.
+/// All snapshots, oldest first: the segments that follow them.
+pub fn all(disk: &dyn Disk, folder: &Path) -> Result<Vec<Segment>> {
+    let mut all = named(disk, folder, ENDING)?;
+    all.sort_unstable();
+    Ok(all)
+}
+
 pub fn newest(disk: &dyn Disk, folder: &Path) -> Result<Option<Segment>> {
-    Ok(named(disk, folder, ENDING)?.into_iter().max())
+    Ok(all(disk, folder)?.pop())
+}
+
+/// The file of the snapshot before `segment`.
+pub fn path(folder: &Path, segment: &Segment) -> PathBuf {
+    segment.named(folder, ENDING)
+}
+
+/// All but rows of the snapshot before `segment`.
+pub fn head(disk: &dyn Disk, folder: &Path, segment: &Segment) -> Result<Head> {
+    match Parts::open(disk, folder, segment)?.next()? {
+        Some(Part::Head(head)) => Ok(*head),
+        _ => Err(Error::user(format!("the snapshot is damaged: {}: it has no head", path(folder, segment).display()))),
+    }
 }
 
 /// Removes what a crash or a failure left half written.
@@ -143,11 +180,17 @@ pub fn remove_drafts(disk: &dyn Disk, folder: &Path) -> Result<()> {
     remove(disk, named(disk, folder, DRAFT_ENDING)?.iter().map(|segment| segment.named(folder, DRAFT_ENDING)))
 }
 
-/// Removes drafts, and all snapshots but the one before `keep`.
-pub fn remove_others(disk: &dyn Disk, folder: &Path, keep: Option<&Segment>) -> Result<()> {
-    remove_drafts(disk, folder)?;
-    let others = named(disk, folder, ENDING)?.into_iter().filter(|segment| Some(segment) != keep);
-    remove(disk, others.map(|segment| segment.named(folder, ENDING)))
+/// Removes snapshots that neither a restart nor the past begins with. `known`: what each segment holds; the
+/// first of them is the first there is.
+pub fn thin(disk: &dyn Disk, folder: &Path, known: &BTreeMap<Segment, Holdings>) -> Result<()> {
+    let (all, mut days) = (all(disk, folder)?, BTreeSet::new());
+    let first = known.keys().next();
+    // The one before a segment was taken at the last tick before it.
+    let day = |segment: &Segment| known.range(..segment).next_back().map(|(_, holdings)| holdings.last_tick / DAY_MS);
+    let is_kept = |segment: &Segment| Some(segment) >= first && days.insert(day(segment));
+    let (_, older) = all.split_last().unwrap_or((&Segment::FIRST, &[]));
+    let kept: Vec<Segment> = older.iter().copied().filter(is_kept).collect();
+    remove(disk, older.iter().filter(|segment| !kept.contains(segment)).map(|segment| path(folder, segment)))
 }
 
 fn remove(disk: &dyn Disk, mut paths: impl Iterator<Item = PathBuf>) -> Result<()> {
@@ -163,7 +206,7 @@ pub struct Parts {
 
 impl Parts {
     pub fn open(disk: &dyn Disk, folder: &Path, segment: &Segment) -> Result<Self> {
-        let path = segment.named(folder, ENDING);
+        let path = path(folder, segment);
         let frames = read_frames(disk, &path, 0, segment.chain)?;
         Ok(Self { path, frames, ended: false })
     }

@@ -18,7 +18,7 @@ pub const TABLES: &str = "
     CREATE TABLE e (src BIGINT, dst BIGINT);";
 
 /// The tables' rows as SQL literals, changed alike here and in the engine.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Tables {
     a: Vec<[String; 5]>,
     b: Vec<[String; 3]>,
@@ -94,6 +94,14 @@ impl Tables {
         statements
     }
 
+    /// Rows that no other change hits.
+    pub fn add_apart(&mut self, rng: &mut StdRng) -> String {
+        let row = |rng: &mut StdRng| [rng.random_range(1000..1003).to_string(), integer(rng, 20), float(rng), text(rng), time(rng)];
+        let rows: Vec<_> = (0..rng.random_range(1..6)).map(|_| row(rng)).collect();
+        self.a.extend(rows.clone());
+        insert("a", &rows)
+    }
+
     /// DataFusion's answer over the rows as they are now.
     pub async fn batch(&self, query: &str) -> Vec<String> {
         let context = SessionContext::new_with_state(state_builder().build());
@@ -126,7 +134,7 @@ const LATENESS_MS: i64 = 5_000;
 pub type Event = (Option<i64>, i64, &'static str, Option<i64>);
 
 /// A source's rows, with the verdict taken a second time, by hand.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Source {
     clock_ms: i64,
     seen_ms: Option<i64>,

@@ -59,6 +59,25 @@ impl Bench {
         Self { engine, ..self }
     }
 
+    /// An engine of what this one's folder was at a tick. This one goes on.
+    pub async fn past(&self, at: u64, workers: usize) -> Self {
+        let durability = Durability::Past { path: self.folder.path().to_path_buf(), at: Some(at) };
+        let config = Config { workers, tick: Duration::from_millis(1), durability, piece_rows: PIECE_ROWS, ..Config::default() };
+        let engine = Engine::start(config, Arc::new(Nowhere)).unwrap();
+        engine.recovered().await.unwrap();
+        Self { engine, folder: tempfile::tempdir().unwrap(), limits: self.limits }
+    }
+
+    /// What came after this past, once more.
+    pub async fn relive(&self) {
+        self.engine.relive(None).await.unwrap();
+    }
+
+    /// A tick that holds all that was done.
+    pub async fn tick(&self) -> u64 {
+        self.engine.commit().await.unwrap()
+    }
+
     pub async fn try_run(&self, sql: &str) -> Result<Vec<Response>> {
         self.engine.execute(sql, "oracle").await
     }

@@ -7,6 +7,7 @@ mod beside;
 mod changes;
 mod engine;
 mod failed;
+mod past;
 mod previews;
 mod queries;
 mod stopped;

@@ -1,0 +1,104 @@
+//! What came after a past, once more, over what was changed in it: the same statements, rows and verdicts at the
+//! same ticks, or at the next there is where a change took that one.
+//!
+//! Not again    what actions asked of the world, and what it answered: that was another course of things. What they
+//!              would ask now is `pending` in `sys.actions`
+
+use tidegate_plan::statement;
+use tidegate_types::Tick;
+use tidegate_types::error::{Error, Result};
+use tokio::sync::oneshot;
+
+use super::{Coordinator, Read, Write};
+use crate::interface::Durability;
+use crate::log::Replayed;
+use crate::log::past::Remainder;
+use crate::log::record::Record;
+
+pub(super) struct Reliving {
+    remainder: Remainder,
+    reply: oneshot::Sender<Result<Tick>>,
+}
+
+impl Coordinator {
+    /// Nothing outside is touched but by sinks that are made here.
+    pub(super) fn is_past(&self) -> bool {
+        matches!(self.config.durability, Durability::Past { .. })
+    }
+
+    /// Begins with what came after the past, up to `upto`; answered with the last tick.
+    pub(super) fn relive(&mut self, upto: Tick, reply: oneshot::Sender<Result<Tick>>) {
+        let later = self.later.take().ok_or_else(|| Error::user("nothing came after this").hint("begin with an earlier tick"));
+        match later.and_then(|later| later.replay(upto)) {
+            Ok(remainder) => self.reliving = Some(Reliving { remainder, reply }),
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    pub(super) fn is_reliving(&self) -> bool {
+        self.reliving.is_some()
+    }
+
+    /// Whether the next tick of what came later can be taken in.
+    pub(super) fn relives_next(&self) -> bool {
+        self.is_reliving() && self.closing.is_none() && !self.is_pausing && !self.waits_for_followers()
+    }
+
+    pub(super) fn relive_tick(&mut self) {
+        let Some(mut reliving) = self.reliving.take() else { return };
+        match self.happens_again(&mut reliving.remainder) {
+            Ok(true) => self.reliving = Some(reliving),
+            Ok(false) => drop(reliving.reply.send(Ok(self.last_closed))),
+            Err(error) => drop(reliving.reply.send(Err(error))),
+        }
+    }
+
+    /// False: nothing more came.
+    fn happens_again(&mut self, remainder: &mut Remainder) -> Result<bool> {
+        while let Some(Replayed { tick, record, .. }) = remainder.next()? {
+            self.open_at(tick.max(self.last_used + 1));
+            if matches!(record, Record::Commit { .. }) {
+                self.close();
+                return Ok(true);
+            }
+            self.happen(record).map_err(|error| {
+                Error::user(format!("what came at tick {tick} does not fit what was changed: {error}"))
+                    .hint("end before that tick, or change it otherwise")
+            })?;
+        }
+        Ok(false)
+    }
+
+    fn happen(&mut self, record: Record) -> Result<()> {
+        match record {
+            Record::Statement { file, text, is_pack } => {
+                statement::parse(&text, &file)?.into_iter().try_for_each(|placed| self.change(placed, is_pack).map(drop))?;
+                self.publish();
+            }
+            Record::Ran(ran) => {
+                self.ran.insert(ran.clone());
+                self.say(|| Record::Ran(ran));
+            }
+            Record::Arrived(mut arrived) => {
+                // What arrived was always for the source of that name that there was.
+                if let Some(source) = self.sources.get(&arrived.source) {
+                    arrived.generation = source.generation;
+                    self.say(|| Record::Arrived(arrived.clone()));
+                    self.take_in(*arrived);
+                }
+            }
+            Record::Write { table, delete, insert } => {
+                let read = Read { tick: self.last_closed, relations: Default::default() };
+                let write = Write { table, delete, insert, read: Some(read) };
+                self.write(&write)?;
+                let Write { table, delete, insert, .. } = write;
+                self.say(|| Record::Write { table, delete, insert });
+            }
+            Record::Begin { .. } | Record::Action(_) | Record::Guilty(_) | Record::Commit { .. } => {}
+            Record::Snapshot(_) | Record::Rows { .. } | Record::Counted(_) | Record::ActionState(_) => {
+                return Err(Error::engine("the log holds a part of a snapshot"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,193 @@
+//! A log as it was at a tick, in a folder of its own that another engine begins with. Nothing is written where the
+//! log is, and an engine may go on writing it meanwhile.
+//!
+//! Begins    with the newest snapshot that is not behind the tick and whose segments are all there, or with the log's
+//!           own beginning
+//! Linked    what never changes again: the snapshot, and all segments but the last
+//! Copied    of the last segment, what is not behind the tick
+//! Later     what came after the tick, for who wants to see it happen once more
+
+use std::io::{self, Read, Write};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use tidegate_types::Tick;
+use tidegate_types::disk::Disk;
+use tidegate_types::error::{Error, Result};
+
+use super::Place;
+use super::frame::Broken;
+use super::quarantine::{Guilty, Quarantine};
+use super::record::{COMMIT, GUILTY, Record};
+use super::scan::{Replay, Replayed, frames};
+use super::segment::{Mark, Segment, rewrite_copies, segments, set_mark, unreadable};
+use super::snapshot::{self, Head};
+
+/// Another folder, with the log up to a tick.
+pub struct Past {
+    pub folder: TempDir,
+    pub guilty: Vec<Guilty>,
+    pub later: Later,
+}
+
+/// The rest of the log, up to its last commit.
+pub struct Later {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    from: Segment,
+    /// The past ends with this tick.
+    pub after: Tick,
+    pub last: Tick,
+    quarantine: Quarantine,
+}
+
+/// The log in `folder` as it was once `at` was over; None: at its end.
+///
+/// Errors: a tick that the log does not have, or no longer.
+pub fn open(disk: &Arc<dyn Disk>, folder: &Path, at: Option<Tick>) -> Result<Past> {
+    let at = at.unwrap_or(Tick::MAX);
+    let all = segments(&**disk, folder)?;
+    let beginning = beginning(&**disk, folder, &all, at)?;
+    let start = beginning.as_ref().map_or(Place::START, |(segment, head)| Place {
+        segment: *segment,
+        position: 0,
+        number: segment.number,
+        chain: segment.chain,
+        tick: head.tick,
+    });
+    let mut guilty: Vec<Guilty> = beginning.as_ref().map_or_else(Vec::new, |(_, head)| head.quarantined.clone());
+    let (end, last) = walk(&**disk, folder, &all, start, at, &mut guilty)?;
+    if end.tick == 0 {
+        return Err(Error::user(format!("the log begins after tick {at}")).hint("ask for a later one"));
+    }
+    if at != Tick::MAX && last < at {
+        return Err(Error::user(format!("the log ends at tick {last}, before {at}")).hint("ask for that tick, or an earlier one"));
+    }
+    let past = tempfile::Builder::new().prefix("tidegate-past-").tempdir();
+    let past = past.map_err(|error| Error::engine(format!("no temporary folder for the past: {error}")).hint("set TMPDIR"))?;
+    let linked = beginning.iter().map(|(segment, _)| snapshot::path(folder, segment));
+    let linked = linked.chain(all.iter().filter(|segment| **segment < end.segment).map(|segment| segment.path(folder)));
+    linked.into_iter().try_for_each(|path| link(&path, past.path()))?;
+    copy(&**disk, folder, past.path(), &end)?;
+    set_mark(&**disk, past.path(), Mark::First, all.first().unwrap_or(&end.segment))?;
+    let mut quarantine = Quarantine::default();
+    quarantine.extend(guilty.iter().cloned());
+    // Frames of the past's own have the numbers of those that came later.
+    guilty.retain(|guilty| guilty.frame < end.number);
+    let later = Later { disk: Arc::clone(disk), folder: folder.to_path_buf(), from: end.segment, after: end.tick, last, quarantine };
+    Ok(Past { folder: past, guilty, later })
+}
+
+/// What the past can begin with: a snapshot, or (None) the beginning of the log.
+fn beginning(disk: &dyn Disk, folder: &Path, all: &[Segment], at: Tick) -> Result<Option<(Segment, Head)>> {
+    let mut earliest = None;
+    for segment in snapshot::all(disk, folder)?.into_iter().rev() {
+        let head = snapshot::head(disk, folder, &segment)?;
+        let is_whole = head.segments.iter().all(|(segment, holdings)| all.contains(segment) || !head.needs(holdings));
+        if head.tick <= at && is_whole {
+            return Ok(Some((segment, head)));
+        }
+        if is_whole {
+            earliest = Some(head.tick);
+        }
+    }
+    match (all.first(), earliest) {
+        (Some(first), _) if *first == Segment::FIRST => Ok(None),
+        (_, Some(tick)) => {
+            Err(Error::user(format!("the log no longer has what was before tick {tick}")).hint("ask for that tick, or a later one"))
+        }
+        (_, None) => Err(Error::user(format!("there is no log in {}", folder.display())).hint("give the --data-dir of an engine")),
+    }
+}
+
+/// The last commit that is not behind `at`, and the tick of the last one there is. Notes who is guilty.
+fn walk(disk: &dyn Disk, folder: &Path, all: &[Segment], start: Place, at: Tick, guilty: &mut Vec<Guilty>) -> Result<(Place, Tick)> {
+    let (mut end, mut last) = (start, start);
+    for segment in all.iter().filter(|segment| start.segment <= **segment) {
+        // What a crash tore, or somebody is about to write, ends the log.
+        if (segment.number, segment.chain) != (last.number, last.chain) {
+            break;
+        }
+        let mut frames = frames(disk, folder, segment)?;
+        loop {
+            let (header, body) = match frames.next(|header| header.tag == GUILTY) {
+                Ok(Some(frame)) => frame,
+                Ok(None) | Err(Broken::Damage(_)) => break,
+                Err(Broken::Disk(error)) => return Err(unreadable(&segment.path(folder), &error)),
+            };
+            match header.tag {
+                COMMIT => {
+                    last = Place {
+                        segment: *segment,
+                        position: frames.position,
+                        number: frames.number,
+                        chain: frames.chain,
+                        tick: header.tick,
+                    };
+                    if last.tick <= at {
+                        end = last;
+                    }
+                }
+                GUILTY => {
+                    if let Record::Guilty(found) = Record::decode(&body)? {
+                        guilty.push(found);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok((end, last.tick))
+}
+
+fn link(path: &Path, past: &Path) -> Result<()> {
+    let linked = std::path::absolute(path).and_then(|from| symlink(from, past.join(path.file_name().unwrap_or_default())));
+    linked.map_err(|error| not_made(past, &error))
+}
+
+/// The last segment of the past, up to `end`.
+fn copy(disk: &dyn Disk, folder: &Path, past: &Path, end: &Place) -> Result<()> {
+    let path = end.segment.path(folder);
+    let mut reader = disk.read(&path).map_err(|error| unreadable(&path, &error))?.take(end.position);
+    let mut writer = std::fs::File::create_new(end.segment.path(past)).map_err(|error| not_made(past, &error))?;
+    io::copy(&mut reader, &mut writer).and_then(|_| writer.flush()).map_err(|error| not_made(past, &error))?;
+    rewrite_copies(disk, past, end)
+}
+
+fn not_made(past: &Path, error: &io::Error) -> Error {
+    Error::engine(format!("the past cannot be laid out in {}: {error}", past.display())).hint("make room there, or set TMPDIR")
+}
+
+impl Later {
+    /// What was committed after the past, up to the tick `upto`.
+    pub fn replay(self, upto: Tick) -> Result<Remainder> {
+        let Self { disk, folder, from, after, last, quarantine } = self;
+        let replay = Replay::new(disk, folder, &from, Arc::new(quarantine))?;
+        Ok(Remainder { replay, after, upto: upto.min(last), is_over: last <= after || upto <= after })
+    }
+}
+
+/// Records in order.
+pub struct Remainder {
+    replay: Replay,
+    after: Tick,
+    upto: Tick,
+    is_over: bool,
+}
+
+impl Remainder {
+    /// None once the last tick's commit was handed out: what is behind it may be half written.
+    pub fn next(&mut self) -> Result<Option<Replayed>> {
+        while !self.is_over {
+            let Some(replayed) = self.replay.next()?.filter(|replayed| replayed.tick <= self.upto) else { break };
+            self.is_over = matches!(replayed.record, Record::Commit { .. }) && replayed.tick == self.upto;
+            if self.after < replayed.tick {
+                return Ok(Some(replayed));
+            }
+        }
+        self.is_over = true;
+        Ok(None)
+    }
+}
