@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -211,7 +211,10 @@ impl Keys {
             Ok(renamed) => renamed,
             Err(_) => batches
                 .iter()
-                .map(|batch| RecordBatch::try_new(Arc::clone(&self.plan.schema), batch.columns().to_vec()))
+                .map(|batch| {
+                    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+                    RecordBatch::try_new_with_options(Arc::clone(&self.plan.schema), batch.columns().to_vec(), &options)
+                })
                 .collect::<Result<_, _>>()
                 .map_err(|error| error.to_string())?,
         };

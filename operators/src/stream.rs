@@ -88,7 +88,7 @@ pub struct ErrorRow {
 
 impl Errors {
     pub fn report(&self, tick: Tick, operator: &'static str, failure: Failure) {
-        let row = ErrorRow { operator, reason: failure.reason };
+        let row = ErrorRow { operator, reason: shortened(failure.reason) };
         *self.0.borrow_mut().entry(tick).or_default().entry(row).or_default() += failure.diff;
     }
 
@@ -102,6 +102,17 @@ impl Errors {
         }
         net.into_iter().filter(|(_, diff)| *diff != 0).collect()
     }
+}
+
+/// A reason may quote a value, and a value may be long.
+const REASON_BYTES_MAX: usize = 1_000;
+
+fn shortened(mut reason: String) -> String {
+    if REASON_BYTES_MAX < reason.len() {
+        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+        reason.push('…');
+    }
+    reason
 }
 
 /// Event time's progress at each tick, known to every operator of a worker.

@@ -62,7 +62,7 @@ pub struct SinkSpec {
 /// How much one poll may bring.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
-    /// Encoded bytes, as they come in.
+    /// As [`SourceBatch::bytes`] counts them; one line or one delivery comes whole all the same.
     pub bytes_max: usize,
 }
 
@@ -94,7 +94,8 @@ pub struct SourceBatch {
     /// In the source's schema.
     pub rows: RecordBatch,
     pub dead: Vec<DeadLetter>,
-    /// Encoded bytes this batch stands for.
+    /// What it counts for where input is bounded: the encoded bytes it stands for, or what its rows and
+    /// dead letters take in memory, where that is more.
     pub bytes: usize,
     /// Where the source resumes once this batch is durable.
     pub offset: Offset,

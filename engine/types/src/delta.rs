@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, BooleanArray, RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
+use arrow::array::{Array, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::{concat_batches, filter_record_batch, take};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 
@@ -66,7 +66,10 @@ impl Delta {
 
     /// The rows at `indices`, in that order.
     pub fn take(&self, indices: &UInt32Array) -> Result<Self, ArrowError> {
-        let rows = take_record_batch(&self.rows, indices)?;
+        // `take_record_batch` knows how many rows it took by the columns it took them of.
+        let columns = self.rows.columns().iter().map(|column| take(column, indices, None)).collect::<Result<_, _>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(indices.len()));
+        let rows = RecordBatch::try_new_with_options(self.rows.schema(), columns, &options)?;
         let diffs: Vec<i64> = indices.values().iter().map(|&i| self.diffs[i as usize]).collect();
         Ok(Self::new(rows, diffs))
     }
@@ -76,5 +79,22 @@ impl Delta {
         let rows = concat_batches(schema, parts.iter().map(|part| &part.rows))?;
         let diffs: Vec<i64> = parts.iter().flat_map(|part| part.diffs.iter().copied()).collect();
         Ok(Self::new(rows, diffs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::datatypes::Schema;
+
+    #[test]
+    fn rows_without_columns_are_counted() {
+        let options = RecordBatchOptions::new().with_row_count(Some(4));
+        let rows = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options).unwrap();
+        let delta = Delta::new(rows, [1, 2, 3, 4]);
+        let taken = delta.take(&UInt32Array::from(vec![3, 1])).unwrap();
+        assert_eq!((taken.rows.num_rows(), &taken.diffs[..]), (2, &[4, 2][..]));
+        assert_eq!(delta.filter(&BooleanArray::from(vec![true, false, true, true])).unwrap().diffs[..], [1, 3, 4]);
+        assert_eq!(Delta::concat(&taken.rows.schema(), &[taken, delta.slice(1, 2)]).unwrap().diffs[..], [4, 2, 2, 3]);
     }
 }
