@@ -16,7 +16,10 @@
 //! Delivery  exactly once over restarts: read on behind the last committed line,
 //!           also where the file was rotated meanwhile, was compressed or ended
 //!           there. How the file is found again, and what cannot be: `tail.rs`
-//! Memory    at most four blocks of 1 MiB, read and decoded ahead side by side
+//! Memory    at most four blocks of 1 MiB, read and decoded ahead side by side. A
+//!           block has no more lines than make rows of 64 MiB, but for the texts in
+//!           them, which the block bounds. What a block came to is charged by its
+//!           bytes, or by what it takes in memory, where that is more
 //! Errors    a bad line is a dead letter; a missing file with --once, a folder,
 //!           a refused permission and a failing disk end the source
 
@@ -32,13 +35,17 @@ use tidegate_types::connector::{Budget, Offset, Polled, Source, SourceBatch, Sou
 use tidegate_types::error::{Error, Result};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
-use crate::format::{Format, LINE_BYTES_MAX};
+use crate::format::{Columns, Format, LINE_BYTES_MAX, memory_bytes};
 use crate::options::OptionReader;
 use crate::tail::{Block, Compression, Found, Position, Tail};
 
 /// Large enough that decoding outweighs handing over, small enough that a
 /// tick need not wait for it: some 5 ms of JSON.
 const BLOCK_BYTES: usize = 1 << 20;
+
+/// What a block's rows may take in memory, texts aside. Lines with nothing in them
+/// make rows as wide as any other.
+const ROWS_BYTES_MAX: usize = 64 << 20;
 
 /// Blocks in decoding at once. Decoding JSON is what bounds the whole engine,
 /// so two cores work at it, and a third block is ready when one of them is.
@@ -90,6 +97,8 @@ pub struct FileSource {
     name: String,
     path: PathBuf,
     schema: SchemaRef,
+    /// Of one block.
+    lines_max: usize,
     /// Here, or with the read under way.
     tail: Option<Tail>,
     reading: Option<JoinHandle<(Tail, Result<Found>)>>,
@@ -114,6 +123,7 @@ impl FileSource {
             name: spec.name.clone(),
             path: options.path,
             schema: spec.schema.clone(),
+            lines_max: lines_max(&Columns::of(spec)),
             tail: Some(tail),
             reading: None,
             decoding: VecDeque::new(),
@@ -131,10 +141,10 @@ impl FileSource {
             return;
         }
         if let Some(mut tail) = self.tail.take() {
-            let bytes_max = budget.bytes_max.clamp(1, BLOCK_BYTES);
+            let (bytes_max, lines_max) = (budget.bytes_max.clamp(1, BLOCK_BYTES), self.lines_max);
             let buffer = self.spare.pop().unwrap_or_default();
             self.reading = Some(spawn_blocking(move || {
-                let found = tail.next(bytes_max, buffer);
+                let found = tail.next(bytes_max, lines_max, buffer);
                 (tail, found)
             }));
         }
@@ -236,6 +246,11 @@ async fn rested(until: Option<Instant>) -> Option<()> {
     }
 }
 
+/// How many lines a block may have; one at least, however wide.
+fn lines_max(columns: &Columns) -> usize {
+    (ROWS_BYTES_MAX / columns.row_bytes().max(1)).max(1)
+}
+
 /// The block's rows, and its buffer to use again.
 fn decode(block: Block, schema: Arc<arrow::datatypes::Schema>, name: &str) -> (SourceBatch, Vec<u8>) {
     let mut dead = block.dead;
@@ -247,13 +262,59 @@ fn decode(block: Block, schema: Arc<arrow::datatypes::Schema>, name: &str) -> (S
             decoded.rows
         }
     };
-    let batch = SourceBatch { dead, bytes: block.consumed, offset: block.offset, ..SourceBatch::of(rows) };
+    let bytes = block.consumed.max(memory_bytes(&rows, &dead));
+    let batch = SourceBatch { dead, bytes, offset: block.offset, ..SourceBatch::of(rows) };
     (batch, block.bytes)
 }
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::{DataType, Field, Schema};
+    use tempfile::TempDir;
+    use tidegate_types::time::WallClock;
+
     use super::*;
+
+    /// Of so many BIGINT columns, read to the end of the file.
+    fn spec(folder: &TempDir, columns: usize) -> SourceSpec {
+        let fields: Vec<Field> = (0..columns).map(|i| Field::new(format!("c{i}"), DataType::Int64, true)).collect();
+        SourceSpec {
+            name: "s".into(),
+            schema: Arc::new(Schema::new(fields)),
+            columns_wanted: vec![true; columns],
+            options: [("path".to_string(), "in.jsonl".to_string())].into(),
+            folder: folder.path().into(),
+            once: true,
+            clock: Arc::new(WallClock),
+            resume: None,
+        }
+    }
+
+    /// Three bytes of a line make a row of 16 KB.
+    #[tokio::test]
+    async fn lines_with_nothing_in_them_are_bounded_and_charged_by_their_rows() {
+        let (folder, lines) = (TempDir::new().unwrap(), 10_000);
+        std::fs::write(folder.path().join("in.jsonl"), "{}\n".repeat(lines)).unwrap();
+        let mut source = FileSource::new(&spec(&folder, 2_000)).unwrap();
+        let (mut rows, mut last) = (0, Offset::default());
+        while let Polled::Batch(batch) = source.poll(Budget { bytes_max: 4 << 20 }).await.unwrap() {
+            let taken = batch.rows.get_array_memory_size();
+            assert!(batch.rows.num_rows() <= source.lines_max && taken <= 2 * ROWS_BYTES_MAX, "{taken} bytes");
+            assert_eq!(batch.bytes, taken);
+            assert!(batch.dead.is_empty());
+            rows += batch.rows.num_rows();
+            last = batch.offset;
+        }
+        assert_eq!((source.lines_max, rows), (4_194, lines));
+        assert!(last.0.contains(&format!("\"byte\":{},\"line\":{},", 3 * lines, lines + 1)), "{}", last.0);
+    }
+
+    #[test]
+    fn the_wider_the_rows_the_fewer_are_a_blocks_lines() {
+        let folder = TempDir::new().unwrap();
+        let of = |columns| lines_max(&Columns::of(&spec(&folder, columns)));
+        assert_eq!([of(0), of(1), of(13)], [64 << 20, 8 << 20, 645_277]);
+    }
 
     #[test]
     fn names_tell_formats() {

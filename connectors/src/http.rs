@@ -1,15 +1,19 @@
 //! `http` source: rows that are posted to `/v1/ingest/<source>`.
 //!
-//! Options   queue_bytes_max (32 MiB by default: bodies being read or waiting,
-//!             inflated), max_line_bytes (one record; 1 MiB by default),
+//! Options   queue_bytes_max (32 MiB by default: bodies being read, inflated; and
+//!             those in decoding or waiting, by what they take in memory, where
+//!             that is more), max_line_bytes (one record; 1 MiB by default),
 //!           format ('json', which is also the default)
 //! Bodies    a JSON array, one JSON object per line, or objects one after the
 //!           other; Content-Type application/json, application/*+json,
 //!           application/x-ndjson, application/ndjson, application/jsonl (these
 //!           three always line by line) or none, in UTF-8; Content-Encoding gzip
-//!           or none. At most 8 MiB on the wire, 64 MiB inflated, and 200 times
-//!           the wire. These types no web page can send unasked; with an Origin,
-//!           none is not taken either
+//!           or none. At most 8 MiB on the wire, 64 MiB inflated, 200 times the
+//!           wire, and 256 MiB of rows and dead letters in memory: a record with
+//!           nothing in it makes a row as wide as any other. One whose rows alone
+//!           are more than the queue is taken where no others are in it. These
+//!           types no web page can send unasked; with an Origin, none is not
+//!           taken either
 //! Rows      as in `format::json`
 //! Delivery  200 only once the rows are committed. A client that hears nothing
 //!           sends the same again: at least once; exactly once with the header
@@ -21,8 +25,8 @@
 //! Counts    a record that is no row is a dead letter where another of its body
 //!           is one. Where none is, the client is told so, nothing is kept, no
 //!           key is remembered, and the records count as rejected. What is
-//!           refused before its records are told apart (408, 413, 415, 429, and
-//!           400 for the header or the encoding) is in no count of records.
+//!           refused otherwise (408, 413, 415, 429, 503, and 400 for the header
+//!           or the encoding) is in no count of records.
 //!           Requests are counted apart: each that is refused, by source and
 //!           status ([`Inbox::tell_refusals`])
 //! Answers   200 {"accepted": n, "rejected": m}, the rejected being dead letters;
@@ -30,9 +34,10 @@
 //!           400 nothing in the body is a row, or a bad Idempotency-Key
 //!           404 no such source
 //!           408 the body did not come in time, which is for the server to say
-//!           413 too large, or a bomb
+//!           413 too large, too many rows, or a bomb
 //!           415 another type or encoding         429 the queue is full: retry
-//!           503 the source went away before the commit: retry
+//!           503 the source went away before the commit: retry. Where no source
+//!             takes anything in yet, or now, the server says it in its place
 //!           Errors are {"error": …, "hint": …}; 429 and 503 say Retry-After
 //! End       never; with --once, as soon as nothing is queued
 
@@ -62,12 +67,19 @@ use tidegate_types::error::Result;
 use tokio::sync::{Notify, oneshot};
 
 use crate::format::json::JsonDecoder;
-use crate::format::{Columns, Decoded, LINE_BYTES_MAX};
+use crate::format::{Columns, Decoded, LINE_BYTES_MAX, memory_bytes};
 use crate::options::OptionReader;
 
 pub const WIRE_BYTES_MAX: usize = 8 << 20;
 pub const INFLATED_BYTES_MAX: usize = 64 << 20;
 pub const INFLATION_RATIO_MAX: usize = 200;
+
+/// What a body may come to, rows and dead letters: with all that is made of them,
+/// far from what memory or one record of the log holds.
+const ROWS_BYTES_MAX: usize = 256 << 20;
+
+/// What a record takes beside its row while it is decoded: it is told apart, and numbered.
+const RECORD_BYTES: usize = 40;
 
 /// Below this a body may inflate as it likes: small things cannot hurt.
 const INFLATED_BYTES_FREE: usize = 64 << 10;
@@ -118,6 +130,15 @@ impl Inbox {
         REFUSED.into_iter().for_each(|status| self.tell(source, status, 0));
     }
 
+    /// Counts a request that was refused before it came here. A name that no source has is its
+    /// client's only, and is not counted.
+    pub fn count_refusal(&self, source: &str, status: StatusCode) {
+        let is_known = self.queues.lock().contains_key(source);
+        if is_known {
+            self.tell(source, status, 1);
+        }
+    }
+
     /// `POST /v1/ingest/{source}`, to be merged into the server's router. How long a body may take is
     /// the server's to bound: its stream then ends in an error of kind `TimedOut`.
     pub fn router(&self) -> Router {
@@ -159,6 +180,8 @@ impl Inbox {
 struct Queue {
     decoder: JsonDecoder,
     bytes_max: usize,
+    /// What a record takes in memory at least, its row included.
+    record_bytes: usize,
     requests: AtomicU64,
     waiting: Mutex<Waiting>,
     arrived: Notify,
@@ -167,8 +190,10 @@ struct Queue {
 #[derive(Default)]
 struct Waiting {
     deliveries: VecDeque<Delivery>,
-    /// Bytes of deliveries and of bodies being read.
+    /// Bytes of deliveries, and of bodies being read or decoded.
     reserved: usize,
+    /// Bodies in decoding or waiting.
+    decoded: usize,
     keys: Keys,
     /// The source is gone.
     closed: bool,
@@ -181,6 +206,7 @@ struct Delivery {
     repeated: u64,
     rejected: u64,
     key: Option<String>,
+    /// Of the body, or of what it came to, where that is more.
     bytes: usize,
     committed: oneshot::Sender<()>,
 }
@@ -244,10 +270,6 @@ impl Queue {
         fits
     }
 
-    fn release(&self, bytes: usize) {
-        self.waiting.lock().reserved -= bytes;
-    }
-
     /// How many of its records are repeats; None where the source is gone.
     ///
     /// A key is known from the step on that queues its rows. A repeat queues up behind them, so
@@ -280,6 +302,7 @@ impl Queue {
             taken.extend(waiting.deliveries.pop_front());
         }
         waiting.reserved -= bytes;
+        waiting.decoded -= taken.len();
         taken
     }
 
@@ -295,9 +318,15 @@ impl Queue {
 struct Reservation {
     queue: Arc<Queue>,
     bytes: usize,
+    /// Its body counts among those that are decoded.
+    is_decoded: bool,
 }
 
 impl Reservation {
+    fn new(queue: &Arc<Queue>) -> Self {
+        Self { queue: queue.clone(), bytes: 0, is_decoded: false }
+    }
+
     fn grow(&mut self, bytes: usize) -> bool {
         let fits = self.queue.reserve(bytes);
         if fits {
@@ -306,15 +335,33 @@ impl Reservation {
         fits
     }
 
+    /// Makes it `bytes` in all, for a body that is decoded.
+    ///
+    /// What alone is larger than the bound gets in where no other is decoded: else it never would.
+    fn hold(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let mut waiting = self.queue.waiting.lock();
+        let others = waiting.decoded - usize::from(self.is_decoded);
+        let reserved = waiting.reserved - self.bytes + bytes;
+        if self.queue.bytes_max < reserved && others != 0 {
+            return Err(Refusal::full(self.queue.bytes_max));
+        }
+        (waiting.reserved, waiting.decoded) = (reserved, others + 1);
+        (self.bytes, self.is_decoded) = (bytes, true);
+        Ok(())
+    }
+
     /// From now on it is the delivery's.
     fn hand_over(mut self) -> usize {
+        self.is_decoded = false;
         std::mem::take(&mut self.bytes)
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.queue.release(self.bytes);
+        let mut waiting = self.queue.waiting.lock();
+        waiting.reserved -= self.bytes;
+        waiting.decoded -= usize::from(self.is_decoded);
     }
 }
 
@@ -337,10 +384,13 @@ impl HttpSource {
         options.one_of("format", &[("json", ())])?;
         let bytes_max = options.bytes("queue_bytes_max")?.unwrap_or(QUEUE_BYTES_MAX);
         let line_bytes_max = options.bytes("max_line_bytes")?.unwrap_or(LINE_BYTES_MAX);
-        let decoder = JsonDecoder::new(Columns::of(spec), line_bytes_max)?;
+        let columns = Columns::of(spec);
+        let record_bytes = columns.row_bytes() + RECORD_BYTES;
+        let decoder = JsonDecoder::new(columns, line_bytes_max)?;
         options.finish()?;
         let waiting = Mutex::new(Waiting { keys: Keys::of(spec.resume.as_ref()), ..Waiting::default() });
-        let queue = Arc::new(Queue { decoder, bytes_max, requests: AtomicU64::new(0), waiting, arrived: Notify::new() });
+        let (requests, arrived) = (AtomicU64::new(0), Notify::new());
+        let queue = Arc::new(Queue { decoder, bytes_max, record_bytes, requests, waiting, arrived });
         inbox.register_if_free(&spec.name, &queue);
         Ok(Self {
             name: spec.name.clone(),
@@ -428,6 +478,16 @@ impl Refusal {
     fn too_large(error: String) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, error, "send the rows in several requests")
     }
+
+    fn too_many(what: &str) -> Self {
+        let error = format!("{what} would take more than {ROWS_BYTES_MAX} bytes in memory");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, error, "send fewer rows per request")
+    }
+
+    fn full(queue_bytes_max: usize) -> Self {
+        let error = format!("the source's queue of {queue_bytes_max} bytes is full");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, error, "send the same again after a second")
+    }
 }
 
 impl IntoResponse for Refusal {
@@ -462,10 +522,9 @@ async fn take_in(queue: &Arc<Queue>, source: &str, request: Request) -> Result<R
 
     let gone =
         || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("source \"{source}\" went away before the commit"), "send the same again");
-    let decoding = queue.clone();
     let position = format!("{source}: request {}, record", queue.requests.fetch_add(1, Ordering::Relaxed) + 1);
-    let decoded = tokio::task::spawn_blocking(move || decoding.decoder.decode_records(&records(&body, by_line), &position)).await;
-    let Decoded { rows, dead, .. } = decoded.map_err(|_| gone())?;
+    let decoded = tokio::task::spawn_blocking(move || decode(&body, by_line, &position, reservation)).await;
+    let (Decoded { rows, dead, .. }, reservation) = decoded.map_err(|_| gone())??;
 
     let (accepted, rejected) = (rows.num_rows(), dead.len());
     let refusal = dead.first().filter(|_| accepted == 0).map(nothing_is_a_row);
@@ -487,6 +546,24 @@ async fn take_in(queue: &Arc<Queue>, source: &str, request: Request) -> Result<R
         0 => answer(accepted, rejected, None),
         _ => answer(0, 0, Some(repeated)),
     })
+}
+
+/// What a body comes to, within what it may take. `reservation` is for the body's bytes, and then for that.
+fn decode(body: &[u8], by_line: bool, position: &str, mut reservation: Reservation) -> Result<(Decoded, Reservation), Refusal> {
+    let queue = reservation.queue.clone();
+    let count_max = ROWS_BYTES_MAX / queue.record_bytes;
+    let records = records(body, by_line, count_max.saturating_add(1));
+    if count_max < records.len() {
+        return Err(Refusal::too_many(&format!("more than {count_max} rows")));
+    }
+    reservation.hold(body.len().max(records.len() * queue.record_bytes))?;
+    let decoded = queue.decoder.decode_records(&records, position);
+    let bytes = memory_bytes(&decoded.rows, &decoded.dead);
+    if ROWS_BYTES_MAX < bytes {
+        return Err(Refusal::too_many(&format!("the {} records", records.len())));
+    }
+    reservation.hold(body.len().max(bytes))?;
+    Ok((decoded, reservation))
 }
 
 fn answer(accepted: usize, rejected: usize, repeated: Option<u64>) -> Response {
@@ -573,8 +650,8 @@ async fn read_body(queue: &Arc<Queue>, headers: &HeaderMap, mut body: Body, codi
     if announced.is_some_and(|bytes| bytes > WIRE_BYTES_MAX) {
         return Err(over_wire());
     }
-    let reservation = Reservation { queue: queue.clone(), bytes: 0 };
-    let mut inflating = Inflating::new(coding, Kept { bytes: Vec::new(), wire: 0, reservation, refusal: None });
+    let kept = Kept { bytes: Vec::new(), wire: 0, reservation: Reservation::new(queue), refusal: None };
+    let mut inflating = Inflating::new(coding, kept);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| broken_off(&error))?;
         let Ok(data) = frame.into_data() else { continue };
@@ -665,10 +742,7 @@ impl Write for Kept {
         let queue_bytes_max = self.reservation.queue.bytes_max;
         match bound_broken(self.bytes.len() + data.len(), self.wire, queue_bytes_max) {
             Some(error) => self.refusal = Some(Refusal::too_large(error)),
-            None if !self.reservation.grow(data.len()) => {
-                let error = format!("the source's queue of {queue_bytes_max} bytes is full");
-                self.refusal = Some(Refusal::new(StatusCode::TOO_MANY_REQUESTS, error, "send the same again after a second"));
-            }
+            None if !self.reservation.grow(data.len()) => self.refusal = Some(Refusal::full(queue_bytes_max)),
             None => {
                 self.bytes.extend_from_slice(data);
                 return Ok(data.len());
@@ -695,16 +769,16 @@ fn bound_broken(inflated: usize, wire: usize, queue_bytes_max: usize) -> Option<
     }
 }
 
-/// The records of a body. What is no record is one too: the decoder says why.
-pub(crate) fn records(body: &[u8], by_line: bool) -> Vec<&[u8]> {
+/// The records of a body, up to `count_max`. What is no record is one too: the decoder says why.
+pub(crate) fn records(body: &[u8], by_line: bool, count_max: usize) -> Vec<&[u8]> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
     match body.first() {
         None => Vec::new(),
         Some(_) if by_line || is_line_by_line(body) => {
-            body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).collect()
+            body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).take(count_max).collect()
         }
-        Some(b'[') => values(&body[1..], true),
-        Some(_) => values(body, false),
+        Some(b'[') => values(&body[1..], true, count_max),
+        Some(_) => values(body, false, count_max),
     }
 }
 
@@ -715,10 +789,10 @@ fn is_line_by_line(body: &[u8]) -> bool {
     line.first() == Some(&b'{') && value_end(line) == Some(line.trim_ascii_end().len())
 }
 
-/// The values in `rest`, one after the other or, in an array, up to its end.
-fn values(mut rest: &[u8], in_array: bool) -> Vec<&[u8]> {
+/// The values in `rest`, one after the other or, in an array, up to its end; and up to `count_max`.
+fn values(mut rest: &[u8], in_array: bool, count_max: usize) -> Vec<&[u8]> {
     let mut found = Vec::new();
-    loop {
+    while found.len() < count_max {
         rest = rest.trim_ascii_start();
         match rest.first() {
             None => return found,
@@ -736,6 +810,7 @@ fn values(mut rest: &[u8], in_array: bool) -> Vec<&[u8]> {
             }
         }
     }
+    found
 }
 
 /// Where the value at the start of `text` ends; None where it is cut short.
@@ -766,7 +841,90 @@ fn value_end(text: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::{DataType, Field, Schema};
+    use tidegate_types::time::WallClock;
+
     use super::*;
+
+    /// Of so many BIGINT columns.
+    fn source(columns: usize, queue_bytes_max: usize, inbox: &Inbox) -> HttpSource {
+        let fields: Vec<Field> = (0..columns).map(|i| Field::new(format!("c{i}"), DataType::Int64, true)).collect();
+        let spec = SourceSpec {
+            name: "s".into(),
+            schema: Arc::new(Schema::new(fields)),
+            columns_wanted: vec![true; columns],
+            options: [("queue_bytes_max".to_string(), queue_bytes_max.to_string())].into(),
+            folder: ".".into(),
+            once: false,
+            clock: Arc::new(WallClock),
+            resume: None,
+        };
+        HttpSource::new(&spec, inbox).unwrap()
+    }
+
+    async fn post(inbox: Inbox, body: String) -> Result<Response, Refusal> {
+        ingest(State(inbox), Ok(Path("s".into())), Request::new(Body::from(body))).await
+    }
+
+    /// Bytes and bodies.
+    fn held(queue: &Queue) -> (usize, usize) {
+        let waiting = queue.waiting.lock();
+        (waiting.reserved, waiting.decoded)
+    }
+
+    #[tokio::test]
+    async fn a_body_of_too_many_rows_is_refused_before_they_are_made() {
+        let inbox = Inbox::default();
+        let source = source(13, QUEUE_BYTES_MAX, &inbox);
+        let count_max = ROWS_BYTES_MAX / (13 * 8 + RECORD_BYTES);
+        let many = "{}".repeat(count_max + 1);
+        for body in [many.replace('}', "}\n"), format!("[{}]", many.replace('}', "},")), many] {
+            let refusal = post(inbox.clone(), body).await.unwrap_err();
+            assert_eq!(refusal.status, StatusCode::PAYLOAD_TOO_LARGE);
+            assert_eq!(refusal.error, format!("more than {count_max} rows would take more than 268435456 bytes in memory"));
+            assert_eq!(refusal.hint, "send fewer rows per request");
+            assert_eq!(held(&source.queue), (0, 0));
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_are_charged_by_what_they_take_in_memory() {
+        let inbox = Inbox::default();
+        let mut source = source(13, 1_000, &inbox);
+        // More than the queue holds, but alone in it.
+        let client = tokio::spawn(post(inbox.clone(), "{}\n".repeat(100)));
+        let Polled::Batch(batch) = source.poll(Budget { bytes_max: 1_000 }).await.unwrap() else { panic!("no end") };
+        assert_eq!((batch.rows.num_rows(), batch.bytes), (100, batch.rows.get_array_memory_size()));
+        assert!(100 * 13 * 8 <= batch.bytes, "{} bytes", batch.bytes);
+        assert_eq!(held(&source.queue), (0, 0));
+        source.acknowledge(batch.offset).await;
+        assert_eq!(client.await.unwrap().unwrap().status(), StatusCode::OK);
+    }
+
+    #[test]
+    fn what_is_larger_than_the_queue_gets_in_alone() {
+        let queue = source(1, 1_000, &Inbox::default()).queue.clone();
+        let [mut one, mut two, mut three] = [&queue, &queue, &queue].map(Reservation::new);
+        assert!(one.grow(400) && two.grow(400) && !three.grow(400), "bodies being read are within the bound");
+        assert!(one.hold(5_000).is_ok(), "no other is decoded");
+        assert_eq!(held(&queue), (5_400, 1));
+        assert_eq!(two.hold(500).unwrap_err().status, StatusCode::TOO_MANY_REQUESTS);
+        assert!(one.hold(600).is_ok(), "it came to less");
+        assert!(two.hold(400).is_ok());
+        assert_eq!(two.hold(401).unwrap_err().status, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!((one.hand_over(), held(&queue)), (600, (1_000, 2)));
+        drop((two, three));
+        assert_eq!(held(&queue), (600, 1));
+    }
+
+    #[test]
+    fn records_are_told_apart_as_far_as_they_are_wanted() {
+        for (body, by_line) in [("{}{}{}", false), ("[{},{},{}]", false), ("{}\n{}\n{}\n", true), ("{}\n\n{}\n{}", false)] {
+            for (count_max, count) in [(0, 0), (2, 2), (3, 3), (4, 3)] {
+                assert_eq!(records(body.as_bytes(), by_line, count_max).len(), count, "{body} up to {count_max}");
+            }
+        }
+    }
 
     #[test]
     fn bodies_come_apart_into_records() {
@@ -789,7 +947,8 @@ mod tests {
             ("\u{feff}{}", false, &["{}"]),
         ];
         for (body, by_line, expected) in cases {
-            let got: Vec<&str> = records(body.as_bytes(), by_line).into_iter().map(|record| std::str::from_utf8(record).unwrap()).collect();
+            let got = records(body.as_bytes(), by_line, usize::MAX);
+            let got: Vec<&str> = got.into_iter().map(|record| std::str::from_utf8(record).unwrap()).collect();
             assert_eq!(got, expected, "{body}");
         }
     }

@@ -204,8 +204,9 @@ fn csv(lines: &[&str]) -> Option<Proposal> {
 /// or a line of prose with a comma in it is no header.
 fn looks_like_csv(lines: &[&str], delimiter: u8) -> bool {
     let names: Vec<&str> = lines[0].split(char::from(delimiter)).map(|name| name.trim().trim_matches('"')).collect();
-    let is_name =
-        |name: &&str| !name.is_empty() && name.len() <= 64 && name.parse::<f64>().is_err() && name.split_whitespace().count() <= 4;
+    // A log's time, cut in two by its comma, is no name either.
+    let is_value = |name: &str| name.parse::<f64>().is_ok() || string_to_datetime(&Utc, name).is_ok();
+    let is_name = |name: &&str| !name.is_empty() && name.len() <= 64 && !is_value(name) && name.split_whitespace().count() <= 4;
     let mut distinct = names.clone();
     distinct.sort_unstable();
     distinct.dedup();
@@ -402,6 +403,7 @@ CREATE SOURCE my_scans (
                 "dear reader, this is prose\nand it goes on, for a while, like that",
                 "(\n  line TEXT\n) WITH (connector = 'file', path = 'data/My scans.jsonl.gz', format = 'text')",
             ),
+            ("2026-01-01 10:00:00,123 INFO started\n2026-01-01 10:00:01,007 WARN slow", "line TEXT"),
         ];
         for (text, expected) in cases {
             let statement = proposal(text);

@@ -254,7 +254,7 @@ fn json_records_of_a_body() {
     let decoder = JsonDecoder::new(Columns { schema: schema(), wanted: (0..7).collect() }, LINE_BYTES_MAX).unwrap();
     run("records", 1, &JSON, |input, random| {
         let by_line = random.random();
-        let found = records(input, by_line);
+        let found = records(input, by_line, usize::MAX);
         assert!(found.iter().map(|record| record.len()).sum::<usize>() <= input.len());
         assert!(found.iter().all(|record| !is_white(record)));
         let body = input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input).trim_ascii();
@@ -334,7 +334,7 @@ fn compressed_files() {
         std::fs::write(&path, framed(input, is_gzip, random)).unwrap();
         let mut tail = Tail::new(path.clone(), format.clone(), None, LINE_BYTES_MAX, true, None);
         let (mut bytes, mut blocks) = (0, 0);
-        while let Found::Block(block) = tail.next(1 << 20, Vec::new()).unwrap() {
+        while let Found::Block(block) = tail.next(1 << 20, usize::MAX, Vec::new()).unwrap() {
             bytes += block.consumed;
             blocks += 1;
             if let Some(decoder) = block.decoder {
@@ -389,7 +389,7 @@ fn bodies_at_the_door() {
             }
         });
         let count = brought.load(Ordering::SeqCst) - before;
-        let expected = if is_gzip { None } else { Some(records(input, by_line).len()) };
+        let expected = if is_gzip { None } else { Some(records(input, by_line, usize::MAX).len()) };
         assert_eq!(count, told.or(expected).unwrap_or(count), "the answer and the count");
         assert!(expected.is_none_or(|expected| expected == count), "{expected:?} records, {count} counted");
     });

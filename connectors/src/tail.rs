@@ -21,7 +21,8 @@
 //!            again; had it not ended there, its rest is a dead letter
 //! Compressed read once to its end, not followed in place; damage is a dead
 //!            letter after the lines before it
-//! Memory     one block and one line of at most `line_bytes_max`
+//! Memory     one block, of so many bytes and lines as whoever asks takes, and one
+//!            line of at most `line_bytes_max`
 
 use std::cmp::Reverse;
 use std::fs::{File, Metadata};
@@ -153,9 +154,9 @@ impl Tail {
         &self.name
     }
 
-    /// The next block: at most `bytes_max`, but one line at least. `buffer` is
-    /// one to use again.
-    pub fn next(&mut self, bytes_max: usize, mut buffer: Vec<u8>) -> Result<Found> {
+    /// The next block: at most `bytes_max` and `lines_max`, but one line at least.
+    /// `buffer` is one to use again.
+    pub fn next(&mut self, bytes_max: usize, lines_max: usize, mut buffer: Vec<u8>) -> Result<Found> {
         while !self.spent {
             let Some(open) = &mut self.open else {
                 match self.open()? {
@@ -166,7 +167,8 @@ impl Tail {
                 }
                 continue;
             };
-            let has_lines = open.read(bytes_max, self.line_bytes_max, &mut buffer).map_err(|error| cannot_read(&self.path, &error))?;
+            let read = open.read(bytes_max, lines_max, self.line_bytes_max, &mut buffer);
+            let has_lines = read.map_err(|error| cannot_read(&self.path, &error))?;
             let is_finished = !has_lines && (self.bounded || open.is_finished(&self.path));
             match (has_lines, is_finished) {
                 (true, _) => {}
@@ -363,7 +365,7 @@ struct Open {
     read: u64,
     /// Of them, delivered.
     delivered: u64,
-    /// Read, not delivered: the beginning of a line, mostly.
+    /// Read, not delivered: the beginning of a line, mostly; lines that were too many for one block.
     carry: Vec<u8>,
     /// Inside a line of which no more is wanted.
     skipping: Option<Skip>,
@@ -493,13 +495,13 @@ impl Open {
 
     /// Fills `buffer` with whole lines; what is behind them is carried over.
     /// False at the present end, with the beginning of a line in `buffer`.
-    fn read(&mut self, bytes_max: usize, line_bytes_max: usize, buffer: &mut Vec<u8>) -> io::Result<bool> {
+    fn read(&mut self, bytes_max: usize, lines_max: usize, line_bytes_max: usize, buffer: &mut Vec<u8>) -> io::Result<bool> {
         buffer.clear();
         buffer.append(&mut self.carry);
         let mut at_end = false;
         loop {
             self.skip(buffer);
-            let cut = cut_at(buffer, bytes_max);
+            let cut = cut_at(buffer, bytes_max, lines_max);
             if let Some(cut) = cut.filter(|_| at_end || buffer.len() >= bytes_max) {
                 self.carry = buffer.split_off(cut);
                 return Ok(true);
@@ -687,11 +689,12 @@ fn left(metadata: &Metadata, bounded: bool, taken: u64) -> u64 {
     }
 }
 
-/// Where whole lines end: at the last newline within `bytes_max`, or else at
-/// the first behind it.
-fn cut_at(buffer: &[u8], bytes_max: usize) -> Option<usize> {
+/// Where whole lines end: at the last newline within `bytes_max`, or the one that
+/// makes it `lines_max`, or else at the first behind.
+fn cut_at(buffer: &[u8], bytes_max: usize, lines_max: usize) -> Option<usize> {
     let (within, behind) = buffer.split_at(buffer.len().min(bytes_max));
-    match memrchr(b'\n', within) {
+    let last = memchr_iter(b'\n', within).nth(lines_max.saturating_sub(1));
+    match last.or_else(|| memrchr(b'\n', within)) {
         Some(end) => Some(end + 1),
         None => memchr(b'\n', behind).map(|end| within.len() + end + 1),
     }
@@ -711,15 +714,19 @@ mod tests {
     #[test]
     fn blocks_end_at_newlines() {
         let cases = [
-            ("a\nb\nc", 4, Some(4)),
-            ("a\nb\nc", 3, Some(2)),
-            ("a\nb\nc", 9, Some(4)),
-            ("long\nb", 2, Some(5)),
-            ("long", 2, None),
-            ("", 2, None),
+            ("a\nb\nc", 4, 9, Some(4)),
+            ("a\nb\nc", 3, 9, Some(2)),
+            ("a\nb\nc", 9, 9, Some(4)),
+            ("a\nb\nc", 9, 2, Some(4)),
+            ("a\nb\nc", 9, 1, Some(2)),
+            ("a\nb\nc", 9, 0, Some(2)),
+            ("long\nb\n", 2, 1, Some(5)),
+            ("long\nb", 2, 9, Some(5)),
+            ("long", 2, 9, None),
+            ("", 2, 9, None),
         ];
-        for (text, max, cut) in cases {
-            assert_eq!(cut_at(text.as_bytes(), max), cut, "{text:?} within {max}");
+        for (text, bytes_max, lines_max, cut) in cases {
+            assert_eq!(cut_at(text.as_bytes(), bytes_max, lines_max), cut, "{text:?} within {bytes_max} and {lines_max}");
         }
     }
 

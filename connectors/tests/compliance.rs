@@ -193,7 +193,7 @@ async fn every_kind_of_broken_line_is_a_dead_letter_and_its_neighbours_live() {
         for (got, (position, reason)) in reasons.iter().zip(expected) {
             assert!(got.starts_with(position) && got.contains(reason), "{got}");
         }
-        assert_eq!(brought.bytes, text.len());
+        assert!(text.len() <= brought.bytes, "{} bytes", brought.bytes);
         assert!(brought.offset.contains(&format!("\"byte\":{},\"line\":11,", text.len())), "{}", brought.offset);
     }
 }
@@ -227,7 +227,8 @@ async fn a_million_rows_arrive_in_order() {
     let brought = to_end(&mut *source, BUDGET).await.unwrap();
     let elapsed = begun.elapsed();
     assert!(brought.a.iter().zip(0..).all(|(got, a)| *got == Some(a)));
-    assert_eq!((brought.a.len(), brought.dead.len(), brought.bytes), (1_000_000, 0, text.len()));
+    assert_eq!((brought.a.len(), brought.dead.len()), (1_000_000, 0));
+    assert!(text.len() <= brought.bytes, "{} bytes", brought.bytes);
     eprintln!("1,000,000 rows, {} MiB, {elapsed:?}: {:.2} M rows/s", text.len() >> 20, 1.0 / elapsed.as_secs_f64());
 }
 
@@ -244,7 +245,8 @@ async fn compressed_files_are_told_by_their_first_bytes() {
     {
         let more: Vec<_> = more.into_iter().chain([("format", "json")]).collect();
         let brought = to_end(&mut *file_source(&folder, true, path, &more), BUDGET).await.unwrap();
-        assert_eq!((brought.a.len(), brought.dead.len(), brought.bytes), (50_000, 0, text.len()), "{path}");
+        assert_eq!((brought.a.len(), brought.dead.len()), (50_000, 0), "{path}");
+        assert!(text.len() <= brought.bytes, "{path}: {} bytes", brought.bytes);
     }
 }
 
@@ -540,9 +542,20 @@ async fn a_file_sink_goes_on_where_its_manifest_says() {
     fs::write(folder.path().join("out"), &whole[..whole.len() - 9]).unwrap();
     let error = sink("two").resume(&writer("other", 2)).await.unwrap_err().to_string();
     assert!(error.contains(&format!("it has {} bytes, and {} were written", whole.len() - 9, whole.len())), "{error}");
-    fs::write(folder.path().join("out.manifest"), "{}").unwrap();
-    let error = sink("two").resume(&writer("other", 2)).await.unwrap_err().to_string();
-    assert!(error.contains("out.manifest is no manifest"), "{error}");
+    fs::write(folder.path().join("out"), &whole).unwrap();
+    // One wrong digit, and none at all: nothing is cut off by what is not known to be true.
+    let manifest = fs::read_to_string(folder.path().join("out.manifest")).unwrap();
+    let fewer = manifest.replace(&format!("\"bytes\":{}", whole.len()), "\"bytes\":1");
+    assert_ne!(fewer, manifest);
+    for damaged in [fewer.as_str(), "{}"] {
+        fs::write(folder.path().join("out.manifest"), damaged).unwrap();
+        let error = sink("two").resume(&writer("other", 2)).await.unwrap_err().to_string();
+        assert!(
+            error.contains("out.manifest is no manifest: ") && error.contains("hint: put it back as it was, or move it away"),
+            "{error}"
+        );
+    }
+    assert_eq!(fs::read(folder.path().join("out")).unwrap(), whole);
 
     // A file of somebody else's, with half a line at its end.
     fs::write(folder.path().join("out"), "hello\nwor").unwrap();

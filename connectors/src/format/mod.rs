@@ -32,6 +32,9 @@ use crate::options::OptionReader;
 /// Longest line taken as one; beyond it the line is a dead letter.
 pub const LINE_BYTES_MAX: usize = 1 << 20;
 
+/// What a text takes before its first byte: an offset, and the room that decoders keep for it.
+const TEXT_BYTES: usize = 20;
+
 /// What a block came to.
 pub struct Decoded {
     /// In the source's schema.
@@ -104,6 +107,15 @@ impl Columns {
         // A short `columns_wanted` says nothing about the rest: decode those.
         let is_wanted = |i: &usize| spec.columns_wanted.get(*i).copied().unwrap_or(true);
         Self { schema: spec.schema.clone(), wanted: (0..spec.schema.fields().len()).filter(is_wanted).collect() }
+    }
+
+    /// What a row takes in memory, whatever is in it: an empty object is as wide as any other.
+    pub(crate) fn row_bytes(&self) -> usize {
+        let bytes = self.schema.fields().iter().map(|field| match field.data_type() {
+            DataType::Boolean => 1,
+            other => other.primitive_width().unwrap_or(TEXT_BYTES),
+        });
+        bytes.sum()
     }
 
     /// The wanted columns' arrays, with NULLs where a column is not wanted.
@@ -182,6 +194,12 @@ fn brief(reason: &str) -> String {
     kept.chars().map(|c| if c.is_control() { ' ' } else { c }).chain(more.chars()).collect()
 }
 
+/// What rows and dead letters take in memory.
+pub(crate) fn memory_bytes(rows: &RecordBatch, dead: &[DeadLetter]) -> usize {
+    let letters = dead.iter().map(|dead| size_of::<DeadLetter>() + dead.raw.len() + dead.reason.len() + dead.position.len());
+    rows.get_array_memory_size() + letters.sum::<usize>()
+}
+
 /// The type as SQL says it, for messages and proposals.
 pub(crate) fn sql_type(data_type: &DataType) -> String {
     match data_type {
@@ -211,6 +229,8 @@ fn cannot_hold(options: &OptionReader, format: &str, column: &str, data_type: &D
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::{Field, Schema};
+
     use super::*;
 
     #[test]
@@ -221,6 +241,20 @@ mod tests {
         assert_eq!(cut.bad[0].line.number, 13);
         assert_eq!(cut.count, 5);
         assert_eq!(Cut::new(b"", 1, 8).count, 0);
+    }
+
+    #[test]
+    fn rows_take_no_less_than_is_reckoned_with() {
+        let fields =
+            [DataType::Int64, DataType::Utf8, DataType::Int32, DataType::Boolean].map(|kind| Field::new(kind.to_string(), kind, true));
+        let columns = Columns { schema: Arc::new(Schema::new(fields.to_vec())), wanted: vec![0, 1, 2, 3] };
+        assert_eq!(columns.row_bytes(), 8 + 20 + 4 + 1);
+        let decoder = json::JsonDecoder::new(columns, LINE_BYTES_MAX).unwrap();
+        let Decoded { rows, dead, .. } = decoder.decode(&b"{}\n".repeat(10_000), 1, "f");
+        // A bit is less than the byte it is taken for.
+        assert!(10_000 * 32 <= memory_bytes(&rows, &dead));
+        let Decoded { rows, dead, .. } = decoder.decode(&b"x\n".repeat(10_000), 1, "f");
+        assert!(10_000 * size_of::<DeadLetter>() <= memory_bytes(&rows, &dead));
     }
 
     #[test]

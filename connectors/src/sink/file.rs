@@ -3,9 +3,11 @@
 //! Options   path (relative to the pack's folder; its folder must exist),
 //!           format ('json', which is also the default)
 //! Lines     see [`super`]
-//! Account   `<path>.manifest`, {"log", "sink", "epoch", "tick", "bytes"}: the
-//!           file's first `bytes` bytes hold all changes up to `tick`, each
-//!           once. Put whole, after the file is on the disk to that length
+//! Account   `<path>.manifest`, {"log", "sink", "epoch", "tick", "bytes", "crc32"}:
+//!           the file's first `bytes` bytes hold all changes up to `tick`, each
+//!           once. Put whole, after the file is on the disk to that length.
+//!           "crc32" is of the others, as they are written: where one of them is
+//!           not what it was, nothing is cut off, and nothing is written
 //! Delivery  exactly once for who reads `bytes` bytes of the file, and over
 //!           restarts: what stands behind them is cut off, and written again.
 //!           Who reads to the end (`tail -f`) may see that twice after a crash.
@@ -16,7 +18,8 @@
 //!           are kept apart by the lock on the data folder alone: nothing is
 //!           promised for two copies of one data folder that run side by side
 //! Errors    name the path. A full disk is waited for, with one warning: the
-//!           torn part is cut off and written again. Any other is final
+//!           torn part is cut off and written again. Any other is final, a
+//!           manifest that is damaged among them
 
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -105,6 +108,35 @@ struct Manifest {
     bytes: u64,
 }
 
+impl Manifest {
+    fn crc32(&self) -> u32 {
+        crc32fast::hash(&serde_json::to_vec(self).expect("numbers and texts make JSON"))
+    }
+}
+
+/// A manifest as it is on the disk: one wrong digit would have lines cut off that were delivered.
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    #[serde(flatten)]
+    manifest: Manifest,
+    crc32: u32,
+}
+
+impl Sealed {
+    fn of(manifest: &Manifest) -> Self {
+        Self { manifest: manifest.clone(), crc32: manifest.crc32() }
+    }
+
+    /// Errors: what is wrong with it.
+    fn read(text: &[u8]) -> std::result::Result<Manifest, String> {
+        let Self { manifest, crc32 } = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        match manifest.crc32() == crc32 {
+            true => Ok(manifest),
+            false => Err(format!("it is damaged: its checksum is {crc32}, and what it says makes {}", manifest.crc32())),
+        }
+    }
+}
+
 type Attempt<T> = std::result::Result<T, Trouble>;
 
 enum Trouble {
@@ -179,7 +211,7 @@ impl Appended {
     }
 
     fn put(&mut self, manifest: Manifest) -> Attempt<()> {
-        let mut text = serde_json::to_vec(&manifest).expect("numbers and texts make JSON");
+        let mut text = serde_json::to_vec(&Sealed::of(&manifest)).expect("numbers and texts make JSON");
         text.push(b'\n');
         disk::put(&*self.disk, &self.manifest_path, &text).map_err(|error| {
             self.file = None;
@@ -196,9 +228,9 @@ impl Appended {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.trouble(&self.manifest_path, &error)),
         }
-        serde_json::from_slice(&text).map(Some).map_err(|error| {
-            let message = format!("sink \"{}\": {} is no manifest: {error}", self.sink, self.manifest_path.display());
-            Trouble::Final(Error::engine(message).hint("move it away to write behind what the file holds"))
+        Sealed::read(&text).map(Some).map_err(|why| {
+            let message = format!("sink \"{}\": {} is no manifest: {why}", self.sink, self.manifest_path.display());
+            Trouble::Final(Error::engine(message).hint("put it back as it was, or move it away to write behind what the file holds"))
         })
     }
 
@@ -294,6 +326,22 @@ fn way_out(kind: ErrorKind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_manifest_in_which_anything_is_changed_is_none() {
+        let manifest = Manifest { log: "a\"é".into(), sink: "s".into(), epoch: 2, tick: 1_700_000_000_000, bytes: 1_234 };
+        let text = serde_json::to_vec(&Sealed::of(&manifest)).unwrap();
+        assert_eq!(Sealed::read(&text), Ok(manifest.clone()));
+        for i in 0..text.len() {
+            for bit in 0..8 {
+                let mut changed = text.clone();
+                changed[i] ^= 1 << bit;
+                assert!(Sealed::read(&changed).is_err(), "{}", String::from_utf8_lossy(&changed));
+            }
+        }
+        let unsealed = serde_json::to_vec(&manifest).unwrap();
+        assert!(Sealed::read(&unsealed).unwrap_err().contains("missing field `crc32`"));
+    }
 
     #[test]
     fn a_writer_goes_on_behind_its_own_and_never_into_others() {

@@ -8,7 +8,8 @@
 //!             appended, with columns op, 'insert' or 'delete', and tick)
 //!           ca (a PEM file, relative to the pack's folder, of the authorities to trust instead of the
 //!             public ones)
-//!           timeout ('60s' by default; of one statement, and of an idle transaction)
+//!           timeout ('60s' by default; of one statement, and of an idle transaction. A server that
+//!             says nothing at all for 2 s longer hangs: the connection is given up)
 //! Values    see `values`. They are cast to the column's type, where the table was there before: the
 //!           columns are known by their names, and there may be more of them
 //! Versions  11 and later, tried with 15
@@ -20,9 +21,9 @@
 //!           the outcome of a COMMIT is not known, the row says it
 //! Fencing   the row is locked first in each transaction: an earlier epoch, another log and another
 //!           sink are refused. In mirror mode a table with rows of others is never begun
-//! Errors    name the host and the table. A lost connection, a server that stops, starts or is full, a
-//!           deadlock, a serialization failure and a timeout are tried again without end, after 100 ms
-//!           to 10 s, with a warning each; all else that Postgres refuses is final
+//! Errors    name the host and the table. A lost connection, a server that hangs, stops, starts or is
+//!           full, a deadlock, a serialization failure and a timeout are tried again without end, after
+//!           100 ms to 10 s, with a warning each; all else that Postgres refuses is final
 //! Memory    one write's values as text, 20,000 rows per statement
 
 mod sql;
@@ -56,6 +57,10 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Until a connection stands, TLS and login included.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// How much longer than the server's own bound an answer is waited for: one that does not hang says
+/// itself that a statement took too long, and on what.
+const ANSWER_GRACE: Duration = Duration::from_secs(2);
 
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
@@ -93,6 +98,11 @@ impl PostgresOptions {
         let timeout = options.duration("timeout")?.unwrap_or(TIMEOUT);
         options.finish()?;
         Ok(Self { config, host, ca, table, mode, timeout })
+    }
+
+    /// How long one answer is waited for.
+    fn answer_time_max(&self) -> Duration {
+        self.timeout.saturating_add(ANSWER_GRACE)
     }
 }
 
@@ -205,7 +215,8 @@ impl PostgresSink {
     async fn connected(&mut self) -> Outcome<()> {
         if self.session.as_ref().is_none_or(|session| session.client.is_closed()) {
             let connected = tokio::time::timeout(CONNECT_TIME_MAX, connect(&self.options)).await;
-            self.session = Some(connected.map_err(|_| Trouble::Passing("no connection in time".into()))??);
+            let hangs = |_| Trouble::Passing(format!("no connection within {} s", CONNECT_TIME_MAX.as_secs()));
+            self.session = Some(connected.map_err(hangs)??);
         }
         Ok(())
     }
@@ -213,14 +224,15 @@ impl PostgresSink {
     async fn try_resume(&mut self, writer: &Writer) -> Outcome<()> {
         self.connected().await?;
         let Self { session: Some(session), options, columns, name, .. } = self else { return Err(not_resumed()) };
-        let transaction = begin(&mut session.client).await?;
-        transaction.batch_execute(sql::ONE_AT_A_TIME).await?;
-        let (target, is_new) = find_or_create(&transaction, options, columns).await?;
-        let found = lock(&transaction, &target).await?;
-        let has_rows: bool = transaction.query_one(&sql::has_rows(&target.table), &[]).await?.try_get(0)?;
+        let time_max = options.answer_time_max();
+        let transaction = answered(time_max, begin(&mut session.client)).await?;
+        answered(time_max, transaction.batch_execute(sql::ONE_AT_A_TIME)).await?;
+        let (target, is_new) = answered(time_max, find_or_create(&transaction, options, columns)).await?;
+        let found = answered(time_max, lock(&transaction, &target)).await?;
+        let has_rows: bool = answered(time_max, transaction.query_one(&sql::has_rows(&target.table), &[])).await?.try_get(0)?;
         let tick = start(found.as_ref(), writer, name, options.mode, is_new, has_rows).map_err(|why| why.about(&target))?;
-        put(&transaction, &target, name, writer, tick).await?;
-        transaction.commit().await?;
+        answered(time_max, put(&transaction, &target, name, writer, tick)).await?;
+        answered(time_max, transaction.commit()).await?;
         (self.target, self.tick, self.writer) = (Some(target), tick, writer.clone());
         Ok(())
     }
@@ -230,17 +242,18 @@ impl PostgresSink {
         let Self { session: Some(session), target: Some(target), options, name, writer, tick, .. } = self else {
             return Err(not_resumed());
         };
-        let transaction = begin(&mut session.client).await?;
-        let found = lock(&transaction, target).await?;
+        let time_max = options.answer_time_max();
+        let transaction = answered(time_max, begin(&mut session.client)).await?;
+        let found = answered(time_max, lock(&transaction, target)).await?;
         if is_there(found.as_ref(), writer, name, *tick, upto).map_err(|why| why.about(target))? {
             return Ok(());
         }
         for chunk in chunks {
-            apply(&transaction, target, options.mode, chunk).await?;
+            answered(time_max, apply(&transaction, target, options.mode, chunk)).await?;
         }
-        put(&transaction, target, name, writer, upto).await?;
-        transaction.commit().await?;
-        Ok(())
+        answered(time_max, put(&transaction, target, name, writer, upto)).await?;
+        // Given up here, it may be there or come to be: the next try waits for its lock on the account.
+        answered(time_max, transaction.commit()).await
     }
 
     /// After a trouble that passes, waits; any other is the end.
@@ -252,7 +265,10 @@ impl PostgresSink {
                 let delay = retry_delay(self.failures, MachineRandom.unit());
                 tracing::warn!(sink = self.name, "{}; trying again in {} ms", about(&why), delay.as_millis());
                 self.failures += 1;
-                self.session = None;
+                // To a server that hangs, a connection would stay as it is: nobody reads its good-bye.
+                if let Some(session) = self.session.take() {
+                    session.connection.abort();
+                }
                 tokio::time::sleep(delay).await;
                 Ok(())
             }
@@ -312,6 +328,18 @@ impl From<tokio_postgres::Error> for Trouble {
             None if error.is_closed() || has_io_cause(&error) => Self::Passing(text),
             None => Self::Final(text, "check the option \"url\"".into()),
         }
+    }
+}
+
+/// The server's answer. One that hangs (stopped, or behind a way that is cut) gives none, and the kernel
+/// on its side goes on to say that the connection stands.
+async fn answered<T, E>(time_max: Duration, answer: impl Future<Output = std::result::Result<T, E>>) -> Outcome<T>
+where
+    Trouble: From<E>,
+{
+    match tokio::time::timeout(time_max, answer).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(Trouble::Passing(format!("no answer within {time_max:?}: the server hangs, or the way to it is cut"))),
     }
 }
 
@@ -648,6 +676,15 @@ mod tests {
         for (found, expected) in cases {
             assert_eq!(is_there(found.as_ref(), &writer, "s", 5, 9), expected, "{found:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_does_not_come_is_a_trouble_that_passes() {
+        let brief = Duration::from_millis(20);
+        let hangs = answered(brief, std::future::pending::<Outcome<()>>()).await;
+        assert!(matches!(hangs, Err(Trouble::Passing(why)) if why.starts_with("no answer within 20ms: the server hangs")));
+        assert!(matches!(answered(brief, std::future::ready::<Outcome<u8>>(Ok(7))).await, Ok(7)));
+        assert!(matches!(answered(brief, std::future::ready::<Outcome<u8>>(Err(not_resumed()))).await, Err(Trouble::Final(..))));
     }
 
     #[test]

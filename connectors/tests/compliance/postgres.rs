@@ -111,6 +111,7 @@ async fn a_postgres_sink_keeps_its_promises() {
     tables_that_were_there_before(&server, &client).await;
     large_ones_are_quick(&server, &client).await;
     lost_answers_and_killed_backends_change_nothing(&server, &client).await;
+    a_server_that_hangs_is_noticed(&server, &client).await;
     restarts_change_nothing(&server).await;
 }
 
@@ -318,10 +319,9 @@ async fn carry(near: TcpStream, far: TcpStream, mut lifetime: i32, cuts: Arc<Ato
 }
 
 async fn lost_answers_and_killed_backends_change_nothing(server: &Server, client: &Client) {
-    let config: tokio_postgres::Config = server.url.parse().unwrap();
-    let (tokio_postgres::config::Host::Tcp(host), port) = (&config.get_hosts()[0], config.get_ports()[0]) else { panic!("a TCP host") };
-    let lossy = Lossy::to(format!("{host}:{port}")).await;
-    let url = server.url.replace(&format!("{host}:{port}"), &format!("127.0.0.1:{}", lossy.port));
+    let at = address(server);
+    let lossy = Lossy::to(at.clone()).await;
+    let url = server.url.replace(&at, &format!("127.0.0.1:{}", lossy.port));
     let killer = server.client().await;
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = stop.clone();
@@ -361,6 +361,62 @@ async fn lost_answers_and_killed_backends_change_nothing(server: &Server, client
     eprintln!("postgres: {} answers were lost and {killed} backends killed", lossy.cuts.load(Ordering::Relaxed));
     assert!(10 < lossy.cuts.load(Ordering::Relaxed));
     lossy.is_calm.store(true, Ordering::Relaxed);
+}
+
+/// Host and port, as the URL has them.
+fn address(server: &Server) -> String {
+    let config: tokio_postgres::Config = server.url.parse().unwrap();
+    let (tokio_postgres::config::Host::Tcp(host), port) = (&config.get_hosts()[0], config.get_ports()[0]) else { panic!("a TCP host") };
+    format!("{host}:{port}")
+}
+
+/// A way to the server whose first connection goes silent, and stands: from the second answer with `tag`
+/// in it on. What is sent still arrives. The port it begins at.
+async fn silenced(target: String, tag: &'static [u8]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let mut answers = 1;
+        while let Ok((near, _)) = listener.accept().await {
+            let far = TcpStream::connect(&target).await.unwrap();
+            tokio::spawn(pass_on(near, far, tag, std::mem::replace(&mut answers, usize::MAX)));
+        }
+    });
+    port
+}
+
+/// `answers`: with `tag` in them, before the one from which on nothing is passed on.
+async fn pass_on(near: TcpStream, far: TcpStream, tag: &'static [u8], mut answers: usize) {
+    let (mut near_read, mut near_write) = near.into_split();
+    let (mut far_read, mut far_write) = far.into_split();
+    let up = tokio::spawn(async move { tokio::io::copy(&mut near_read, &mut far_write).await });
+    let mut buffer = vec![0; 65536];
+    while let Ok(count @ 1..) = far_read.read(&mut buffer).await {
+        let is_tagged = buffer[..count].windows(tag.len()).any(|window| window == tag);
+        if (is_tagged && answers == 0) || near_write.write_all(&buffer[..count]).await.is_err() {
+            break;
+        }
+        answers -= usize::from(is_tagged);
+    }
+    // Neither side hears of an end until the near one makes it.
+    let _ = up.await;
+}
+
+/// Before anything of a write is done, and where its COMMIT is done and not heard of.
+async fn a_server_that_hangs_is_noticed(server: &Server, client: &Client) {
+    let at = address(server);
+    for (table, tag) in
+        [("tidegate_test.silent_begin", b"TRANSACTION\0".as_slice()), ("tidegate_test.silent_commit", b"COMMIT\0".as_slice())]
+    {
+        let url = server.url.replace(&at, &format!("127.0.0.1:{}", silenced(at.clone(), tag).await));
+        let mut sink = pg_sink(&url, view(), table, &[("mode", "log"), ("timeout", "1s")]);
+        sink.resume(&writer("log", 1)).await.unwrap();
+        let begun = Instant::now();
+        let changes = [delta(7, &[((Some(1), None, None), 1)])];
+        tokio::time::timeout(SOON, sink.write(&changes)).await.expect("a server that hangs is waited for").unwrap();
+        assert!(Duration::from_secs(1) < begun.elapsed(), "{table}: it did not hang");
+        assert_eq!(texts(client, &format!("SELECT concat_ws(' ', op, tick, a) FROM {table}")).await, ["insert 7 1"], "{table}");
+    }
 }
 
 async fn restarts_change_nothing(server: &Server) {

@@ -207,6 +207,12 @@ impl Engine {
         }
     }
 
+    /// Why no input is taken in: the engine is not that far yet, or has no room. None: it is, slowly though it may be.
+    pub fn input_waits_for(&self) -> Option<String> {
+        let health = self.health.lock();
+        (!health.ready).then(|| health.reason.clone())
+    }
+
     /// Stops sources, lets sinks and actions finish, stops the workers.
     pub async fn shutdown(&self) -> Result<()> {
         self.ask(|reply| Request::Shutdown { reply }).await

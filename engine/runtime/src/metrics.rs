@@ -71,7 +71,11 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let metrics = Self {
             source_received_rows: counters("tidegate_source_received_rows_total", "Rows received, good and bad.", &["source"]),
-            source_received_bytes: counters("tidegate_source_received_bytes_total", "Bytes received, as they came.", &["source"]),
+            source_received_bytes: counters(
+                "tidegate_source_received_bytes_total",
+                "Bytes received: as they came, or in memory.",
+                &["source"],
+            ),
             source_committed_rows: counters("tidegate_source_committed_rows_total", "Rows that entered views.", &["source"]),
             source_late_rows: counters("tidegate_source_late_rows_total", "Rows behind the watermark, kept in <source>_late.", &["source"]),
             source_dead_letters: counters("tidegate_source_dead_letters_total", "Inputs that could not become a row.", &["source"]),

@@ -17,8 +17,9 @@
 //! Errors are {"error", "hint"}, a statement's also "line" and "column", and
 //! what else is said above: 400, 403, 404,
 //! 405, 408 the body came too slowly, 409 what a statement read changed before
-//! it could write (run it again), 413, 500 the engine failed, 503 it is starting
-//! or all connections are in use. 503 and an ingest's 429 say Retry-After.
+//! it could write (run it again), 413, 500 the engine failed, 503 it is starting,
+//! has no room for more rows, or all connections are in use. 503 and an ingest's
+//! 429 say Retry-After.
 //! Only what is no HTTP at all gets a bare 400 or 431.
 //!
 //! Bounds: [`Limits`], and as in [`crate::door`].
@@ -30,8 +31,8 @@ use arrow::array::RecordBatch;
 use arrow::json::StructMode;
 use arrow::json::writer::JsonArray;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, JsonRejection};
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
@@ -123,22 +124,32 @@ pub fn router(engine: Engine, inbox: Inbox, allow_statements: bool) -> Result<Ro
     let reader = Arc::new(Reader::new(engine.clone())?);
     let execute = if allow_statements { post(execute) } else { post(no_statements) };
     let executed = Router::new().route("/v1/execute", execute).layer(DefaultBodyLimit::max(SQL_BYTES_MAX)).with_state(engine.clone());
-    let ingested = inbox.router().layer(from_fn_with_state(engine.clone(), once_recovered));
+    let ingested = inbox.router().layer(from_fn_with_state((engine.clone(), inbox), while_taken_in));
     let asked = Router::new().route("/metrics", get(metrics)).route("/readyz", get(ready)).with_state(engine);
     let queried = Router::new().route("/v1/query", post(query)).layer(DefaultBodyLimit::max(SQL_BYTES_MAX)).with_state(reader);
     let all = Router::new().route("/healthz", get(|| async { "ok\n" })).merge(asked).merge(executed).merge(queried).merge(ingested);
     Ok(all.fallback(no_such_path).method_not_allowed_fallback(no_such_method))
 }
 
-/// Which sources there are is known once the log is read.
-async fn once_recovered(State(engine): State<Engine>, request: Request, next: Next) -> Response {
-    match engine.is_recovered() {
-        true => next.run(request).await,
-        false => {
-            let error = Error::engine("the engine is starting: it reads its log").hint("send it again; /readyz tells when it is there");
-            told(StatusCode::SERVICE_UNAVAILABLE, &error, None)
-        }
+/// Which sources there are is known once the log is read, and they are there once they are started: before,
+/// a 404 would be final where it must not be. While there is no room on the disk, what they take would wait
+/// for longer than its client.
+async fn while_taken_in(
+    State((engine, inbox)): State<(Engine, Inbox)>,
+    source: Result<Path<String>, PathRejection>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let reason = match engine.is_recovered() {
+        false => Some("the engine is starting: it reads its log".to_string()),
+        true => engine.input_waits_for(),
+    };
+    let Some(reason) = reason else { return next.run(request).await };
+    if let Ok(Path(source)) = source {
+        inbox.count_refusal(&source, StatusCode::SERVICE_UNAVAILABLE);
     }
+    let error = Error::engine(reason).hint("send the same again; /readyz tells when rows are taken in");
+    told(StatusCode::SERVICE_UNAVAILABLE, &error, None)
 }
 
 async fn no_such_path(uri: Uri) -> Response {
@@ -510,6 +521,27 @@ mod tests {
         assert_eq!(["400", "408", "413", "415", "429", "503"].map(refused), [0, 1, 1, 1, 0, 0]);
         let cut = |reason: &str| engine.metrics().door_cut_connections.with_label_values(&["http", reason]).get();
         assert_eq!(SLOW.map(cut), [0, 3, 0]);
+        engine.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rows_that_come_before_the_sources_are_started_may_come_again() {
+        let inbox = Inbox::default();
+        let engine = crate::tests::engine(inbox.clone());
+        let to = serve(engine.clone(), inbox, local(), false, Limits::default()).await.unwrap();
+        engine.execute("CREATE SOURCE s (a INT) WITH (connector = 'http')", "test").await.unwrap();
+        for path in ["/v1/ingest/s", "/v1/ingest/t"] {
+            let answer = post(to, path, "application/json", r#"{"a":1}"#).await;
+            let (status, headers, body) = parts(&answer);
+            assert!(status == 503 && body["error"].is_string(), "{answer}");
+            assert!(headers.contains("retry-after: 1") && body["hint"].as_str().unwrap().contains("/readyz"), "{answer}");
+        }
+        engine.start_sources().await.unwrap();
+        // At once: nobody waits for a tick that only rows would bring.
+        assert!(post(to, "/v1/ingest/s", "application/json", r#"{"a":1}"#).await.starts_with("HTTP/1.1 200"));
+        assert!(post(to, "/v1/ingest/t", "application/json", r#"{"a":1}"#).await.starts_with("HTTP/1.1 404"));
+        let refused = engine.metrics().source_refused_requests.with_label_values(&["s", "503"]).get();
+        assert_eq!(refused, 0, "no source was there that they could count for");
         engine.shutdown().await.unwrap();
     }
 

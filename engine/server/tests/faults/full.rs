@@ -1,5 +1,5 @@
-//! A disk that fills up, first to 92 %, then wholly: no input is taken in meanwhile, questions are answered, and
-//! what waits is taken in once there is room again, once.
+//! A disk that fills up, first to 92 %, then wholly: no input is taken in meanwhile, and who sends some is told so
+//! at once; questions are answered, and what waits is taken in once there is room again, once.
 //!
 //! The disk is a small one in memory, which only root can mount: others are told that it was passed over.
 
@@ -41,7 +41,7 @@ fn a_full_disk_takes_nothing_in_and_loses_nothing() {
         until("it is not ready", || get(&engine, "/readyz").is_some_and(|answer| answer.status == 503));
         let reason = get(&engine, "/readyz").unwrap().body;
         assert!(reason.contains("too full") || reason.contains("no room"), "{reason}");
-        assert_ne!(post(&engine, acknowledged), Some(200), "a row was taken in at {fill_mib} MiB of {SIZE_MIB}");
+        assert_eq!(post(&engine, acknowledged), Some(503), "at {fill_mib} MiB of {SIZE_MIB}");
         assert_eq!(seen(&engine), [acknowledged, acknowledged]);
         fs::remove_file(filler).unwrap();
         until("it is ready again", || get(&engine, "/readyz").is_some_and(|answer| answer.status == 200));

@@ -55,7 +55,7 @@ fn the_past_is_asked_and_changed_beside_the_engine() {
     assert_eq!(replay(HOT, &with), Ok(later.into()));
     let lines = fs::read_to_string(&history).unwrap();
     let found: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let values: Vec<f64> = found.iter().filter_map(|line| line["value"].as_f64()).collect();
+    let values: Vec<f64> = found.iter().filter_map(|line| line["row"]["value"].as_f64()).collect();
     assert_eq!(values, [10.0, 8.5], "{lines}");
     fs::remove_file(&history).unwrap();
     fs::remove_file(folder.path().join("history.jsonl.manifest")).unwrap();
