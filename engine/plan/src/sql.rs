@@ -42,7 +42,7 @@ use checked::Arithmetic;
 use cross_joins::CrossJoins;
 pub(crate) use detectors::detector_call;
 pub(crate) use functions::date_bin;
-pub use relations::rewritten;
+pub use relations::{rewritten, tell_apart};
 pub use sound::sound;
 
 /// DataFusion, told what the catalog knows.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_operators::arrange::Bytes;
 use tidegate_types::connector::{ActionKind, Changes, Decision, Options, Responder};
 use tidegate_types::error::{Error, Result};
-use tidegate_types::row::{RowCodec, hash_row};
+use tidegate_types::row::RowCodec;
 use tidegate_types::{Clock, Delta, Random, Tick};
 
 pub use self::journal::{ActionEvent, ActionRecord, Journal, Note};
@@ -231,8 +231,7 @@ impl Follower {
     }
 
     fn raise(&mut self, row: &[u8], lane: Bytes, text: &Text, tick: Tick) {
-        let id = format!("{:016x}{:016x}", hash_row(self.task.name.as_bytes()), hash_row(&[row, &tick.to_le_bytes()].concat()));
-        let id = Id::from(id);
+        let id = id(&self.task.name, row, tick);
         self.open.insert(row.to_vec(), id.clone());
         self.outbox.raise(id, lane, text.clone(), tick);
     }
@@ -257,6 +256,13 @@ impl Follower {
             self.open.insert(row.to_vec(), id);
         }
     }
+}
+
+/// Of what raised a finding: no other finding ever has it, whatever somebody writes into their rows.
+fn id(action: &str, row: &[u8], tick: Tick) -> Id {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(action.len() as u64).to_le_bytes()).update(action.as_bytes()).update(&tick.to_le_bytes()).update(row);
+    Id::from(hasher.finalize().to_hex()[..32].to_string())
 }
 
 /// Which rows to undo, update and do. A retraction and an insertion of one entity are one update.
@@ -302,6 +308,17 @@ mod tests {
     use tidegate_types::{MachineRandom, WallClock};
 
     use super::*;
+
+    #[test]
+    fn no_two_findings_have_one_id() {
+        let rows = (0..50_000_u64).map(u64::to_be_bytes);
+        let mut ids: Vec<Id> = rows.flat_map(|row| [id("a", &row, 1), id("a", &row, 2), id("b", &row, 1)]).collect();
+        ids.extend([id("ab", b"c", 1), id("a", b"bc", 1)]);
+        let count = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), count);
+    }
 
     const SOON: Duration = Duration::from_secs(20);
 

@@ -158,6 +158,10 @@ pub struct Shared {
     pub arrivals: mpsc::Sender<Arrival>,
 }
 
+/// Requests that cannot be served yet; with more, none is.
+const WAITING_MAX: usize = 64;
+/// Reasons that are told apart, per view.
+const REASONS_MAX: usize = 1_000;
 /// Bytes after which a tick closes early.
 const TICK_BYTES_MAX: usize = 48 << 20;
 /// How often the clock alone moves a view that reads it, and how often it moves nothing but the tick.
@@ -257,14 +261,16 @@ pub struct Coordinator {
     drafted: Option<Drafted>,
     /// Of the last snapshot.
     snapshot_bytes: u64,
+    /// When it was last said which sink one waits for.
+    waiting_told: Instant,
     /// When the one on its way was begun, and how long the last one took.
     snapshot_begun: Instant,
     snapshot_took: Duration,
     /// How long ticks took to close since the last snapshot, and so will at the next start.
     to_replay: Duration,
     settling: settled::Settling,
-    /// A request that is served once no tick is closing.
-    waiting: Option<Request>,
+    /// Requests that cannot be served yet, in order; others are meanwhile.
+    waiting: VecDeque<Request>,
     /// Dataflows that are made beside what there is, and why some are no more.
     beside: BTreeMap<String, Option<String>>,
     /// How many there ever were.
@@ -434,11 +440,12 @@ impl Coordinator {
             checkpoints: Vec::new(),
             drafted: None,
             snapshot_bytes: 0,
+            waiting_told: Instant::now(),
             snapshot_begun: Instant::now(),
             snapshot_took: Duration::ZERO,
             to_replay: Duration::ZERO,
             settling: settled::Settling::default(),
-            waiting: None,
+            waiting: VecDeque::new(),
             beside: BTreeMap::new(),
             beside_made: 0,
             prepared: None,
@@ -484,14 +491,13 @@ impl Coordinator {
                 Some(drafted) = drafts.recv() => self.drafted(drafted),
                 Some(bytes) = published.recv() => self.snapshot_published(bytes),
                 Some(note) = notes.recv(), if !self.is_pausing => self.note(note),
-                request = requests.recv(), if self.waiting.is_none() && !self.is_pausing && !self.is_reliving() => match request {
+                request = requests.recv(), if self.waiting.len() < WAITING_MAX && !self.is_pausing && !self.is_reliving() => match request {
                     Some(Request::Shutdown { reply }) => return Ok(Some(reply)),
-                    // What a statement replaces is read as of the last closed tick, so none may be closing.
-                    Some(request @ Request::Execute { .. }) if self.closing.is_some() => self.waiting = Some(request),
+                    Some(request) if self.must_wait(&request) => self.waiting.push_back(request),
                     Some(request) => self.serve(request),
                     None => return Ok(None),
                 },
-                Some(arrival) = arrivals.recv(), if !self.is_pausing && self.level != Level::Out => self.arrived(arrival),
+                Some(arrival) = arrivals.recv(), if self.takes_in() => self.arrived(arrival),
                 () = std::future::ready(()), if self.relives_next() => self.relive_tick(),
                 _ = timer.tick() => {}
             }
@@ -503,9 +509,9 @@ impl Coordinator {
                 self.is_pausing = false;
             }
             self.publish_snapshot();
-            if self.closing.is_none()
-                && !self.is_pausing
-                && let Some(request) = self.waiting.take()
+            if !self.is_pausing
+                && let Some(at) = self.waiting.iter().position(|request| !self.must_wait(request))
+                && let Some(request) = self.waiting.remove(at)
             {
                 self.serve(request);
             }
@@ -514,6 +520,20 @@ impl Coordinator {
             }
             self.advance();
             self.answer_settled();
+        }
+    }
+
+    /// Whether input is taken in now.
+    fn takes_in(&self) -> bool {
+        !self.is_pausing && self.level != Level::Out && !self.waits_for_followers()
+    }
+
+    fn must_wait(&self, request: &Request) -> bool {
+        match request {
+            // What a statement replaces is read as of the last closed tick, so none may be closing.
+            Request::Execute { .. } => self.closing.is_some(),
+            Request::Write { .. } | Request::Push { .. } => self.waits_for_followers(),
+            _ => false,
         }
     }
 
@@ -657,12 +677,13 @@ impl Coordinator {
 
     /// Closes the open tick when it is due, or an empty one when the clock alone must move.
     fn advance(&mut self) {
-        if self.closing.is_some() || self.is_reliving() || self.waits_for_followers() {
+        if self.closing.is_some() || self.is_reliving() {
             return;
         }
         let due = match &self.open {
             Some(open) => open.urgent || self.is_pausing || self.config.tick <= open.since.elapsed() || TICK_BYTES_MAX <= open.bytes,
-            None if self.is_pausing || self.is_past() => false,
+            // What a full follower says gets its tick, or it would never have less to do.
+            None if self.is_pausing || self.is_past() || self.waits_for_followers() => false,
             None => {
                 let temporal = self.kept.values().any(|kept| kept.node.is_temporal())
                     || self.followers.values().any(|follow| follow.node.is_temporal());
@@ -687,7 +708,7 @@ impl Coordinator {
         let open = self.open.take().expect("opened above");
         for (name, seen) in &open.held.seen {
             let state = &self.sources[name];
-            let watermark = seen - state.rule.expect("only ruled sources are seen").lateness_ms;
+            let watermark = seen.saturating_sub(state.rule.expect("only ruled sources are seen").lateness_ms);
             let known = &mut self.watermarks[state.index];
             *known = Some(known.map_or(watermark, |known| known.max(watermark)));
             self.metrics.source_watermark.with_label_values(&[name]).set(known.unwrap_or(0) as f64 / 1000.0);
@@ -769,13 +790,7 @@ impl Coordinator {
         }
         for (view, rows) in report.errors {
             let known = self.errors.entry(view.clone()).or_default();
-            for (row, diff) in rows {
-                let count = known.entry(row.clone()).or_default();
-                *count += diff;
-                if *count == 0 {
-                    known.remove(&row);
-                }
-            }
+            rows.into_iter().for_each(|(row, diff)| count_error(known, row, diff));
             self.metrics.view_errors.with_label_values(&[&view]).set(known.values().sum());
         }
         self.see();
@@ -831,6 +846,8 @@ impl Coordinator {
             Level::Low => tracing::warn!("the disk of the data folder is {percent} % full; at {STOP_PERCENT} % no more input is taken in"),
             Level::Out => tracing::error!("the disk of the data folder is {percent} % full; no more input is taken in"),
         }
+        // What is before a snapshot, and no view needs, makes room.
+        self.is_checkpoint_asked |= level != Level::Fine;
         self.level = level;
         self.tell_health();
     }
@@ -996,6 +1013,17 @@ impl Coordinator {
     }
 }
 
+/// Beyond so many reasons the others are one.
+fn count_error(known: &mut BTreeMap<ErrorRow, i64>, row: ErrorRow, diff: i64) {
+    let is_apart = known.contains_key(&row) || (0 < diff && known.len() < REASONS_MAX);
+    let row = if is_apart { row } else { ErrorRow { reason: "other reasons".into(), ..row } };
+    let count = known.entry(row.clone()).or_default();
+    *count += diff;
+    if *count == 0 {
+        known.remove(&row);
+    }
+}
+
 /// How full the disk of the data folder is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Level {
@@ -1036,6 +1064,15 @@ pub fn late_name(source: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_are_counted_however_many_reasons_there_are() {
+        let (mut known, row) = (BTreeMap::new(), |i: usize| ErrorRow { operator: "project", reason: i.to_string() });
+        (0..3 * REASONS_MAX).for_each(|i| count_error(&mut known, row(i), 2));
+        assert_eq!((known.len(), known.values().sum::<i64>()), (REASONS_MAX + 1, 6 * REASONS_MAX as i64));
+        (0..3 * REASONS_MAX).rev().for_each(|i| count_error(&mut known, row(i), -2));
+        assert_eq!(known, BTreeMap::new());
+    }
 
     #[test]
     fn a_disk_has_levels() {

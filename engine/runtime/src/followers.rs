@@ -120,6 +120,14 @@ impl Queue {
         self.stage = Stage::Running(sender, task);
     }
 
+    /// It follows no more, and why.
+    pub fn give_up(&mut self, reason: &str) {
+        if let Stage::Running(_, task) = &self.stage {
+            let _ = self.account.failed.set(reason.to_string());
+            task.abort();
+        }
+    }
+
     /// Nobody outside will be told anything. An action still says what it would ask.
     pub fn mute(&mut self) {
         self.is_muted = true;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 use clap::{Args, Parser, Subcommand};
 use tidegate_connectors::{Inbox, Registry};
-use tidegate_runtime::{Config, Durability, Engine, Response};
+use tidegate_runtime::{Config, Durability, Engine, RETAIN, Response};
 use tidegate_types::Tick;
 use tidegate_types::error::{Error, Fault, Result};
 use tracing_subscriber::EnvFilter;
@@ -90,6 +90,9 @@ struct DataArgs {
     /// Where the data folder is damaged, begin with what is whole, and give up what came after
     #[arg(long, requires = "data_dir")]
     accept_loss: bool,
+    /// How long input that no view needs is kept, for views that are created later and for replay; less where the disk is 85 % full
+    #[arg(long, default_value = "7d", value_parser = retention)]
+    retain: Duration,
 }
 
 impl DataArgs {
@@ -260,17 +263,28 @@ fn connections(text: &str) -> Result<usize, String> {
 
 /// `250ms`, `30s`, `2m`, `1h`
 pub fn duration(text: &str) -> Result<Duration, String> {
+    span(text).filter(|span| *span <= DAY).ok_or_else(|| "wanted is a time up to a day, such as 250ms, 30s, 2m or 1h".into())
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// `12h`, `7d`
+fn retention(text: &str) -> Result<Duration, String> {
+    span(text).filter(|span| *span <= 3660 * DAY).ok_or_else(|| "wanted is a time up to ten years, such as 12h or 7d".into())
+}
+
+fn span(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let factor_ms = match &text[digits..] {
         "ms" => Some(1),
         "s" => Some(1_000),
         "m" => Some(60_000),
         "h" => Some(3_600_000),
+        "d" => Some(86_400_000),
         _ => None,
     };
     let number = text[..digits].parse::<u64>().ok().filter(|number| *number > 0);
-    let ms = number.zip(factor_ms).and_then(|(number, factor_ms)| number.checked_mul(factor_ms)).filter(|ms| *ms <= 86_400_000);
-    ms.map(Duration::from_millis).ok_or_else(|| "wanted is a time up to a day, such as 250ms, 30s, 2m or 1h".into())
+    number.zip(factor_ms).and_then(|(number, factor_ms)| number.checked_mul(factor_ms)).map(Duration::from_millis)
 }
 
 /// `2026-11-29T14:05:00Z`, `1764425100000`: as a tick
@@ -362,7 +376,7 @@ async fn demo(args: Demo) -> Result<ExitCode> {
 async fn run(args: Run) -> Result<ExitCode> {
     let pack = Pack::load(&args.pack)?;
     let inbox = Inbox::default();
-    let engine = start(&pack, &args.engine, args.data.durability(), args.once, inbox.clone())?;
+    let engine = start(&pack, &args.engine, args.data.durability(), args.data.retain, args.once, inbox.clone())?;
     let stop = Stop::listen()?;
     let otherwise = |address: &str| if args.once { Ok(Listen(None)) } else { address.parse().map_err(Error::engine) };
     if let Some(listen) = args.listen_http.map_or_else(|| otherwise(LISTEN_HTTP), Ok)?.0 {
@@ -391,7 +405,7 @@ async fn run(args: Run) -> Result<ExitCode> {
 
 async fn query(args: Query) -> Result<ExitCode> {
     let pack = Pack::load(&args.pack)?;
-    let engine = start(&pack, &args.engine, args.data.durability(), true, Inbox::default())?;
+    let engine = start(&pack, &args.engine, args.data.durability(), args.data.retain, true, Inbox::default())?;
     let stop = Stop::listen()?;
     let work = async {
         load(&engine, &pack).await?;
@@ -409,7 +423,7 @@ async fn replay(args: Replay) -> Result<ExitCode> {
     let pack = Pack::load(&args.pack)?;
     let changed = args.with.as_deref().map(read_statements).transpose()?;
     let durability = Durability::Past { path: args.data_dir.clone(), at: args.at };
-    let engine = start(&pack, &args.engine, durability, false, Inbox::default())?;
+    let engine = start(&pack, &args.engine, durability, RETAIN, false, Inbox::default())?;
     let stop = Stop::listen()?;
     let work = async {
         engine.recovered().await?;
@@ -456,13 +470,14 @@ fn explain(args: &Explain) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn start(pack: &Pack, args: &EngineArgs, durability: Durability, once: bool, inbox: Inbox) -> Result<Engine> {
+fn start(pack: &Pack, args: &EngineArgs, durability: Durability, retain: Duration, once: bool, inbox: Inbox) -> Result<Engine> {
     let config = Config {
         workers: args.workers,
         tick: args.tick,
         state_bytes_max: args.state_max,
         once,
         durability,
+        retain,
         folder: pack.folder.clone(),
         variables: pack.variables.clone(),
         ..Config::default()
@@ -505,10 +520,12 @@ mod tests {
     fn times_and_addresses() {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
-        for wrong in ["", "30", "0s", "s", "25h", "99999999999999999999s", "1d"] {
+        for wrong in ["", "30", "0s", "s", "25h", "99999999999999999999s", "2d", "1w"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
         assert_eq!("off".parse(), Ok(Listen(None)));
+        assert_eq!([retention("7d"), retention("12h")], [Ok(7 * DAY), Ok(DAY / 2)]);
+        assert!(["7", "0d", "9999d", "18446744073709551615d"].into_iter().all(|text| retention(text).is_err()));
         assert_eq!(moment("1970-01-02T00:00:00.5Z"), Ok(86_400_500));
         assert_eq!([moment("1970-01-02 00:00:00"), moment("86400000")], [Ok(86_400_000), Ok(86_400_000)]);
         assert!(["", "now", "-1", "1969-12-31T00:00:00Z"].into_iter().all(|text| moment(text).is_err()));

@@ -1,6 +1,7 @@
 //! What SQL says in FROM and between queries that DataFusion does not plan as a stream needs it:
 //! TUMBLE, HOP and the functions over relations, and INTERSECT ALL and EXCEPT ALL.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use datafusion::logical_expr::{
     Signature, TypeSignature, Volatility,
 };
 use datafusion::sql::sqlparser::ast::{
-    self, FunctionArg, FunctionArgExpr, Query, SetExpr, SetOperator, SetQuantifier, TableFactor, VisitMut, VisitorMut,
+    self, FunctionArg, FunctionArgExpr, Query, SelectItem, SetExpr, SetOperator, SetQuantifier, TableFactor, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -30,20 +31,64 @@ use super::{analysis, date_bin, millisecond};
 pub fn rewritten(query: &Query) -> std::result::Result<Query, Error> {
     refused(query)?;
     let mut query = query.clone();
-    let ControlFlow::Continue(()) = VisitMut::visit(&mut query, &mut Rewrite);
+    let ControlFlow::Continue(()) = VisitMut::visit(&mut query, &mut Rewrite::default());
     Ok(query)
+}
+
+/// Gives columns without a name that are written alike one each, as in `SELECT 1, 1`.
+pub fn tell_apart(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) => {
+            let mut counts: HashMap<String, usize> = HashMap::new();
+            for item in &mut select.projection {
+                let SelectItem::UnnamedExpr(expr) = item else { continue };
+                let mut named = &*expr;
+                // A cast has the name of what it casts.
+                while let ast::Expr::Cast { expr, .. } = named {
+                    named = expr;
+                }
+                let name = named.to_string();
+                let count = counts.entry(name.clone()).or_default();
+                *count += 1;
+                if 1 < *count {
+                    let alias = ast::Ident::with_quote('"', format!("{}:{}", name.replace('"', ""), *count - 1));
+                    *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+                }
+            }
+        }
+        SetExpr::SetOperation { left, right, .. } => {
+            tell_apart(left);
+            tell_apart(right);
+        }
+        SetExpr::Query(query) => tell_apart(&mut query.body),
+        _ => {}
+    }
 }
 
 /// DataFusion looks relations up before it plans, and finds only those it sees: TUMBLE(s, …)
 /// becomes TUMBLE((SELECT * FROM s), …). `l EXCEPT ALL r`, which it plans without the counts,
-/// becomes `SELECT * FROM except_all((l), (r))`.
-struct Rewrite;
+/// becomes `SELECT * FROM except_all((l), (r))`. Columns that it would give one name get two where nobody outside sees
+/// them.
+#[derive(Default)]
+struct Rewrite {
+    /// Of queries around the one that is visited.
+    depth: usize,
+}
 
 impl VisitorMut for Rewrite {
     type Break = Infallible;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Infallible> {
         counted(&mut query.body);
+        if 0 < self.depth {
+            tell_apart(&mut query.body);
+        }
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Infallible> {
+        self.depth -= 1;
         ControlFlow::Continue(())
     }
 

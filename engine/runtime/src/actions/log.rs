@@ -1,6 +1,6 @@
 //! The rows of `sys.actions`: where the request of each finding stands.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{Int64Array, RecordBatch, StringArray};
@@ -49,6 +49,11 @@ impl ActionState {
         }
     }
 
+    /// Neither a person nor the other side is waited for.
+    fn is_settled(self) -> bool {
+        !matches!(self, Self::Pending | Self::AwaitingApproval | Self::InDoubt)
+    }
+
     /// What a person decides about.
     pub fn decided_by(decision: Decision) -> Self {
         match decision {
@@ -82,19 +87,22 @@ pub struct Entry {
     pub tick: Tick,
 }
 
-/// One row per finding, oldest first; the oldest ones are forgotten.
+/// One row per finding, oldest first; of those that nobody waits for the oldest ones are forgotten.
 #[derive(Clone, Default)]
 pub struct ActionLog(Arc<Mutex<Entries>>);
 
 #[derive(Default)]
 struct Entries {
-    list: VecDeque<Entry>,
-    /// How many were forgotten: the place of the first in the list.
-    first: usize,
-    places: HashMap<Text, usize>,
+    /// By their places.
+    rows: BTreeMap<u64, Entry>,
+    places: HashMap<Text, u64>,
+    next: u64,
+    /// The places of those that nobody waits for.
+    settled: BTreeSet<u64>,
 }
 
-const ENTRIES_MAX: usize = 100_000;
+/// Rows that nobody waits for.
+const SETTLED_MAX: usize = 100_000;
 
 impl ActionLog {
     pub fn schema() -> SchemaRef {
@@ -113,9 +121,9 @@ impl ActionLog {
     }
 
     pub fn rows(&self) -> RecordBatch {
-        let entries = &self.0.lock().list;
-        let text = |of: fn(&Entry) -> &str| Arc::new(StringArray::from_iter_values(entries.iter().map(of))) as _;
-        let number = |of: fn(&Entry) -> i64| Arc::new(Int64Array::from_iter_values(entries.iter().map(of))) as _;
+        let entries = &self.0.lock().rows;
+        let text = |of: fn(&Entry) -> &str| Arc::new(StringArray::from_iter_values(entries.values().map(of))) as _;
+        let number = |of: fn(&Entry) -> i64| Arc::new(Int64Array::from_iter_values(entries.values().map(of))) as _;
         let columns = vec![
             text(|entry| &entry.id),
             text(|entry| &entry.action),
@@ -131,13 +139,13 @@ impl ActionLog {
 
     /// The rows of one action.
     pub fn of_action(&self, action: &str) -> Vec<Entry> {
-        self.0.lock().list.iter().filter(|entry| entry.action == action).cloned().collect()
+        self.0.lock().rows.values().filter(|entry| entry.action == action).cloned().collect()
     }
 
     /// The row of the finding `id`.
     pub fn find(&self, id: &str) -> Option<Entry> {
         let entries = self.0.lock();
-        entries.places.get(id).map(|place| entries.list[place - entries.first].clone())
+        entries.places.get(id).map(|place| entries.rows[place].clone())
     }
 
     /// Shows what a person decided at once, so that whoever looks next decides nothing twice. Errors: the state, if
@@ -146,30 +154,36 @@ impl ActionLog {
         let mut guard = self.0.lock();
         let entries = &mut *guard;
         let Some(place) = entries.places.get(id) else { return Ok(()) };
-        let entry = &mut entries.list[place - entries.first];
+        let entry = entries.rows.get_mut(place).expect("each place has its row");
         if entry.state != ActionState::decided_by(decision) {
             return Err(entry.state);
         }
         let (state, error) = ActionState::after(decision, entry.kind);
-        (entry.state, entry.error) = (state, error.to_string());
+        let decided = Entry { state, error: error.to_string(), ..entry.clone() };
+        entries.set(decided);
         Ok(())
     }
 
     /// Writes the row of `entry.id`, in its place where there is one.
     pub fn set(&self, entry: Entry) {
-        let mut guard = self.0.lock();
-        let entries = &mut *guard;
-        if let Some(place) = entries.places.get(&entry.id) {
-            entries.list[place - entries.first] = entry;
-            return;
-        }
-        entries.places.insert(entry.id.clone(), entries.first + entries.list.len());
-        entries.list.push_back(entry);
-        if ENTRIES_MAX < entries.list.len()
-            && let Some(oldest) = entries.list.pop_front()
+        self.0.lock().set(entry);
+    }
+}
+
+impl Entries {
+    fn set(&mut self, entry: Entry) {
+        let place = *self.places.entry(entry.id.clone()).or_insert(self.next);
+        self.next = self.next.max(place + 1);
+        match entry.state.is_settled() {
+            true => self.settled.insert(place),
+            false => self.settled.remove(&place),
+        };
+        self.rows.insert(place, entry);
+        if SETTLED_MAX < self.settled.len()
+            && let Some(oldest) = self.settled.pop_first()
+            && let Some(forgotten) = self.rows.remove(&oldest)
         {
-            entries.places.remove(&oldest.id);
-            entries.first += 1;
+            self.places.remove(&forgotten.id);
         }
     }
 }
@@ -179,17 +193,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_row_per_finding_and_the_oldest_are_forgotten() {
+    fn one_row_per_finding_and_of_those_nobody_waits_for_the_oldest_are_forgotten() {
         let log = ActionLog::default();
         let set = |i: usize, state| {
             let (id, finding) = (i.to_string().into(), "{}".into());
             log.set(Entry { id, action: "a".into(), finding, state, kind: ActionKind::Do, attempts: 1, error: String::new(), tick: 1 });
         };
-        (0..ENTRIES_MAX + 2).for_each(|i| set(i, ActionState::Pending));
-        set(ENTRIES_MAX, ActionState::Done);
-        let entries = log.0.lock();
-        assert_eq!((entries.list.len(), entries.places.len(), &*entries.list[0].id), (ENTRIES_MAX, ENTRIES_MAX, "2"));
-        assert_eq!(entries.list[ENTRIES_MAX - 2].state, ActionState::Done);
+        let waiting = [ActionState::Pending, ActionState::AwaitingApproval, ActionState::InDoubt];
+        (0..3).for_each(|i| set(i, waiting[i]));
+        (3..SETTLED_MAX + 5).for_each(|i| set(i, ActionState::DryRun));
+        set(SETTLED_MAX, ActionState::Done);
+        assert_eq!(["0", "1", "2", "3", "4", "5"].map(|id| log.find(id).is_some()), [true, true, true, false, false, true]);
+        assert_eq!(log.find(&SETTLED_MAX.to_string()).unwrap().state, ActionState::Done);
+        assert_eq!(log.rows().num_rows(), SETTLED_MAX + 3);
+        set(0, ActionState::Done);
+        assert!(log.find("0").is_none(), "it is the oldest of those now");
     }
 
     #[test]

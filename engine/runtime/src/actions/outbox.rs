@@ -225,7 +225,8 @@ impl Outbox {
             parked: None,
             row: None,
         };
-        self.findings.insert(id.clone(), finding);
+        let other = self.findings.insert(id.clone(), finding);
+        assert!(other.is_none(), "two findings have the id {id}");
         self.ask(&id, row, false, tick);
     }
 
@@ -478,6 +479,8 @@ impl Outbox {
 
     /// The finding's request has its outcome; the next one of its entity may go.
     fn settle(&mut self, id: &Id, state: ActionState, error: &str) {
+        let shown = self.task.log.find(id).filter(|shown| state == ActionState::Skipped && shown.state == ActionState::Failed);
+        let error = &shown.map_or(error.to_string(), |shown| format!("{error}; it had failed: {}", shown.error));
         let job = self.findings[id].job();
         let (request, kind, row) = (job.request, job.kind, job.row.clone());
         self.tell(id, request, kind, &row, state, error, self.findings[id].held.is_some());

@@ -100,7 +100,10 @@ impl Coordinator {
         self.started = true;
         let waiting = self.sources.iter().filter(|(_, state)| state.status == SourceStatus::Created);
         let names: Vec<String> = waiting.map(|(name, _)| name.clone()).collect();
-        names.iter().try_for_each(|name| self.start_source(name))
+        let started = names.iter().try_for_each(|name| self.start_source(name));
+        // Not only with the next tick, for which somebody may have to be let in first.
+        self.tell_health();
+        started
     }
 
     pub(super) fn start_source(&mut self, name: &str) -> Result<()> {

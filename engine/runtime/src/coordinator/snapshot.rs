@@ -27,8 +27,8 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::counted::{Before, gather, merged};
-use super::statements::{counted_name, follower_name};
-use super::{Coordinator, Definition, Write};
+use super::statements::{counted_name, follower_name, shown_name};
+use super::{Coordinator, Definition, Level, Write};
 use crate::actions::ActionSnapshot;
 use crate::changes::copies;
 use crate::log::record::{Counted, Intake, Record};
@@ -43,6 +43,16 @@ const GROWTH_FRAMES: u64 = 100_000;
 /// Ticks in which nothing happens are short frames, and many views see each of them.
 const REPLAY_MIN: Duration = Duration::from_secs(20);
 const REPLAY_TIMES_SNAPSHOT: u32 = 4;
+
+/// Between two lines about what a snapshot waits for.
+const WAITING_TOLD_EVERY: Duration = Duration::from_secs(30);
+
+/// Of rows in one record, about.
+const RECORD_BYTES: usize = 32 << 20;
+
+/// A sink that keeps a snapshot waiting is given up once the log has so much behind it.
+const LAG_BYTES_MAX: u64 = 4 * GROWTH_BYTES_MIN;
+const LAG_FRAMES_MAX: u64 = 10 * GROWTH_FRAMES;
 
 const DEAD_LETTERS: &str = "sys.dead_letter";
 
@@ -102,10 +112,12 @@ impl Coordinator {
                 source.horizon = horizon(&needs, source, &head.counted);
             }
             let (lost, needs, generation) = (head.lost.clone(), head.sources.clone(), head.generation);
-            let rows = relations.into_iter().map(|(relation, shares)| {
+            let rows = relations.into_iter().flat_map(|(relation, shares)| {
                 let parts: Vec<Delta> = shares.iter().take(workers).flatten().collect();
-                let rows = copies(&relation, &schemas[&relation], &parts)?;
-                Ok(Record::Rows { relation, rows })
+                match copies(&relation, &schemas[&relation], &parts) {
+                    Ok(rows) => pieces(&rows).map(|rows| Ok(Record::Rows { relation: relation.clone(), rows })).collect(),
+                    Err(error) => vec![Err(error)],
+                }
             });
             let states = actions.into_iter().filter_map(|state| Some(Ok(Record::ActionState(Box::new(state.blocking_recv().ok()?)))));
             let letters = Record::Rows { relation: DEAD_LETTERS.into(), rows: letters };
@@ -217,12 +229,15 @@ impl Coordinator {
             (self.is_snapshotting, self.is_checkpoint_asked) = (false, true);
             return;
         }
-        if !sinks.all(|(_, follow)| follow.queue.is_past(drafted.tick)) {
+        let lagging = sinks.find(|(_, follow)| !follow.queue.is_past(drafted.tick)).map(|(name, _)| name.clone());
+        if let Some(sink) = lagging {
             self.drafted = Some(drafted);
-            return;
+            return self.wait_for_sink(&sink);
         }
         let Some(shelf) = self.log.as_ref().map(|log| log.shelf()) else { return };
-        let retained_from = self.last_closed.saturating_sub(self.config.retain.as_millis() as u64);
+        // Where the disk is filling up, what no view needs is no reason to stop.
+        let retain = if self.level == Level::Fine { self.config.retain } else { Duration::ZERO };
+        let retained_from = self.last_closed.saturating_sub(retain.as_millis() as u64);
         let (replies, published) = (std::mem::take(&mut self.checkpoints), self.published.clone());
         // What was created meanwhile has read segments, and reads them again when its statement is replayed.
         let is_overtaken = drafted.generation != self.generation;
@@ -237,6 +252,20 @@ impl Coordinator {
             replies.into_iter().for_each(|reply| drop(reply.send(done.clone())));
             let _ = published.send(bytes);
         });
+    }
+
+    /// The other side of a sink lacks what the snapshot leaves out.
+    fn wait_for_sink(&mut self, name: &str) {
+        let (frames, bytes) = self.log.as_ref().map_or((0, 0), |log| log.growth());
+        let sink = shown_name(name);
+        if LAG_BYTES_MAX.max(self.snapshot_bytes) < bytes || LAG_FRAMES_MAX < frames {
+            tracing::error!(sink, "no snapshot can be taken for want of it: it is detached; drop and create it again to resume");
+            let follow = self.followers.get_mut(name).expect("found above");
+            follow.queue.give_up("it kept a snapshot waiting until the log had grown too much");
+        } else if WAITING_TOLD_EVERY <= self.waiting_told.elapsed() {
+            self.waiting_told = Instant::now();
+            tracing::warn!(sink, "a snapshot waits for what it does not have yet");
+        }
     }
 
     pub(super) fn snapshot_published(&mut self, bytes: u64) {
@@ -393,6 +422,13 @@ impl Coordinator {
         ];
         RecordBatch::try_from_iter(columns).expect("columns of one length")
     }
+}
+
+/// The rows in order, so that none of the records is long.
+fn pieces(rows: &RecordBatch) -> impl Iterator<Item = RecordBatch> {
+    let count = rows.get_array_memory_size().div_ceil(RECORD_BYTES).max(1);
+    let length = rows.num_rows().div_ceil(count).max(1);
+    (0..rows.num_rows().max(1)).step_by(length).map(move |from| rows.slice(from, length.min(rows.num_rows() - from)))
 }
 
 fn letters(rows: &RecordBatch) -> impl Iterator<Item = (Tick, String, DeadLetter)> {

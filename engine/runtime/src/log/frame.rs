@@ -18,7 +18,7 @@ pub const HEADER_BYTES: usize = 96;
 pub const BODY_BYTES_MAX: usize = 1 << 30;
 
 const MAGIC: [u8; 4] = *b"tide";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const PLAIN: u8 = 0;
 const LZ4: u8 = 1;
 

@@ -48,6 +48,9 @@ pub struct Later {
 /// Errors: a tick that the log does not have, or no longer.
 pub fn open(disk: &Arc<dyn Disk>, folder: &Path, at: Option<Tick>) -> Result<Past> {
     let at = at.unwrap_or(Tick::MAX);
+    if disk.list(folder).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Err(none_in(folder));
+    }
     let all = segments(&**disk, folder)?;
     let beginning = beginning(&**disk, folder, &all, at)?;
     let start = beginning.as_ref().map_or(Place::START, |(segment, head)| Place {
@@ -98,8 +101,12 @@ fn beginning(disk: &dyn Disk, folder: &Path, all: &[Segment], at: Tick) -> Resul
         (_, Some(tick)) => {
             Err(Error::user(format!("the log no longer has what was before tick {tick}")).hint("ask for that tick, or a later one"))
         }
-        (_, None) => Err(Error::user(format!("there is no log in {}", folder.display())).hint("give the --data-dir of an engine")),
+        (_, None) => Err(none_in(folder)),
     }
+}
+
+fn none_in(folder: &Path) -> Error {
+    Error::user(format!("there is no log in {}", folder.display())).hint("give the --data-dir of an engine")
 }
 
 /// The last commit that is not behind `at`, and the tick of the last one there is. Notes who is guilty.

@@ -140,10 +140,12 @@ pub const COMMIT: u32 = 0;
 pub const BEGIN: u32 = 1;
 const OTHER: u32 = 2;
 pub const GUILTY: u32 = 3;
+/// In a snapshot: the record goes on in the next frame.
+pub const MORE: u32 = 4;
 
 /// The tag of frames that are about a relation.
 pub fn tag_of(relation: &str) -> u32 {
-    crc32fast::hash(relation.as_bytes()).max(4)
+    crc32fast::hash(relation.as_bytes()).max(5)
 }
 
 impl Record {
@@ -182,15 +184,15 @@ impl Record {
         };
         let head = serde_json::to_vec(&head).map_err(|error| unwritable(&error))?;
         let mut body = Vec::with_capacity(head.len() + 4 + batches.iter().map(RecordBatch::get_array_memory_size).sum::<usize>());
-        put(&mut body, &head);
+        put(&mut body, &head)?;
         for batch in &batches {
             let at = body.len();
             body.extend_from_slice(&[0; 4]);
             let mut writer = StreamWriter::try_new(&mut body, &batch.schema()).map_err(|error| unwritable(&error))?;
             writer.write(batch).and_then(|()| writer.finish()).map_err(|error| unwritable(&error))?;
             drop(writer);
-            let length = (body.len() - at - 4) as u32;
-            body[at..at + 4].copy_from_slice(&length.to_le_bytes());
+            let length = length(body.len() - at - 4)?;
+            body[at..at + 4].copy_from_slice(&length);
         }
         Ok(body)
     }
@@ -293,9 +295,15 @@ fn letters(rows: &RecordBatch) -> Vec<DeadLetter> {
     (0..raw.len()).map(letter).collect()
 }
 
-fn put(body: &mut Vec<u8>, part: &[u8]) {
-    body.extend_from_slice(&(part.len() as u32).to_le_bytes());
+fn put(body: &mut Vec<u8>, part: &[u8]) -> Result<()> {
+    body.extend_from_slice(&length(part.len())?);
     body.extend_from_slice(part);
+    Ok(())
+}
+
+fn length(bytes: usize) -> Result<[u8; 4]> {
+    let length = u32::try_from(bytes).map_err(|_| unwritable(&format!("a part of it has {bytes} bytes")))?;
+    Ok(length.to_le_bytes())
 }
 
 fn take<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8]> {

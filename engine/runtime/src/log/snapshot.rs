@@ -2,7 +2,8 @@
 //! beginning. What sources brought stays in the segments until nothing needs it; of what is needed for
 //! ever, equal rows are in the snapshot as one, with their count.
 //!
-//! File      frames, as in a segment, closed by a commit; named like the segment that follows it
+//! File      frames, as in a segment, closed by a commit; named like the segment that follows it. A record that is
+//!           long goes through several frames
 //! Draft     written beside it under another name; the name is what makes it count
 //! Trim      what a snapshot makes needless goes only once its name is there for good, oldest first, and
 //!           once the folder says which segment is the first now
@@ -21,7 +22,7 @@ use tidegate_types::error::{Error, Result};
 
 use super::frame::{self, Frames};
 use super::quarantine::Guilty;
-use super::record::{Counted, Intake, Ran, Record};
+use super::record::{Counted, Intake, MORE, Ran, Record};
 use super::segment::{Holdings, Mark, Segment, named, set_mark, unwritable};
 use super::{broken_at, read_frames};
 use crate::actions::ActionSnapshot;
@@ -31,6 +32,9 @@ const ENDING: &str = ".snapshot";
 const DRAFT_ENDING: &str = ".snapshot-draft";
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
+
+/// Of a record in one frame, which must not be longer than a frame may be.
+const PIECE_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes that are written at once.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
@@ -127,12 +131,17 @@ pub fn draft(disk: &dyn Disk, folder: &Path, segment: &Segment, tick: Tick, part
     let end = Record::Commit { delivered: BTreeMap::new() };
     for record in parts.chain([Ok(end)]) {
         let record = record?;
-        chain = frame::write(&mut buffer, tick, number, record.tag(), &chain, &record.encode()?);
-        number += 1;
-        if BUFFER_BYTES_MAX <= buffer.len() {
-            file.write_all(&buffer).map_err(failed)?;
-            written += buffer.len() as u64;
-            buffer.clear();
+        let body = record.encode()?;
+        let mut pieces = body.chunks(PIECE_BYTES_MAX).peekable();
+        while let Some(piece) = pieces.next() {
+            let tag = if pieces.peek().is_some() { MORE } else { record.tag() };
+            chain = frame::write(&mut buffer, tick, number, tag, &chain, piece);
+            number += 1;
+            if BUFFER_BYTES_MAX <= buffer.len() {
+                file.write_all(&buffer).map_err(failed)?;
+                written += buffer.len() as u64;
+                buffer.clear();
+            }
         }
     }
     file.write_all(&buffer).and_then(|()| file.sync()).map_err(failed)?;
@@ -215,11 +224,19 @@ impl Parts {
     pub fn next(&mut self) -> Result<Option<Part>> {
         let damaged =
             |what: &str| Error::user(format!("the snapshot is damaged: {}: {what}", self.path.display())).hint("restore the data folder");
-        let frame = self.frames.next(|_| true).map_err(|broken| match broken {
-            frame::Broken::Damage(what) => damaged(&what),
-            broken @ frame::Broken::Disk(_) => broken_at(&self.path, &broken),
-        })?;
-        match frame.map(|(_, body)| Record::decode(&body)).transpose()? {
+        let mut record = Vec::new();
+        let frame = loop {
+            let frame = self.frames.next(|_| true).map_err(|broken| match broken {
+                frame::Broken::Damage(what) => damaged(&what),
+                broken @ frame::Broken::Disk(_) => broken_at(&self.path, &broken),
+            })?;
+            let Some((header, piece)) = frame else { break None };
+            record.extend(piece);
+            if header.tag != MORE {
+                break Some(record);
+            }
+        };
+        match frame.map(|body| Record::decode(&body)).transpose()? {
             Some(_) if self.ended => Err(damaged("it goes on behind its end")),
             Some(Record::Snapshot(head)) => Ok(Some(Part::Head(head))),
             Some(Record::Rows { relation, rows }) => Ok(Some(Part::Rows { relation, rows })),
@@ -247,4 +264,33 @@ pub fn trim(disk: &dyn Disk, folder: &Path, gone: &[Segment]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::BinaryArray;
+    use tidegate_types::ScratchDisk;
+
+    use super::*;
+
+    #[test]
+    fn a_long_record_comes_back_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let segment = Segment { number: 7, chain: [1; 16] };
+        // Hardly to be compressed, and two frames long.
+        let noise = |i: u32| blake3::hash(&i.to_le_bytes()).as_bytes().to_vec();
+        let long: Vec<u8> = (0..PIECE_BYTES_MAX as u32 / 32 + 9).flat_map(noise).collect();
+        let rows = RecordBatch::try_from_iter([("bytes", Arc::new(BinaryArray::from_iter_values([long])) as _)]).unwrap();
+        let records = ["a", "b"].map(|relation| Ok(Record::Rows { relation: relation.into(), rows: rows.clone() }));
+        draft(&ScratchDisk, folder.path(), &segment, 5, records.into_iter()).unwrap();
+        publish(&ScratchDisk, folder.path(), &segment, &segment, Seeded::default()).unwrap();
+        let mut parts = Parts::open(&ScratchDisk, folder.path(), &segment).unwrap();
+        for expected in ["a", "b"] {
+            let Some(Part::Rows { relation, rows: found }) = parts.next().unwrap() else { panic!() };
+            assert!(relation == expected && found == rows);
+        }
+        assert!(parts.next().unwrap().is_none());
+    }
 }

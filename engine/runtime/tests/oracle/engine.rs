@@ -88,6 +88,14 @@ impl Bench {
         }
     }
 
+    /// The rows of a SELECT.
+    pub async fn query(&self, sql: &str) -> Vec<String> {
+        match self.try_run(sql).await.unwrap().pop() {
+            Some(Response::Rows { batches, .. }) => canonical(&batches),
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub async fn push(&self, source: &str, rows: RecordBatch) {
         self.engine.push(source, rows).await.unwrap();
     }

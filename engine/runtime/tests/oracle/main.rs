@@ -5,6 +5,7 @@
 
 mod beside;
 mod changes;
+mod crowded;
 mod engine;
 mod failed;
 mod past;
