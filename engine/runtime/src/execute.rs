@@ -134,6 +134,18 @@ impl Engine {
     }
 }
 
+/// Errors: a statement that does more than answer.
+pub fn only_reads(sql: &str, file: &str) -> Result<()> {
+    let reads = |statement: &Statement| {
+        use Statement::{Explain, ExplainNamed, ExplainReplace, Query, Show};
+        matches!(statement, Query(_) | Show { .. } | Explain { .. } | ExplainNamed { .. } | ExplainReplace { .. })
+    };
+    match statement::parse(sql, file)?.into_iter().find(|placed| !reads(&placed.statement)) {
+        Some(placed) => Err(Error::user("only reads are answered here").hint("give a SELECT").at(file, placed.line, placed.column)),
+        None => Ok(()),
+    }
+}
+
 /// Errors: a pack makes it twice. `made`: where it made what it made so far.
 fn check_made_once(placed: &Placed, made: &mut BTreeMap<String, String>) -> Result<()> {
     let Placed { statement, file, line, column, .. } = placed;

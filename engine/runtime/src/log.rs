@@ -163,8 +163,10 @@ impl Log {
             segment::set_mark(&*disk, &folder, Mark::First, &first)?;
         }
         segment::set_mark(&*disk, &folder, Mark::Last, &found.end.segment)?;
-        let before =
-            found.writer.unwrap_or_else(|| Writer { log: format!("{:016x}{:016x}", random.next_u64(), random.next_u64()), epoch: 0 });
+        let before = found
+            .writer
+            .filter(|_| past.is_none())
+            .unwrap_or_else(|| Writer { log: format!("{:016x}{:016x}", random.next_u64(), random.next_u64()), epoch: 0 });
         let writer = Writer { epoch: if seeded.has(Bug::EpochKept) { before.epoch.max(1) } else { before.epoch + 1 }, ..before };
         let guilty = suspect.as_ref().and_then(Suspect::guilty);
         found.quarantine.extend(guilty.iter().cloned().chain(past.iter().flatten().cloned()));

@@ -4,15 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use datafusion::catalog::MemorySchemaProvider;
-use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
-use datafusion::common::{DataFusionError, Result as DataFusionResult};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, DataFusionError, Result as DataFusionResult, ScalarValue};
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::{MemTable, TableProvider, ViewTable, provider_as_source, source_as_provider};
-use datafusion::logical_expr::{LogicalPlan, TableScan};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, TableScan};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::ast;
 use tidegate_plan::size::Size;
 use tidegate_plan::sql::{planning_error, planning_error_among, relation_name, rewritten, sound, state_builder, statement};
+use tidegate_types::Tick;
 use tidegate_types::error::Result;
 
 use crate::engine::Engine;
@@ -75,10 +78,31 @@ async fn answer(
         context.register_table(relation.name.as_str(), table.map_err(failed)?).map_err(failed)?;
     }
     let plan = sound(context.state().statement_to_plan(statement(query)).await.map_err(failed)?)?;
+    let plan = at_tick(plan, snapshot.tick).map_err(failed)?;
     let frame = context.execute_logical_plan(plan).await.map_err(failed)?;
     let schema = Arc::new(frame.schema().as_arrow().clone());
     let batches = frame.collect().await.map_err(failed)?;
     Ok(Response::Rows { tick: Some(snapshot.tick), batches, schema })
+}
+
+/// The plan with the tick's time for `now()` and `current_date`, as views have it.
+pub fn at_tick(plan: LogicalPlan, tick: Tick) -> DataFusionResult<LogicalPlan> {
+    let now = ScalarValue::TimestampMillisecond(i64::try_from(tick).ok(), None);
+    let fixed = |expr: Expr| match &expr {
+        Expr::ScalarFunction(ScalarFunction { func, args }) if args.is_empty() && matches!(func.name(), "now" | "current_date") => {
+            let time = now.cast_to(&expr.get_type(&DFSchema::empty())?)?;
+            Ok(Transformed::yes(Expr::Literal(time, None)))
+        }
+        _ => Ok(Transformed::no(expr)),
+    };
+    let plan = plan.transform_up_with_subqueries(|node| {
+        let names = NamePreserver::new(&node);
+        node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            Ok(expr.transform_up(fixed)?.update_data(|expr| name.restore(expr)))
+        })
+    })?;
+    Ok(plan.data)
 }
 
 /// The relations whose kept rows answer a read of `relation`: itself, or those under a plain view.

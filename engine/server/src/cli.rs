@@ -421,6 +421,7 @@ async fn query(args: Query) -> Result<ExitCode> {
 
 async fn replay(args: Replay) -> Result<ExitCode> {
     let pack = Pack::load(&args.pack)?;
+    tidegate_runtime::only_reads(&args.sql, "query")?;
     let changed = args.with.as_deref().map(read_statements).transpose()?;
     let durability = Durability::Past { path: args.data_dir.clone(), at: args.at };
     let engine = start(&pack, &args.engine, durability, RETAIN, false, Inbox::default())?;

@@ -86,6 +86,12 @@ fn ticks<R: Clone>(trial: &Trial<R>, random: &mut StdRng) -> Vec<Tick<R>> {
             }
             tick.events.push((there.last().expect("just added").clone(), 1));
         }
+        // All there was from some time on.
+        if random.random_bool(0.1) {
+            let from = random.random_range(0..trial.times);
+            let gone = there.extract_if(.., |seen| from <= seen.ts);
+            tick.events.extend(gone.map(|seen| (seen, -1)));
+        }
         for process in [None, Some(b"p".to_vec())] {
             if at != 1 && !random.random_bool(0.1) {
                 continue;

@@ -1,6 +1,7 @@
 //! What came after a past, once more, over what was changed in it: the same statements, rows and verdicts at the
 //! same ticks, or at the next there is where a change took that one.
 //!
+//! Writes       change what they changed, also of rows that are others now (`tables/adapted.rs`)
 //! Not again    what actions asked of the world, and what it answered: that was another course of things. What they
 //!              would ask now is `pending` in `sys.actions`
 
@@ -62,7 +63,7 @@ impl Coordinator {
                 return Ok(true);
             }
             self.happen(record).map_err(|error| {
-                Error::user(format!("what came at tick {tick} does not fit what was changed: {error}"))
+                Error::user(format!("what came at tick {tick} does not fit what was changed: {}", error.message))
                     .hint("end before that tick, or change it otherwise")
             })?;
         }
@@ -82,6 +83,9 @@ impl Coordinator {
             Record::Arrived(mut arrived) => {
                 // What arrived was always for the source of that name that there was.
                 if let Some(source) = self.sources.get(&arrived.source) {
+                    if source.spec.schema != arrived.on_time.schema() || (source.rule.is_none() && arrived.seen.is_some()) {
+                        return Err(Error::user(format!("source \"{}\" has other columns, or no watermark", arrived.source)));
+                    }
                     arrived.generation = source.generation;
                     self.say(|| Record::Arrived(arrived.clone()));
                     self.take_in(*arrived);
@@ -90,6 +94,10 @@ impl Coordinator {
             Record::Write { table, delete, insert } => {
                 let read = Read { tick: self.last_closed, relations: Default::default() };
                 let write = Write { table, delete, insert, read: Some(read) };
+                let write = match self.tables.get(&write.table) {
+                    Some(table) => table.adapted(write).map_err(|error| Error::engine(error.to_string()))?,
+                    None => write,
+                };
                 self.write(&write)?;
                 let Write { table, delete, insert, .. } = write;
                 self.say(|| Record::Write { table, delete, insert });

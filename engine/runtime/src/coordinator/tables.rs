@@ -6,6 +6,8 @@
 //! have changed; else it is refused as a conflict. What sources bring to a view is no conflict: it
 //! was read as of its tick.
 
+mod adapted;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use arrow::array::{Array, ArrayRef};

@@ -3,7 +3,8 @@
 //!
 //! Begins    with the newest snapshot that is not behind the tick and whose segments are all there, or with the log's
 //!           own beginning
-//! Linked    what never changes again: the snapshot, and all segments but the last
+//! Linked    what never changes again: the snapshot, and all segments but the last; the links are hard ones where the
+//!           temporary folder is on the same disk
 //! Copied    of the last segment, what is not behind the tick
 //! Later     what came after the tick, for who wants to see it happen once more
 
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use tidegate_types::Tick;
 use tidegate_types::disk::Disk;
-use tidegate_types::error::{Error, Result};
+use tidegate_types::error::{Error, Fault, Result};
 
 use super::Place;
 use super::frame::Broken;
@@ -47,6 +48,19 @@ pub struct Later {
 ///
 /// Errors: a tick that the log does not have, or no longer.
 pub fn open(disk: &Arc<dyn Disk>, folder: &Path, at: Option<Tick>) -> Result<Past> {
+    for _ in 1..TRIES {
+        // An engine that takes a snapshot meanwhile removes what that makes needless.
+        match lay_out(disk, folder, at) {
+            Err(error) if error.fault == Fault::Engine => tracing::debug!(%error, "the past is laid out again"),
+            done => return done,
+        }
+    }
+    lay_out(disk, folder, at)
+}
+
+const TRIES: usize = 5;
+
+fn lay_out(disk: &Arc<dyn Disk>, folder: &Path, at: Option<Tick>) -> Result<Past> {
     let at = at.unwrap_or(Tick::MAX);
     if disk.list(folder).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         return Err(none_in(folder));
@@ -150,7 +164,12 @@ fn walk(disk: &dyn Disk, folder: &Path, all: &[Segment], start: Place, at: Tick,
 }
 
 fn link(path: &Path, past: &Path) -> Result<()> {
-    let linked = std::path::absolute(path).and_then(|from| symlink(from, past.join(path.file_name().unwrap_or_default())));
+    let to = past.join(path.file_name().unwrap_or_default());
+    // On the same disk it stays, whatever becomes of its name.
+    if std::fs::hard_link(path, &to).is_ok() {
+        return Ok(());
+    }
+    let linked = std::fs::metadata(path).and_then(|_| std::path::absolute(path)).and_then(|from| symlink(from, to));
     linked.map_err(|error| not_made(past, &error))
 }
 

@@ -41,6 +41,8 @@ fn the_past_is_asked_and_changed_beside_the_engine() {
     let now = "{\"sensor\":\"a\",\"value\":10.0}\n{\"sensor\":\"b\",\"value\":8.5}";
     assert_eq!([replay(HOT, &["--at", &both]), replay(HOT, &[])], [Ok(now.into()), Ok(now.into())]);
     assert_eq!(replay("SELECT count(*) AS n FROM sys.actions", &["--at", &one]), Ok(r#"{"n":1}"#.into()));
+    let clock = format!("SELECT now() <= to_timestamp_millis({one}) AND now() > to_timestamp_millis({before}) AS is_then");
+    assert_eq!(replay(&clock, &["--at", &one]), Ok(r#"{"is_then":true}"#.into()));
 
     // With another bound, and an account of what it would have found, as it would have.
     let (changed, history) = (folder.path().join("changed.sql"), folder.path().join("history.jsonl"));
@@ -64,6 +66,7 @@ fn the_past_is_asked_and_changed_beside_the_engine() {
     let refused = |args: &[&str]| replay(HOT, args).unwrap_err();
     assert!(refused(&["--at", "5"]).contains("the log begins after tick 5"));
     assert!(refused(&["--at", "9999-01-01T00:00:00Z"]).contains("the log ends at tick"));
+    assert!(replay("INSERT INTO bounds VALUES ('c', 1)", &[]).unwrap_err().contains("only reads"));
     fs::write(&changed, "UPDATE limits SET most = 9").unwrap();
     assert!(refused(&with).contains("changed.sql:1:"));
     assert_eq!(ask(engine.at, HOT).unwrap().len(), 2, "the engine knows nothing of it");

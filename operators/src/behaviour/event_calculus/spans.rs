@@ -2,7 +2,8 @@
 //! the span it is in to where all is as it was.
 //!
 //! Cost   of a late event, one more or one less: the events from its span's beginning to where what holds is again what
-//!        held there before; often one span
+//!        held there before; often one span. Where something holds since another time, a step for each span through
+//!        which it does
 //! State  per span, each fluent that held when it began, beside what was said of it
 
 use std::collections::BTreeMap;
@@ -90,7 +91,7 @@ impl Spans {
         let mut replay = Replay::new(calculus, &self.spans[at].before);
         let mut fresh = Fresh::new(self.spans[at].from, &self.spans[at].before);
         let mut upto = at + 1;
-        let mut is_as_it_was = false;
+        let mut moved = None;
         look.case.visit_from(self.spans[at].from, &mut |events| {
             for event in events {
                 if replay.at != Some(event.ts) {
@@ -99,9 +100,9 @@ impl Spans {
                     while self.spans.get(upto).is_some_and(|span| span.from < event.ts) {
                         upto += 1;
                     }
-                    is_as_it_was = EVENTS_MIN <= fresh.events
-                        && self.spans.get(upto).is_some_and(|span| span.from == event.ts && *span.before == replay.holding[..]);
-                    if is_as_it_was {
+                    let reached = self.spans.get(upto).filter(|span| EVENTS_MIN <= fresh.events && span.from == event.ts);
+                    moved = reached.and_then(|span| moved_from(&span.before, &replay.holding));
+                    if moved.is_some() {
                         return false;
                     }
                     fresh.reach(event.ts, &mut replay);
@@ -111,18 +112,46 @@ impl Spans {
             }
             true
         });
-        if !is_as_it_was {
+        if moved.is_none() {
             replay.take_place();
             (upto, changed) = (self.spans.len(), &[]);
         }
+        let is_over = moved.is_none() && fresh.is_empty();
         let fresh = fresh.end(&mut replay);
+        let behind = at + fresh.len();
         fresh.iter().for_each(|span| say(said, &span.rows, 1));
         self.bytes += fresh.iter().map(Span::bytes).sum::<usize>();
         for gone in self.spans.splice(at..upto, fresh) {
             say(said, &gone.rows, -1);
             self.bytes -= gone.bytes();
         }
-        changed
+        self.move_since(calculus, behind, moved.unwrap_or_default(), said);
+        // What the span before says of the time up to this one was so because of events that are gone.
+        if is_over && 0 < at { self.again(calculus, look, at - 1, changed, said) } else { changed }
+    }
+
+    /// From the span at `at` on some fluents hold since another time, until they end.
+    fn move_since(&mut self, calculus: &Calculus, at: usize, mut moved: Vec<Moved>, said: &mut BTreeMap<Interval, i64>) {
+        for span in &mut self.spans[at..] {
+            if moved.is_empty() {
+                return;
+            }
+            moved.retain(|Moved { fluent, since, to }| {
+                if let Some(holding) = &mut span.before[*fluent] {
+                    holding.since = *to;
+                }
+                let name = &calculus.fluents[*fluent].name;
+                let ended = span.rows.iter_mut().find(|row| row.fluent == *name && row.since == *since);
+                if let Some(row) = &ended {
+                    say(said, std::slice::from_ref(row), -1);
+                }
+                ended.is_none_or(|row| {
+                    row.since = *to;
+                    say(said, std::slice::from_ref(row), 1);
+                    false
+                })
+            });
+        }
     }
 
     /// Behind the last event.
@@ -137,6 +166,30 @@ impl Spans {
         replay.done.clear();
         replay
     }
+}
+
+/// A fluent that holds since `to`, and did since `since`.
+struct Moved {
+    fluent: usize,
+    since: i64,
+    to: i64,
+}
+
+/// What holds since another time, where the same holds and ends at the same times; else None.
+fn moved_from(before: &[Option<Holding>], now: &[Option<Holding>]) -> Option<Vec<Moved>> {
+    let mut moved = Vec::new();
+    for (fluent, pair) in before.iter().zip(now).enumerate() {
+        match pair {
+            (None, None) => {}
+            (Some(before), Some(now)) if before.expires == now.expires => {
+                if before.since != now.since {
+                    moved.push(Moved { fluent, since: before.since, to: now.since });
+                }
+            }
+            _ => return None,
+        }
+    }
+    Some(moved)
 }
 
 fn say(said: &mut BTreeMap<Interval, i64>, rows: &[Interval], diff: i64) {
@@ -163,6 +216,10 @@ struct Half {
 impl Fresh {
     fn new(from: i64, before: &[Option<Holding>]) -> Self {
         Self { spans: Vec::new(), from, before: before.into(), events: 0, half: None }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.spans.is_empty() && self.events == 0
     }
 
     /// The next event is at `ts`, and nothing happened then yet.
