@@ -505,7 +505,9 @@ mod tests {
             bench.until_seen(answers.len()).await;
             bench.follow(&[("a", 1, -1)]);
             bench.until_seen(seen.len()).await;
-            assert_eq!((bench.seen(), bench.states()), (seen.iter().map(|s| s.to_string()).collect(), vec![state.to_string()]));
+            assert_eq!(bench.seen(), seen);
+            // Behind it stands what the other side had said, where that was known by then.
+            assert!(bench.states()[0].starts_with(state), "{:?}", bench.states());
         }
     }
 

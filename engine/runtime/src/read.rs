@@ -11,6 +11,7 @@ use datafusion::datasource::{MemTable, TableProvider, ViewTable, provider_as_sou
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, TableScan};
+use datafusion::optimizer::Analyzer;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::ast;
 use tidegate_plan::size::Size;
@@ -77,7 +78,10 @@ async fn answer(
         };
         context.register_table(relation.name.as_str(), table.map_err(failed)?).map_err(failed)?;
     }
-    let plan = sound(context.state().statement_to_plan(statement(query)).await.map_err(failed)?)?;
+    let state = context.state();
+    let plan = sound(state.statement_to_plan(statement(query)).await.map_err(failed)?)?;
+    // Where two types meet, as in CASE or UNION, DataFusion's planner leaves the first, which would be declared.
+    let plan = Analyzer::new().execute_and_check(plan, state.config_options(), |_, _| {}).map_err(failed)?;
     let plan = at_tick(plan, snapshot.tick).map_err(failed)?;
     let frame = context.execute_logical_plan(plan).await.map_err(failed)?;
     let schema = Arc::new(frame.schema().as_arrow().clone());

@@ -466,6 +466,83 @@ mod tests {
         engine.shutdown().await.unwrap();
     }
 
+    /// Through both doors that answer rows.
+    async fn read(to: SocketAddr, sql: &str) -> [(u16, serde_json::Value); 2] {
+        let (asked, _, answer) = parts(&post(to, "/v1/query", "application/json", &json!({ "sql": sql }).to_string()).await);
+        let (executed, _, mut done) = parts(&post(to, "/v1/execute", "application/sql", sql).await);
+        let done = if executed == 200 { done["answers"][0].take() } else { done };
+        [(asked, answer), (executed, done)]
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn values_have_the_type_that_is_declared() {
+        let inbox = Inbox::default();
+        let engine = crate::tests::engine(inbox.clone());
+        let to = serve(engine.clone(), inbox, local(), true, Limits::default()).await.unwrap();
+        let made = "CREATE TABLE t (k INT, d DOUBLE PRECISION, b BOOLEAN, ts TIMESTAMP); \
+                    INSERT INTO t VALUES (1, 2.5, true, TIMESTAMP '9999-12-31 00:00:00')";
+        engine.execute(made, "test").await.unwrap();
+        let numbers = [
+            ("SELECT k FROM t UNION ALL SELECT 1.5 ORDER BY 1", json!([[1.0], [1.5]])),
+            ("SELECT k FROM t UNION SELECT d FROM t ORDER BY 1", json!([[1.0], [2.5]])),
+            ("SELECT CASE WHEN b THEN k ELSE d END FROM t", json!([[1.0]])),
+            ("SELECT CASE WHEN b THEN k ELSE d END FROM t WHERE k > 1", json!([])),
+        ];
+        for (sql, rows) in numbers {
+            for (status, answer) in read(to, sql).await {
+                assert_eq!((status, &answer["columns"][0]["type"], &answer["rows"]), (200, &json!("Float64"), &rows), "{sql}: {answer}");
+            }
+        }
+        // Of milliseconds, as in a view: in nanoseconds there is no such year.
+        let times = [
+            "SELECT coalesce(ts, TIMESTAMP '2025-01-01') FROM t",
+            "SELECT greatest(ts, TIMESTAMP '2025-01-01') FROM t",
+            "SELECT CASE WHEN b THEN ts ELSE TIMESTAMP '2025-01-01' END FROM t",
+            "SELECT ts FROM t UNION SELECT TIMESTAMP '9999-12-31'",
+            "SELECT ts FROM t WHERE ts <= TIMESTAMP '9999-12-31'",
+            "SELECT CAST('9999-12-31' AS TIMESTAMP) FROM t",
+        ];
+        for sql in times {
+            for (status, answer) in read(to, sql).await {
+                assert_eq!((status, &answer["columns"][0]["type"]), (200, &json!("Timestamp(ms)")), "{sql}: {answer}");
+                let rows = answer["rows"].as_array().unwrap();
+                assert!(rows.len() == 1 && rows[0][0].to_string().contains("9999-12-31"), "{sql}: {answer}");
+            }
+        }
+        for (status, answer) in read(to, "SELECT ts - TIMESTAMP '2025-01-01' FROM t").await {
+            assert_eq!(status, 200, "{answer}");
+        }
+        engine.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_wrong_with_the_input_is_told_as_such() {
+        let inbox = Inbox::default();
+        let engine = crate::tests::engine(inbox.clone());
+        let to = serve(engine.clone(), inbox, local(), true, Limits::default()).await.unwrap();
+        engine.execute("CREATE TABLE t (k BIGINT, s TEXT); INSERT INTO t VALUES (9223372036854775807, 'x')", "test").await.unwrap();
+        let wrong = [
+            "SELECT s ~ '(' FROM t",
+            "SELECT k FROM t WHERE s ~ '('",
+            "SELECT k FROM t WHERE regexp_like(s, '(')",
+            "SELECT regexp_replace(s, '(', 'y') FROM t",
+            "SELECT CAST(s AS INT) FROM t",
+            "SELECT k + k FROM t",
+            "SELECT CAST(k AS INT) FROM t",
+        ];
+        for sql in wrong {
+            for (status, answer) in read(to, sql).await {
+                assert_eq!(status, 400, "{sql}: {answer}");
+            }
+        }
+        let [(_, answer), _] = read(to, wrong[0]).await;
+        assert_eq!(
+            (answer["code"].as_str(), answer["error"].as_str()),
+            (Some("2201B"), Some("invalid regular expression: unclosed group"))
+        );
+        engine.shutdown().await.unwrap();
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn statements_are_not_taken_unless_allowed() {
         let inbox = Inbox::default();

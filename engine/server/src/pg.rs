@@ -440,6 +440,7 @@ impl QueryHook for Manners {
 mod tests {
     use tidegate_connectors::Inbox;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_postgres::NoTls;
 
     use super::*;
 
@@ -488,6 +489,39 @@ mod tests {
         let metrics = engine.metrics();
         assert_eq!(metrics.door_connections.with_label_values(&["postgres"]).get(), 1);
         assert_eq!(metrics.door_refused_connections.with_label_values(&["postgres"]).get(), 1);
+        engine.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_described_is_what_is_sent() {
+        let engine = crate::tests::engine(Inbox::default());
+        let to = serve(engine.clone(), "127.0.0.1:0".parse().unwrap(), Limits::default()).await.unwrap();
+        let made = "CREATE TABLE t (k INT, d DOUBLE PRECISION, b BOOLEAN, s TEXT); INSERT INTO t VALUES (1, 2.5, true, 'x')";
+        engine.execute(made, "test").await.unwrap();
+        let address = format!("host={} port={} user=me dbname=tidegate", to.ip(), to.port());
+        let (client, connection) = tokio_postgres::connect(&address, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        for (sql, expected) in [
+            ("SELECT k FROM t UNION ALL SELECT 1.5 ORDER BY 1", vec![1.0, 1.5]),
+            ("SELECT CASE WHEN b THEN k ELSE d END FROM t", vec![1.0]),
+        ] {
+            let statement = client.prepare(sql).await.unwrap();
+            assert_eq!(statement.columns()[0].type_(), &Type::FLOAT8, "{sql}");
+            // In binary, which is read as it was described.
+            let rows = client.query(&statement, &[]).await.unwrap();
+            assert_eq!(rows.iter().map(|row| row.get::<_, f64>(0)).collect::<Vec<_>>(), expected, "{sql}");
+        }
+        // Also where a parameter has a say in it.
+        let statement = client.prepare("SELECT CASE WHEN b THEN k ELSE d END FROM t WHERE k = $1").await.unwrap();
+        assert_eq!((statement.params(), statement.columns()[0].type_()), (&[Type::INT4][..], &Type::FLOAT8));
+        assert_eq!(client.query_one(&statement, &[&1i32]).await.unwrap().get::<_, f64>(0), 1.0);
+        for (sql, code) in [("SELECT s ~ '(' FROM t", "2201B"), ("SELECT CAST(s AS INT) FROM t", "22000")] {
+            let simple = client.simple_query(sql).await.unwrap_err();
+            let extended = client.query(sql, &[]).await.unwrap_err();
+            for error in [simple, extended] {
+                assert_eq!(error.code().map(|state| state.code()), Some(code), "{sql}: {error:?}");
+            }
+        }
         engine.shutdown().await.unwrap();
     }
 

@@ -18,27 +18,27 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider, Session, TableProvider};
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, SchemaError, exec_err, plan_err};
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
+use datafusion::common::{SchemaError, exec_err, plan_err};
 use datafusion::datasource::{MemTable, TableType, provider_as_source, source_as_provider};
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    TableScan, TypeSignature, Volatility,
+    ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TableScan,
+    TypeSignature, Volatility,
 };
+use datafusion::optimizer::Analyzer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::parser::Statement as DfStatement;
-use datafusion::sql::sqlparser::ast::{Ident, ObjectName, Set, Statement, visit_relations};
+use datafusion::sql::sqlparser::ast::{self, Ident, ObjectName, Set, Statement, visit_relations};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
@@ -46,7 +46,7 @@ use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use futures::StreamExt;
 use tidegate_runtime::{
-    Engine, RelationInfo, Response, check_size, check_text, planning_error_among, rewritten, sound, state_builder, view_over,
+    Engine, RelationInfo, Response, at_tick, check_size, check_text, planning_error_among, rewritten, sound, state_builder, view_over,
 };
 use tidegate_types::error::{Error, Fault, Result};
 use tokio::runtime::{Builder, Runtime};
@@ -75,6 +75,9 @@ const SYSTEM: &str = "sys";
 
 /// SQLSTATE serialization_failure: the same statement may succeed when it is run again.
 pub const CONFLICT: &str = "40001";
+
+/// SQLSTATE invalid_regular_expression.
+const INVALID_REGEX: &str = "2201B";
 
 /// SQLSTATE disk_full.
 pub const DISK_FULL: &str = "53100";
@@ -122,8 +125,11 @@ impl From<&DataFusionError> for Refusal {
         {
             return Self::from(ours.clone());
         }
-        // Only the first line: the rest is for DataFusion's developers.
         let said: Cow<str> = root.message();
+        if let Some(reason) = regex_mistake(&said) {
+            return Self::new(INVALID_REGEX, Error::user(format!("invalid regular expression: {reason}")));
+        }
+        // Only the first line: the rest is for DataFusion's developers.
         let message = said.lines().next().unwrap_or_default().to_string();
         let (code, hint) = meaning(root);
         let error = if code == "XX000" { Error::engine(message) } else { Error::user(message) };
@@ -177,9 +183,16 @@ fn meaning(error: &DataFusionError) -> (&'static str, &'static str) {
         }
         DataFusionError::NotImplemented(_) => ("0A000", ""),
         DataFusionError::ResourcesExhausted(_) => ("53200", "ask for fewer rows or groups at a time"),
-        DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => ("22000", ""),
+        // No disk is read and nobody else is asked: what functions pass on is said of the values they were given.
+        DataFusionError::ArrowError(..) | DataFusionError::Execution(_) | DataFusionError::External(_) => ("22000", ""),
         _ => ("XX000", ""),
     }
+}
+
+/// What is wrong with a pattern: the last line of several, of which the others draw it.
+fn regex_mistake(said: &str) -> Option<&str> {
+    let (_, drawn) = said.split_once("regex parse error:")?;
+    drawn.lines().find_map(|line| line.strip_prefix("error: "))
 }
 
 /// Who answers a statement.
@@ -382,7 +395,7 @@ impl Reader {
                 let plan = sound(planned.map_err(|error| self.misnamed(error))?)?;
                 let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
                 reads.verify_plan(&plan).map_err(|_| Refusal::read_only(&text))?;
-                Ok(plan)
+                self.typed(plan)
             }
             Duty::Engine => {
                 let sql = statement.to_string();
@@ -394,6 +407,17 @@ impl Reader {
                 let error = Error::user(format!("{} answers no rows", verb(&statement)));
                 Err(Refusal::new("0A000", error.hint("send a SELECT, SHOW or EXPLAIN")))
             }
+        }
+    }
+
+    /// The plan with the types its rows will have, which are declared before there are any: where two types
+    /// meet, as in CASE or UNION, DataFusion's planner leaves the first. A plan that has to wait for its
+    /// parameters' types is left as it is.
+    fn typed(&self, plan: LogicalPlan) -> Result<LogicalPlan, Refusal> {
+        let typed = Analyzer::new().execute_and_check(plan.clone(), self.session.state().config_options(), |_, _| {});
+        match typed {
+            Err(_) if !plan.get_parameter_names()?.is_empty() => Ok(plan),
+            typed => Ok(typed?),
         }
     }
 
@@ -421,7 +445,7 @@ impl Reader {
             rows.extend(snapshot.relations.into_iter().map(|(name, batch)| (name.to_lowercase(), vec![batch])));
         }
         let plan = plan.transform_down_with_subqueries(|node| fill(node, &rows))?.data;
-        Ok((tick, if let Some(tick) = tick { at(plan, tick)? } else { plan }))
+        Ok((tick, if let Some(tick) = tick { at_tick(plan, tick)? } else { plan }))
     }
 
     /// A frozen plan, ready to run.
@@ -460,26 +484,6 @@ fn fill(node: LogicalPlan, rows: &BTreeMap<String, Vec<RecordBatch>>) -> DfResul
     };
     let table = MemTable::try_new(unfrozen.schema.clone(), vec![unfrozen.checked(batches)?])?;
     Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source: provider_as_source(Arc::new(table)), ..scan })))
-}
-
-/// The plan with the tick's time for `now()` and `current_date`, as views have it.
-fn at(plan: LogicalPlan, tick: u64) -> DfResult<LogicalPlan> {
-    let now = ScalarValue::TimestampMillisecond(i64::try_from(tick).ok(), None);
-    let fixed = |expr: Expr| match &expr {
-        Expr::ScalarFunction(ScalarFunction { func, args }) if args.is_empty() && matches!(func.name(), "now" | "current_date") => {
-            let time = now.cast_to(&expr.get_type(&DFSchema::empty())?)?;
-            Ok(Transformed::yes(Expr::Literal(time, None)))
-        }
-        _ => Ok(Transformed::no(expr)),
-    };
-    let plan = plan.transform_up_with_subqueries(|node| {
-        let names = NamePreserver::new(&node);
-        node.map_expressions(|expr| {
-            let name = names.save(&expr);
-            Ok(expr.transform_up(fixed)?.update_data(|expr| name.restore(expr)))
-        })
-    })?;
-    Ok(plan.data)
 }
 
 /// A relation, or a statement of the engine's, whose rows are not taken yet.
@@ -585,7 +589,9 @@ fn session(engine: &Engine) -> DfResult<SessionContext> {
     config.options_mut().execution.skip_physical_aggregate_schema_check = true;
     let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
     let runtime = RuntimeEnvBuilder::new().with_memory_limit(MEMORY_BYTES_MAX, 1.0).with_disk_manager_builder(no_disk).build_arc()?;
-    let state = SessionStateBuilder::new_from_existing(state_builder().build())
+    let mut engines = state_builder();
+    let mut types = Vec::from_iter(engines.type_planner().clone());
+    let state = SessionStateBuilder::new_from_existing(engines.build())
         .with_config(config)
         .with_runtime_env(runtime)
         .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
@@ -596,8 +602,22 @@ fn session(engine: &Engine) -> DfResult<SessionContext> {
     catalog.register_schema(SYSTEM, Arc::new(Relations { engine: engine.clone(), is_system: true }))?;
     session.register_catalog(CATALOG, Arc::new(catalog));
     setup_pg_catalog(&session, CATALOG, EmptyContextProvider).map_err(|error| *error)?;
+    // That has put its own types into the place of the engine's.
+    let mut both = SessionStateBuilder::new_from_existing(session.state());
+    types.extend(both.type_planner().take());
+    *session.state_ref().write() = both.with_type_planner(Arc::new(Types(types))).build();
     session.register_udf(ScalarUDF::from(CurrentSetting::new()));
     Ok(session)
+}
+
+/// What types' names mean: the first that knows one says it.
+#[derive(Debug)]
+struct Types(Vec<Arc<dyn TypePlanner>>);
+
+impl TypePlanner for Types {
+    fn plan_type_field(&self, name: &ast::DataType) -> DfResult<Option<FieldRef>> {
+        self.0.iter().find_map(|types| types.plan_type_field(name).transpose()).transpose()
+    }
 }
 
 /// `current_setting(name [, missing_ok])`, which Grafana and drivers ask.
@@ -698,6 +718,27 @@ mod tests {
             assert_eq!(Reader::check(&chain(600)).unwrap_err().code, "54001", "{between}");
         }
         assert_eq!(Reader::check(&format!("SELECT {}1{}", "(".repeat(300), ")".repeat(300))).unwrap_err().code, "54001");
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_input_is_not_the_engines_fault() {
+        let drawn = "regex parse error:\n    (\n    ^\nerror: unclosed group";
+        let cases = [
+            (DataFusionError::External(drawn.into()).context("Invalid regex"), "2201B", "invalid regular expression: unclosed group"),
+            (
+                DataFusionError::Execution(format!("it did not compile: Syntax(\n~~~~\n{drawn}\n~~~~\n)")),
+                "2201B",
+                "invalid regular expression: unclosed group",
+            ),
+            (DataFusionError::External("too big".into()), "22000", "too big"),
+            (DataFusionError::Execution("no number".into()), "22000", "no number"),
+        ];
+        for (error, code, message) in cases {
+            let refusal = Refusal::from(error);
+            assert_eq!((refusal.code, refusal.error.fault, &refusal.error.message[..]), (code, Fault::User, message));
+        }
+        let refusal = Refusal::from(DataFusionError::Internal("x".into()));
+        assert_eq!((refusal.code, refusal.error.fault), ("XX000", Fault::Engine));
     }
 
     #[test]

@@ -70,7 +70,7 @@ fn seen(engine: &Running) -> [i64; 2] {
     ["n", "ids"].map(|column| rows[0][column].as_i64().unwrap())
 }
 
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < SOON, "waited until {what}");

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::door::{Request, ask, exchange};
+use super::full::until;
 use super::load::now_ms;
 use super::overload::Running;
 
@@ -65,11 +66,25 @@ fn the_past_is_asked_and_changed_beside_the_engine() {
 
     let refused = |args: &[&str]| replay(HOT, args).unwrap_err();
     assert!(refused(&["--at", "5"]).contains("the log begins after tick 5"));
-    assert!(refused(&["--at", "9999-01-01T00:00:00Z"]).contains("the log ends at tick"));
+    assert!(refused(&["--at", "2200-01-01T00:00:00Z"]).contains("the log ends at tick"));
     assert!(replay("INSERT INTO bounds VALUES ('c', 1)", &[]).unwrap_err().contains("only reads"));
     fs::write(&changed, "UPDATE limits SET most = 9").unwrap();
     assert!(refused(&with).contains("changed.sql:1:"));
     assert_eq!(ask(engine.at, HOT).unwrap().len(), 2, "the engine knows nothing of it");
+
+    // A sink that came later is told nothing by what happens once more, and goes on.
+    drop(engine);
+    let told = folder.path().join("told.jsonl");
+    let sink = format!("CREATE SINK told FROM hot WITH (connector = 'file', path = '{}')", told.display());
+    fs::write(folder.path().join("pack/20_sink.sql"), sink).unwrap();
+    let engine = Running::start(folder.path());
+    let lines = || fs::read_to_string(&told).unwrap_or_default().lines().count();
+    until("the sink has both findings", || lines() == 2);
+    fs::write(&changed, "UPDATE bounds SET most = 9.5 WHERE sensor = 'a'").unwrap();
+    assert_eq!(replay(HOT, &with), Ok(later.into()));
+    assert_eq!(lines(), 2);
+    post(&engine, "b", 9.0);
+    until("the sink has what came since", || lines() == 4);
 }
 
 /// What was answered before it is in it.
