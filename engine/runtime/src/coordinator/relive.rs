@@ -17,7 +17,8 @@ use crate::log::past::Remainder;
 use crate::log::record::Record;
 
 pub(super) struct Reliving {
-    remainder: Remainder,
+    /// None while a tick of it is taken in.
+    remainder: Option<Remainder>,
     reply: oneshot::Sender<Result<Tick>>,
 }
 
@@ -31,7 +32,7 @@ impl Coordinator {
     pub(super) fn relive(&mut self, upto: Tick, reply: oneshot::Sender<Result<Tick>>) {
         let later = self.later.take().ok_or_else(|| Error::user("nothing came after this").hint("begin with an earlier tick"));
         match later.and_then(|later| later.replay(upto)) {
-            Ok(remainder) => self.reliving = Some(Reliving { remainder, reply }),
+            Ok(remainder) => self.reliving = Some(Reliving { remainder: Some(remainder), reply }),
             Err(error) => drop(reply.send(Err(error))),
         }
     }
@@ -46,11 +47,15 @@ impl Coordinator {
     }
 
     pub(super) fn relive_tick(&mut self) {
-        let Some(mut reliving) = self.reliving.take() else { return };
-        match self.happens_again(&mut reliving.remainder) {
-            Ok(true) => self.reliving = Some(reliving),
-            Ok(false) => drop(reliving.reply.send(Ok(self.last_closed))),
-            Err(error) => drop(reliving.reply.send(Err(error))),
+        let remainder = self.reliving.as_mut().and_then(|reliving| reliving.remainder.take());
+        let Some(mut remainder) = remainder else { return };
+        let happened = self.happens_again(&mut remainder);
+        match (happened, &mut self.reliving) {
+            (Ok(true), Some(reliving)) => reliving.remainder = Some(remainder),
+            (ended, reliving) => {
+                let last = ended.map(|_| self.last_closed);
+                let _ = reliving.take().map(|reliving| reliving.reply.send(last));
+            }
         }
     }
 
