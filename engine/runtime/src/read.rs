@@ -89,11 +89,13 @@ async fn answer(
     Ok(Response::Rows { tick: Some(snapshot.tick), batches, schema })
 }
 
-/// The plan with the tick's time for `now()` and `current_date`, as views have it.
+/// The plan with the tick's time for `now()`, `current_date` and `current_time`, as views have it.
 pub fn at_tick(plan: LogicalPlan, tick: Tick) -> DataFusionResult<LogicalPlan> {
     let now = ScalarValue::TimestampMillisecond(i64::try_from(tick).ok(), None);
     let fixed = |expr: Expr| match &expr {
-        Expr::ScalarFunction(ScalarFunction { func, args }) if args.is_empty() && matches!(func.name(), "now" | "current_date") => {
+        Expr::ScalarFunction(ScalarFunction { func, args })
+            if args.is_empty() && matches!(func.name(), "now" | "current_date" | "current_time") =>
+        {
             let time = now.cast_to(&expr.get_type(&DFSchema::empty())?)?;
             Ok(Transformed::yes(Expr::Literal(time, None)))
         }

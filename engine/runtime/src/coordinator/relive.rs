@@ -100,6 +100,9 @@ impl Coordinator {
                 let read = Read { tick: self.last_closed, relations: Default::default() };
                 let write = Write { table, delete, insert, read: Some(read) };
                 let write = match self.tables.get(&write.table) {
+                    Some(table) if !table.fits(&write) => {
+                        return Err(Error::user(format!("table \"{}\" has other columns", write.table)));
+                    }
                     Some(table) => table.adapted(write).map_err(|error| Error::engine(error.to_string()))?,
                     None => write,
                 };

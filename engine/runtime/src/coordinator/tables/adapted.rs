@@ -1,6 +1,6 @@
 //! A write as it comes to over other rows than it was made of: those of a past that was changed.
 //!
-//! Gone     a row that is not there is not taken, and no new version of it is put
+//! Gone     a row whose key is not there is not taken, and no new version of it is put
 //! Changed  of a row that is another one now, those columns change that the write changed
 //! Leaves   a table without a key: which row became which is not known there
 
@@ -16,8 +16,13 @@ use tidegate_types::row::{RowCodec, project_schema};
 use super::{Table, Write};
 
 impl Table {
+    /// Whether the write is of its columns.
+    pub fn fits(&self, write: &Write) -> bool {
+        write.insert.schema() == self.schema
+    }
+
     pub fn adapted(&self, write: Write) -> Result<Write, ArrowError> {
-        if self.key.is_empty() || write.delete.schema() != self.schema {
+        if self.key.is_empty() {
             return Ok(write);
         }
         let gone = self.row_codec.encode(&write.delete)?;
@@ -25,43 +30,26 @@ impl Table {
             return Ok(write);
         }
         let there = self.row_codec.decode(self.rows.keys().map(Vec::as_slice))?;
-        let (places, before) = (self.places(&there), self.places(&write.delete));
-        let taken: UInt32Array = self.keys_of(&write.delete).iter().filter_map(|key| places.get(key).map(|at| *at as u32)).collect();
+        let places: HashMap<Vec<u8>, usize> = self.keys_of(&there).iter().map(<[u8]>::to_vec).zip(0..).collect();
+        let now: Vec<Option<usize>> = self.keys_of(&write.delete).iter().map(|key| places.get(key).copied()).collect();
+        let taken: UInt32Array = now.iter().flatten().map(|at| *at as u32).collect();
         let delete = Delta::insertions(there.clone()).take(&taken)?.rows;
-        let mut put = Vec::new();
-        for (new, key) in self.keys_of(&write.insert).iter().enumerate() {
-            match (before.get(key), places.get(key)) {
-                (None, _) => put.push((new, None)),
-                (Some(old), Some(now)) => put.push((new, Some((*old, *now)))),
-                (Some(_), None) => {}
-            }
-        }
+        // An UPDATE has a new row for each old one, in one order; nothing else both takes and puts.
+        let put = (0..write.insert.num_rows()).filter_map(|row| Some((row, now.get(row).copied()??)));
+        let put: Vec<(usize, usize)> = put.collect();
         let columns = (0..self.schema.fields().len()).map(|column| self.merged(column, &write, &there, &put));
         let insert = RecordBatch::try_new(self.schema.clone(), columns.collect::<Result<_, _>>()?)?;
         Ok(Write { delete, insert, ..write })
     }
 
-    /// Where the row of each key is.
-    fn places(&self, rows: &RecordBatch) -> HashMap<Vec<u8>, usize> {
-        self.keys_of(rows).iter().map(<[u8]>::to_vec).zip(0..).collect()
-    }
-
-    /// A column of the rows to put: as the write has it, but for rows (old, now) in which the write did not change it.
-    fn merged(
-        &self,
-        column: usize,
-        write: &Write,
-        there: &RecordBatch,
-        put: &[(usize, Option<(usize, usize)>)],
-    ) -> Result<ArrayRef, ArrowError> {
+    /// A column of the rows to put: as the write has it where it changed it, else as it is now. `put`: rows of the
+    /// write, and where they are now.
+    fn merged(&self, column: usize, write: &Write, there: &RecordBatch, put: &[(usize, usize)]) -> Result<ArrayRef, ArrowError> {
         let codec = RowCodec::new(project_schema(&self.schema, &[column]))?;
         let [old, new] = [&write.delete, &write.insert].map(|rows| codec.encode_columns(&[rows.column(column).clone()], rows.num_rows()));
         let (old, new) = (old?, new?);
-        let of = |(at, other): &(usize, Option<(usize, usize)>)| match other {
-            Some((before, now)) if old.row(*before) == new.row(*at) => (1, *now),
-            _ => (0, *at),
-        };
-        let indices: Vec<(usize, usize)> = put.iter().map(of).collect();
+        let indices: Vec<(usize, usize)> =
+            put.iter().map(|(row, now)| if old.row(*row) == new.row(*row) { (1, *now) } else { (0, *row) }).collect();
         interleave(&[write.insert.column(column).as_ref(), there.column(column).as_ref()], &indices)
     }
 }
@@ -89,12 +77,17 @@ mod tests {
         let mut table = Table::new(&rows(&[]).schema(), &[0], 1).unwrap();
         table.apply(&write(&[], &[[1, 10, 100], [2, 20, 200]])).unwrap();
         // The first row had 11 in a, the third was there; b of the first was changed, the second as it is.
-        let made = write(&[[1, 11, 100], [2, 20, 200], [3, 30, 300]], &[[1, 11, 101], [2, 20, 201], [3, 30, 301], [4, 40, 400]]);
+        let made = write(&[[1, 11, 100], [2, 20, 200], [3, 30, 300]], &[[1, 11, 101], [2, 20, 201], [3, 30, 301]]);
         let adapted = table.adapted(made).unwrap();
         assert_eq!(adapted.delete, rows(&[[1, 10, 100], [2, 20, 200]]));
-        assert_eq!(adapted.insert, rows(&[[1, 10, 101], [2, 20, 201], [4, 40, 400]]));
+        assert_eq!(adapted.insert, rows(&[[1, 10, 101], [2, 20, 201]]));
         table.apply(&adapted).unwrap();
-        let plain = table.adapted(write(&[[4, 40, 400]], &[])).unwrap();
-        assert_eq!((plain.delete, plain.insert), (rows(&[[4, 40, 400]]), rows(&[])));
+        // Under another key.
+        let moved = table.adapted(write(&[[1, 12, 101], [4, 40, 400]], &[[5, 12, 101], [6, 40, 400]])).unwrap();
+        assert_eq!((moved.delete, moved.insert), (rows(&[[1, 10, 101]]), rows(&[[5, 10, 101]])));
+        let deleted = table.adapted(write(&[[2, 21, 201], [7, 70, 700]], &[])).unwrap();
+        assert_eq!((deleted.delete, deleted.insert), (rows(&[[2, 20, 201]]), rows(&[])));
+        let plain = table.adapted(write(&[], &[[8, 80, 800]])).unwrap();
+        assert_eq!((plain.delete, plain.insert), (rows(&[]), rows(&[[8, 80, 800]])));
     }
 }
