@@ -20,8 +20,8 @@ use std::sync::{Arc, Mutex};
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
+use datafusion::common::Result as DataFusionResult;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, reset_plan_states};
@@ -29,7 +29,7 @@ use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties, collect};
 use hashbrown::HashMap;
 use tidegate_types::Delta;
-use tidegate_types::expr::Failure;
+use tidegate_types::expr::{Failure, reason};
 use tidegate_types::row::{RowCodec, project_schema};
 
 use crate::arrange::Bytes;
@@ -220,12 +220,6 @@ impl Keys {
         };
         concat_batches(&self.plan.schema, &renamed).map_err(|error| error.to_string())
     }
-}
-
-// Users need the innermost line, without DataFusion's layers.
-fn reason(error: &DataFusionError) -> String {
-    let text = error.find_root().strip_backtrace();
-    ["Execution error: ", "Arrow error: "].iter().find_map(|layer| text.strip_prefix(layer)).unwrap_or(&text).to_string()
 }
 
 fn with_slot(plan: &Arc<dyn ExecutionPlan>, slot: &Arc<Slot>) -> Arc<dyn ExecutionPlan> {

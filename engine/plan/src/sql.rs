@@ -28,20 +28,20 @@ use crate::statement::arrow_type;
 mod analysis;
 mod bounded;
 mod checked;
-mod correlated;
-mod cross_joins;
 mod detectors;
 mod functions;
-mod membership;
+mod null_keys;
 mod refused;
 mod relations;
 mod sound;
+mod subqueries;
+mod unnest;
 
 pub(crate) use analysis::AnalysisNode;
 use checked::Arithmetic;
-use cross_joins::CrossJoins;
 pub(crate) use detectors::detector_call;
 pub(crate) use functions::date_bin;
+use null_keys::{CrossJoins, Keys};
 pub use relations::{rewritten, tell_apart};
 pub use sound::sound;
 
@@ -186,7 +186,7 @@ pub fn planning_error(error: &DataFusionError) -> Error {
         let mut relations = valid_fields.iter().filter_map(|field| field.relation.as_ref());
         if let Some(relation) = field.relation.as_ref().filter(|relation| !relations.any(|known| known.table() == relation.table())) {
             let error = Error::user(format!("no relation \"{}\" can be named here", relation.table()));
-            return error.hint("a query names what is in its own FROM, and a subquery what is in the FROM one level around it");
+            return error.hint("a query names what is in its own FROM, and a subquery also what is in the FROM around it");
         }
         let missing = match &field.relation {
             Some(relation) => format!("column \"{}\" does not exist in \"{}\"", field.name, relation.table()),
@@ -270,11 +270,13 @@ fn analyzer_rules(arithmetic: Arithmetic) -> Vec<Arc<dyn AnalyzerRule + Send + S
     rules
 }
 
-/// DataFusion's own rules, one of them kept in bounds.
+/// DataFusion's own rules, two of them kept in bounds.
 fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let mut rules = Optimizer::new().rules;
-    let guarded: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(CrossJoins::default());
-    rules.iter_mut().filter(|rule| rule.name() == guarded.name()).for_each(|rule| *rule = Arc::clone(&guarded));
+    let guarded: [Arc<dyn OptimizerRule + Send + Sync>; 2] = [Arc::new(CrossJoins::default()), Arc::new(Keys::default())];
+    for guard in guarded {
+        rules.iter_mut().filter(|rule| rule.name() == guard.name()).for_each(|rule| *rule = Arc::clone(&guard));
+    }
     rules
 }
 

@@ -83,10 +83,10 @@ fn as_boolean(column: &ArrayRef) -> Result<&BooleanArray, String> {
     column.as_boolean_opt().ok_or_else(|| format!("a predicate must be BOOLEAN, not {}", column.data_type()))
 }
 
-// DataFusion wraps its errors in layers and may append a backtrace; users need the innermost line.
-fn reason(error: &datafusion::error::DataFusionError) -> String {
+/// What went wrong, without the layers that DataFusion wraps its errors in, and without a backtrace.
+pub fn reason(error: &datafusion::error::DataFusionError) -> String {
     let text = error.find_root().strip_backtrace();
-    text.strip_prefix("Arrow error: ").unwrap_or(&text).to_string()
+    ["Execution error: ", "Arrow error: "].iter().find_map(|layer| text.strip_prefix(layer)).unwrap_or(&text).to_string()
 }
 
 /// All of `parts` in one batch.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
 use arrow::compute::kernels::numeric::{add, mul, sub};
 use arrow::compute::{CastOptions, cast, cast_with_options};
-use arrow::datatypes::{ArrowPrimitiveType, DataType, Float32Type, Float64Type, IntervalMonthDayNanoType, TimestampMillisecondType};
+use arrow::datatypes::{
+    ArrowPrimitiveType, DataType, Float32Type, Float64Type, Int64Type, IntervalMonthDayNanoType, TimestampMillisecondType,
+};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Result, ScalarValue, exec_datafusion_err, exec_err, plan_err};
 use datafusion::functions::datetime;
@@ -194,6 +196,38 @@ impl ScalarUDFImpl for Canonical {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         Ok(ColumnarValue::Array(canonical_floats(&args.args[0].to_array(args.number_rows)?)))
+    }
+}
+
+/// `value`, which is that of `rows` rows: more than one are an error.
+pub(super) fn only_row(rows: Expr, value: Expr) -> Expr {
+    ScalarUDF::from(OnlyRow { signature: Signature::any(2, Volatility::Immutable) }).call(vec![rows, value])
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct OnlyRow {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for OnlyRow {
+    fn name(&self) -> &str {
+        "only_row"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        Ok(arguments[1].clone())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let rows = args.args[0].to_array(args.number_rows)?;
+        if rows.as_primitive::<Int64Type>().iter().flatten().any(|rows| 1 < rows) {
+            return exec_err!("more than one row returned by a subquery used as an expression");
+        }
+        Ok(args.args[1].clone())
     }
 }
 

@@ -4,28 +4,28 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, IntervalMonthDayNanoType, TimeUnit};
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, DataFusionError, ScalarValue};
 use datafusion::functions_window::expr_fn::row_number;
-use datafusion::logical_expr::expr::{Between, InList, InSubquery, ScalarFunction};
+use datafusion::logical_expr::expr::{Between, InList, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    BinaryExpr, Case, Distinct, DistinctOn, Expr, ExprFunctionExt, ExprSchemable, FetchType, LogicalPlan, LogicalPlanBuilder, Operator,
-    SkipType, Subquery, cast, ident, lit,
+    BinaryExpr, Case, Distinct, DistinctOn, Expr, ExprFunctionExt, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, cast, ident,
+    lit,
 };
 use tidegate_types::error::{Error, Result};
 
-use super::correlated::joined;
 use super::functions::{Ties, canonical, named, rounded};
-use super::membership::three_valued;
 use super::planning_error;
+use super::subqueries::joined;
 
 /// `plan`, meaning what its text says.
 ///
 /// Errors: it cannot be made to.
 pub fn sound(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let joined = joined(plan).map_err(|error| planning_error(&error))?;
+    let numbered = plan.transform_up_with_subqueries(first_of_each);
+    let joined = numbered.and_then(|numbered| joined(numbered.data)).map_err(|error| planning_error(&error))?;
     let rewritten = joined.transform_up_with_subqueries(|node| {
         let schema = merge_schema(&node.inputs());
         let names = NamePreserver::new(&node);
@@ -40,8 +40,7 @@ pub fn sound(plan: LogicalPlan) -> Result<LogicalPlan> {
             Ok(rewritten?.update_data(|expr| name.restore(expr)))
         })
     });
-    let rewritten = rewritten.and_then(|rewritten| rewritten.data.transform_up_with_subqueries(first_of_each));
-    rewritten.and_then(|rewritten| three_valued(rewritten.data)).map_err(|error| planning_error(&error))
+    rewritten.map(|rewritten| rewritten.data).map_err(|error| planning_error(&error))
 }
 
 /// DISTINCT ON as the first row by number: DataFusion would push a filter on what it keeps to what it chooses
@@ -60,12 +59,6 @@ fn first_of_each(node: LogicalPlan) -> datafusion::common::Result<Transformed<Lo
 
 fn refusal(expr: &Expr) -> Option<Error> {
     match expr {
-        // One of many rows is an error in SQL; as a join it would be many rows.
-        Expr::ScalarSubquery(query) if query.outer_ref_columns.is_empty() => (query.subquery.max_rows() != Some(1))
-            .then(|| Error::unsupported("a scalar subquery that may return several rows", "aggregate it, or end it with LIMIT 1")),
-        Expr::ScalarSubquery(query) => correlated(below_the_aggregate(&query.subquery), "a scalar subquery"),
-        Expr::Exists(exists) => decorrelated(&exists.subquery, "EXISTS"),
-        Expr::InSubquery(InSubquery { subquery, .. }) => decorrelated(subquery, "IN (subquery)"),
         Expr::AggregateFunction(call) if call.params.distinct && 1 < call.params.args.len() && call.func.name() == "count" => {
             Some(Error::unsupported("count(DISTINCT) of several columns", "SELECT DISTINCT them in a subquery, and count its rows"))
         }
@@ -79,44 +72,6 @@ fn refusal(expr: &Expr) -> Option<Error> {
         Expr::WindowFunction(call) => super::detectors::refusal(call),
         _ => None,
     }
-}
-
-fn decorrelated(query: &Subquery, what: &str) -> Option<Error> {
-    if query.outer_ref_columns.is_empty() { None } else { correlated(&query.subquery, what) }
-}
-
-/// The single row of an aggregate without GROUP BY is what DataFusion joins correctly.
-fn below_the_aggregate(plan: &LogicalPlan) -> &LogicalPlan {
-    match plan {
-        LogicalPlan::Projection(projection) => below_the_aggregate(&projection.input),
-        LogicalPlan::SubqueryAlias(alias) => below_the_aggregate(&alias.input),
-        LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() => &aggregate.input,
-        other => other,
-    }
-}
-
-/// DataFusion lifts the correlation out through these, and then they see the rows of all outer rows.
-fn correlated(plan: &LogicalPlan, what: &str) -> Option<Error> {
-    let mut found = None;
-    let walked = plan.apply(|node| {
-        found = match node {
-            LogicalPlan::Aggregate(_) => Some("an aggregate"),
-            LogicalPlan::Window(_) => Some("a window function"),
-            LogicalPlan::Distinct(Distinct::On(_)) => Some("DISTINCT ON"),
-            LogicalPlan::Limit(limit) => match (limit.get_skip_type(), limit.get_fetch_type()) {
-                // One row is as good as many to EXISTS.
-                (Ok(SkipType::Literal(0)), Ok(FetchType::Literal(Some(1..)))) if what == "EXISTS" => None,
-                _ => Some("LIMIT or OFFSET"),
-            },
-            _ => None,
-        };
-        Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    });
-    walked.expect("the walk never fails");
-    found.map(|inside| {
-        let hint = "compute it in a view by the correlated columns, and join with that";
-        Error::unsupported(format!("{inside} inside a correlated {}", what.trim_start_matches("a ")), hint)
-    })
 }
 
 /// Intervals are compared field by field, so a day is neither more nor less than 24 hours; rows

@@ -5,6 +5,7 @@
 
 mod beside;
 mod changes;
+mod correlated;
 mod crowded;
 mod engine;
 mod failed;
