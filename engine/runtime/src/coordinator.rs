@@ -530,8 +530,9 @@ impl Coordinator {
 
     fn must_wait(&self, request: &Request) -> bool {
         match request {
-            // What a statement replaces is read as of the last closed tick, so none may be closing.
-            Request::Execute { .. } => self.closing.is_some(),
+            // What a statement replaces is read as of the last closed tick, so none may be closing; and what it needs
+            // of the log can only be read once it is written.
+            Request::Execute { .. } => self.closing.is_some() || self.full.is_some(),
             Request::Write { .. } | Request::Push { .. } => self.waits_for_followers(),
             _ => false,
         }
@@ -858,6 +859,8 @@ impl Coordinator {
             None => tracing::warn!("there is room on the disk again"),
         }
         self.full = reason;
+        // No tick closes before there is room: who only reads would wait as long. A snapshot is as due then.
+        self.is_pausing &= self.full.is_none();
         self.tell_health();
     }
 

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tidegate_types::connector::Writer;
@@ -201,9 +201,14 @@ impl Log {
 
     /// How many frames there are, once they can be read.
     pub fn flushed(&self) -> Result<u64> {
+        self.flushing().done()
+    }
+
+    /// The same for who cannot wait here: on a full disk it takes until there is room.
+    pub fn flushing(&self) -> Flushing {
         let (reply, place) = bounded(1);
         let _ = self.orders.send(Order::Flush(reply));
-        place.recv().map_err(|_| Error::engine("the log has failed"))
+        Flushing(place)
     }
 
     /// Frames and bytes since the last snapshot.
@@ -277,6 +282,16 @@ impl Drop for Log {
     }
 }
 
+/// What was said so far, on its way to where it can be read.
+pub struct Flushing(Receiver<u64>);
+
+impl Flushing {
+    /// How many frames that is, once they can be read.
+    pub fn done(self) -> Result<u64> {
+        self.0.recv().map_err(|_| Error::engine("the log has failed"))
+    }
+}
+
 /// The log's folder, for snapshots.
 #[derive(Clone)]
 pub struct Shelf {
@@ -303,7 +318,9 @@ impl Shelf {
     /// Writes the snapshot before `segment`; it does not count yet. Returns its bytes.
     pub fn draft(&self, segment: &Segment, tick: Tick, parts: impl Iterator<Item = Result<Record>>) -> Result<u64> {
         snapshot::remove_drafts(&*self.disk, &self.folder)?;
-        snapshot::draft(&*self.disk, &self.folder, segment, tick, parts)
+        let drafted = snapshot::draft(&*self.disk, &self.folder, segment, tick, parts);
+        // What did not fit must not keep the log from its room.
+        drafted.inspect_err(|_| drop(snapshot::remove_drafts(&*self.disk, &self.folder)))
     }
 
     /// From now on a restart begins with it; what nobody needs any more is removed.

@@ -26,8 +26,8 @@ use tokio::task::spawn_blocking;
 use super::{Coordinator, Generation, late_name};
 use crate::changes::consolidate;
 use crate::interface::Response;
-use crate::log::Shelf;
 use crate::log::record::Arrived;
+use crate::log::{Flushing, Shelf};
 use crate::planning::Planned;
 use crate::worker::Command;
 
@@ -59,7 +59,8 @@ pub struct Prepared {
 pub struct Past {
     /// By name, each with the generation it was created in.
     sources: BTreeMap<String, Generation>,
-    upto: u64,
+    /// Up to where the log had it.
+    flushing: Flushing,
     shelf: Shelf,
     piece: Piece,
 }
@@ -76,7 +77,8 @@ const PIECE_BYTES: usize = 16 << 20;
 impl Past {
     /// Hands it out in pieces, oldest first, until one is not wanted; the last may be empty.
     pub fn read(self, mut take: impl FnMut(Vec<(String, RecordBatch)>) -> bool) -> Result<()> {
-        let Self { sources, upto, shelf, piece: Piece { rows: piece_rows, bytes: piece_bytes } } = self;
+        let Self { sources, flushing, shelf, piece: Piece { rows: piece_rows, bytes: piece_bytes } } = self;
+        let upto = flushing.done()?;
         let names: Vec<&str> = sources.keys().map(String::as_str).collect();
         let unwanted = || Error::engine("nobody waits for the view any more");
         let (mut piece, mut rows, mut bytes) = (Vec::new(), 0, 0);
@@ -125,7 +127,8 @@ impl Coordinator {
         });
         let sources: BTreeMap<String, Generation> = sources.collect();
         let log = self.log.as_ref().filter(|_| self.keeps_history());
-        let shelf = log.map(|log| Ok((log.flushed()?, log.shelf()))).transpose()?;
+        // On a full disk the log takes its time: whoever reads it waits, and not all others.
+        let shelf = log.map(|log| (log.flushing(), log.shelf()));
         self.beside_made += 1;
         let beside = format!("beside {} \"{name}\"", self.beside_made);
         let at_once = self.create_dataflow(&beside, &node, true, is_detection, true)?;
@@ -135,8 +138,8 @@ impl Coordinator {
             true => Piece { rows: usize::MAX, bytes: usize::MAX },
             false => Piece { rows: self.config.piece_rows.max(1), bytes: PIECE_BYTES },
         };
-        if let Some((upto, shelf)) = shelf {
-            return Ok(Some((prepared, Some(Past { sources, upto, shelf, piece }))));
+        if let Some((flushing, shelf)) = shelf {
+            return Ok(Some((prepared, Some(Past { sources, flushing, shelf, piece }))));
         }
         let filled = at_once.iter().try_for_each(|source| self.backfill(source, &beside));
         filled.inspect_err(|_| self.drop_beside(&beside))?;

@@ -77,7 +77,8 @@ pub struct Drafted {
 impl Coordinator {
     /// Whether it is time for another snapshot.
     pub(super) fn is_snapshot_due(&self) -> bool {
-        let Some(log) = self.log.as_ref().filter(|_| !self.is_snapshotting) else { return false };
+        // A full disk has no room for one, and who reads would wait for the pause to end.
+        let Some(log) = self.log.as_ref().filter(|_| !self.is_snapshotting && self.full.is_none()) else { return false };
         let (frames, bytes) = log.growth();
         self.is_checkpoint_asked
             || GROWTH_FRAMES <= frames

@@ -136,6 +136,7 @@ impl LogWriter {
             self.copies = self.disk.append(&copies_path).map_err(failed(copies_path.clone()))?;
         }
         self.copies_written += copy.bytes().len() as u64;
+        self.tell_room(tell);
         if !is_hasty {
             self.copies.sync().map_err(failed(copies_path))?;
         }
@@ -178,10 +179,15 @@ impl LogWriter {
                 }
             }
         }
+        self.tell_room(tell);
+        Ok(())
+    }
+
+    /// What waited for room is written.
+    fn tell_room(&mut self, tell: &dyn Fn(Event)) {
         if std::mem::take(&mut self.is_full) {
             tell(Event::Full(None));
         }
-        Ok(())
     }
 
     /// Begins another segment, behind a commit; one that nothing was written to yet is as good. It has the name
@@ -199,6 +205,7 @@ impl LogWriter {
                     (self.file, self.copies) = (file, copies);
                     self.place = Place { segment, position: 0, ..self.place };
                     (self.written, self.copies_written) = (0, 0);
+                    self.tell_room(tell);
                     return Ok(());
                 }
                 Err(error) => {

@@ -1,17 +1,19 @@
 //! A disk that fills up, first to 92 %, then wholly: no input is taken in meanwhile, and who sends some is told so
-//! at once; questions are answered, and what waits is taken in once there is room again, once.
+//! at once; questions are answered, also while statements wait, and what waits is taken in once there is room again,
+//! once.
 //!
 //! The disk is a small one in memory, which only root can mount: others are told that it was passed over.
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::door::{Answer, Connection, Request, ask};
+use super::door::{Answer, Connection, Request, ask, exchange};
 use super::overload::Running;
 
 const SIZE_MIB: usize = 64;
@@ -22,16 +24,19 @@ const SOON: Duration = Duration::from_secs(20);
 /// How long a client waits for an answer that does not come.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// With a view that the clock moves: its ticks need room, however little comes in.
+const PACK: &str = "
+    CREATE SOURCE posts (id BIGINT, ts TIMESTAMP) WITH (connector = 'http');
+    CREATE MATERIALIZED VIEW seen AS SELECT count(*) AS n, count(DISTINCT id) AS ids FROM posts;
+    CREATE MATERIALIZED VIEW lately AS SELECT id FROM posts WHERE ts > now() - INTERVAL '5 minutes';";
+
 #[test]
 fn a_full_disk_takes_nothing_in_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let Some(disk) = Disk::mount(folder.path().join("data")) else {
         return println!("no disk could be mounted, for which one must be root: passed over");
     };
-    fs::create_dir(folder.path().join("pack")).unwrap();
-    let pack = "CREATE SOURCE posts (id BIGINT) WITH (connector = 'http');
-                CREATE MATERIALIZED VIEW seen AS SELECT count(*) AS n, count(DISTINCT id) AS ids FROM posts;";
-    fs::write(folder.path().join("pack/10_all.sql"), pack).unwrap();
+    write_pack(folder.path());
     let engine = Running::start(folder.path());
     let mut acknowledged = 0;
     for fill_mib in [SIZE_MIB * 94 / 100, 2 * SIZE_MIB] {
@@ -54,6 +59,41 @@ fn a_full_disk_takes_nothing_in_and_loses_nothing() {
     assert_eq!(seen(&engine), [acknowledged, acknowledged]);
 }
 
+#[test]
+fn reads_are_answered_while_statements_wait_for_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = Disk::mount(folder.path().join("data")) else {
+        return println!("no disk could be mounted, for which one must be root: passed over");
+    };
+    write_pack(folder.path());
+    let engine = Running::start(folder.path());
+    until("it takes rows in", || post(&engine, 0) == Some(200));
+    let filler = disk.fill(2 * SIZE_MIB);
+    until("nothing can be written", || get(&engine, "/readyz").is_some_and(|answer| answer.body.contains("no room to write")));
+    let at = engine.at;
+    let statements = ["CREATE MATERIALIZED VIEW another AS SELECT count(*) AS n FROM posts", "CHECKPOINT"];
+    let [made, snapshot] = statements.map(|sql| {
+        let request = Request { method: "POST", path: "/v1/execute", kind: "application/sql", key: None, body: sql.as_bytes() };
+        thread::spawn(move || exchange(at, &request))
+    });
+    let begun = Instant::now();
+    while begun.elapsed() < 3 * PATIENCE {
+        assert_eq!(seen(&engine), [1, 1]);
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert!(!made.is_finished(), "it waits for room");
+    fs::remove_file(filler).unwrap();
+    let made = made.join().unwrap().expect("an answer");
+    assert_eq!(made.status, 200, "{}", made.body);
+    assert!(snapshot.join().unwrap().is_some(), "an answer");
+    assert_eq!(ask(at, "SELECT n FROM another").expect("it answers")[0]["n"], json!(1));
+}
+
+fn write_pack(folder: &Path) {
+    fs::create_dir(folder.join("pack")).unwrap();
+    fs::write(folder.join("pack/10_all.sql"), PACK).unwrap();
+}
+
 /// The status, where there is an answer.
 fn post(engine: &Running, id: i64) -> Option<u16> {
     let (key, body) = (format!("post-{id}"), json!({ "id": id }).to_string());
@@ -74,7 +114,7 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < SOON, "waited until {what}");
-        std::thread::sleep(Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(100));
     }
 }
 

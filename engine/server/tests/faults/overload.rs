@@ -81,7 +81,7 @@ impl Running {
             .arg(folder.join("pack"))
             .arg("--data-dir")
             .arg(folder.join("data"))
-            .args(["--tick", "10ms", "--workers", "2", "--listen-pg", "off", "--listen-http"])
+            .args(["--tick", "10ms", "--workers", "2", "--allow-statements", "--listen-pg", "off", "--listen-http"])
             .arg(at.to_string())
             .stdout(Stdio::null())
             .spawn()
