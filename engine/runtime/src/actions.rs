@@ -184,14 +184,14 @@ impl Follower {
         self.outbox.restore(state.outbox);
     }
 
-    /// What the log says of a finding's request.
-    pub fn repeat(&mut self, record: &ActionRecord) {
-        self.outbox.repeat(&record.id, &record.event);
+    /// What the log says of a finding's request, and in which tick.
+    pub fn repeat(&mut self, record: &ActionRecord, said: Tick) {
+        self.outbox.repeat(&record.id, &record.event, said);
     }
 
-    /// What a person says of a finding's request, now that it is durable.
-    pub fn decide(&mut self, id: &str, decision: Decision) {
-        self.outbox.repeat(id, &ActionEvent::Decision(decision));
+    /// What a person says of a finding's request, now that it is durable, and in which tick.
+    pub fn decide(&mut self, id: &str, decision: Decision, said: Tick) {
+        self.outbox.repeat(id, &ActionEvent::Decision(decision), said);
         self.outbox.launch();
     }
 
@@ -541,12 +541,30 @@ mod tests {
         let (intent, outcome) = records.split_at(1);
         let mut next = Bench::asleep(&[], None, false, Journal::default());
         next.follow(&[("a", 1, 1)]);
-        intent.iter().for_each(|record| next.follower.repeat(record));
+        intent.iter().for_each(|record| next.follower.repeat(record, 20));
         next.follow(&[("a", 1, -1)]);
-        outcome.iter().for_each(|record| next.follower.repeat(record));
+        outcome.iter().for_each(|record| next.follower.repeat(record, 20));
         next.follower.wake();
         next.until_idle().await;
         assert_eq!((next.seen(), next.states()), (vec!["undo a1".to_string()], vec!["undo undone".to_string()]));
+    }
+
+    #[tokio::test]
+    async fn a_restart_knows_when_each_was_settled() {
+        let (journal, records) = kept_log();
+        let mut bench = Bench::asleep(&[("do b1", &[Answer::Refuses])], None, false, journal);
+        bench.follower.wake();
+        let findings = [("a", 1, 1), ("b", 1, 1)];
+        bench.follow(&findings);
+        bench.until_idle().await;
+        // Long enough to tell, and for the log to hold it.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let mut next = Bench::asleep(&[], None, false, Journal::default());
+        next.follow(&findings);
+        records.lock().iter().for_each(|record| next.follower.repeat(record, 20));
+        let settled = |bench: &Bench| -> Vec<Option<u64>> { bench.log.of_action("hold").iter().map(|entry| entry.settled_ms).collect() };
+        assert_eq!((next.states(), settled(&next)), (bench.states(), settled(&bench)));
+        assert!(settled(&bench).len() == 2 && settled(&bench).iter().all(Option::is_some));
     }
 
     #[tokio::test]
@@ -562,7 +580,7 @@ mod tests {
         let mut bench = Bench::asleep(&[("do a1", &[Answer::Later(200)])], None, false, Journal::default());
         bench.follow(&[("a", 1, 1)]);
         let id = bench.log.rows()["id"].as_string::<i32>().value(0).to_string();
-        bench.follower.repeat(&ActionRecord { action: "hold".into(), id, event: intent });
+        bench.follower.repeat(&ActionRecord { action: "hold".into(), id, event: intent }, 20);
         bench.follower.wake();
         bench.until_seen(1).await;
         bench.follow(&[("a", 1, -1)]);

@@ -50,6 +50,8 @@ enum Told {
     Decision {
         id: String,
         decision: Decision,
+        /// The log's, of the decision.
+        tick: Tick,
     },
     /// Asks for what a restart needs.
     State(oneshot::Sender<ActionSnapshot>),
@@ -163,10 +165,10 @@ impl Queue {
         }
     }
 
-    /// The log says what became of an action's request.
-    pub fn repeat(&mut self, record: &ActionRecord) {
+    /// The log says, in that tick, what became of an action's request.
+    pub fn repeat(&mut self, record: &ActionRecord, tick: Tick) {
         if let Stage::Action(follower) = &mut self.stage {
-            follower.repeat(record);
+            follower.repeat(record, tick);
         }
     }
 
@@ -175,13 +177,13 @@ impl Queue {
         !self.is_muted && matches!(self.stage, Stage::Sink(..) | Stage::Action(_))
     }
 
-    /// Passes on a person's word, once it is called.
-    pub fn decide(&self, id: String, decision: Decision) -> impl FnOnce() + Send + use<> {
+    /// Passes on a person's word of that tick, once it is called.
+    pub fn decide(&self, id: String, decision: Decision, tick: Tick) -> impl FnOnce() + Send + use<> {
         let sender = match &self.stage {
             Stage::Running(sender, _) => Some(sender.clone()),
             Stage::Sink(..) | Stage::Action(_) | Stage::Over => None,
         };
-        move || drop(sender.map(|sender| sender.send(Told::Decision { id, decision })))
+        move || drop(sender.map(|sender| sender.send(Told::Decision { id, decision, tick })))
     }
 
     /// What a restart needs of an action once it has followed what was pushed so far.
@@ -345,7 +347,7 @@ async fn act(mut follower: Follower, mut receiver: mpsc::UnboundedReceiver<Told>
             told = receiver.recv() => match told {
                 // Let go after its findings are counted, so that the queue is never idle between.
                 Some(Told::Changes(Queued { tick, deltas, is_takeover, claim: _claim, .. })) => follower.follow(tick, &deltas, is_takeover),
-                Some(Told::Decision { id, decision }) => follower.decide(&id, decision),
+                Some(Told::Decision { id, decision, tick }) => follower.decide(&id, decision, tick),
                 Some(Told::State(reply)) => drop(reply.send(follower.state())),
                 None => break,
             },

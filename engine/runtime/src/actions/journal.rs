@@ -22,7 +22,16 @@ pub enum ActionEvent {
     /// The finding's request of this number is about to be sent.
     Intent { request: u32, kind: ActionKind, row: String, previous: Option<String>, tick: Tick, at_ms: u64 },
     /// A request has its outcome; of number 0: it was never sent.
-    Outcome { request: u32, kind: ActionKind, row: String, state: ActionState, error: String, may_be_done: bool },
+    Outcome {
+        request: u32,
+        kind: ActionKind,
+        row: String,
+        state: ActionState,
+        error: String,
+        may_be_done: bool,
+        #[serde(default)]
+        at_ms: u64,
+    },
     /// A person's word.
     Decision(Decision),
 }

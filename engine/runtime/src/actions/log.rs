@@ -50,7 +50,7 @@ impl ActionState {
     }
 
     /// Neither a person nor the other side is waited for.
-    fn is_settled(self) -> bool {
+    pub fn is_settled(self) -> bool {
         !matches!(self, Self::Pending | Self::AwaitingApproval | Self::InDoubt)
     }
 
@@ -85,9 +85,19 @@ pub struct Entry {
     pub attempts: i64,
     pub error: String,
     pub tick: Tick,
+    /// Since when nobody is waited for, as the log has it: the same after a restart.
+    #[serde(default)]
+    pub settled_ms: Option<u64>,
 }
 
-/// One row per finding, oldest first; of those that nobody waits for the oldest ones are forgotten.
+impl Entry {
+    /// Its place among those that may be forgotten.
+    fn settling(&self) -> (Option<u64>, Text) {
+        (self.settled_ms, self.id.clone())
+    }
+}
+
+/// One row per finding, oldest first; of those that nobody waits for the ones that were settled first are forgotten.
 #[derive(Clone, Default)]
 pub struct ActionLog(Arc<Mutex<Entries>>);
 
@@ -97,8 +107,8 @@ struct Entries {
     rows: BTreeMap<u64, Entry>,
     places: HashMap<Text, u64>,
     next: u64,
-    /// The places of those that nobody waits for.
-    settled: BTreeSet<u64>,
+    /// Those that nobody waits for: since when, and whose. In whatever order they come, the same ones stay.
+    settled: BTreeSet<(Option<u64>, Text)>,
 }
 
 /// Rows that nobody waits for.
@@ -148,9 +158,9 @@ impl ActionLog {
         entries.places.get(id).map(|place| entries.rows[place].clone())
     }
 
-    /// Shows what a person decided at once, so that whoever looks next decides nothing twice. Errors: the state, if
-    /// it is none to decide about.
-    pub fn decide(&self, id: &str, decision: Decision) -> Result<(), ActionState> {
+    /// Shows what a person decided at once, so that whoever looks next decides nothing twice. `tick`: the log's, of
+    /// the decision. Errors: the state, if it is none to decide about.
+    pub fn decide(&self, id: &str, decision: Decision, tick: Tick) -> Result<(), ActionState> {
         let mut guard = self.0.lock();
         let entries = &mut *guard;
         let Some(place) = entries.places.get(id) else { return Ok(()) };
@@ -159,7 +169,8 @@ impl ActionLog {
             return Err(entry.state);
         }
         let (state, error) = ActionState::after(decision, entry.kind);
-        let decided = Entry { state, error: error.to_string(), ..entry.clone() };
+        let settled_ms = state.is_settled().then_some(tick);
+        let decided = Entry { state, error: error.to_string(), settled_ms, ..entry.clone() };
         entries.set(decided);
         Ok(())
     }
@@ -174,16 +185,18 @@ impl Entries {
     fn set(&mut self, entry: Entry) {
         let place = *self.places.entry(entry.id.clone()).or_insert(self.next);
         self.next = self.next.max(place + 1);
-        match entry.state.is_settled() {
-            true => self.settled.insert(place),
-            false => self.settled.remove(&place),
-        };
+        if let Some(before) = self.rows.get(&place) {
+            self.settled.remove(&before.settling());
+        }
+        if entry.state.is_settled() {
+            self.settled.insert(entry.settling());
+        }
         self.rows.insert(place, entry);
         if SETTLED_MAX < self.settled.len()
-            && let Some(oldest) = self.settled.pop_first()
-            && let Some(forgotten) = self.rows.remove(&oldest)
+            && let Some((_, first)) = self.settled.pop_first()
+            && let Some(place) = self.places.remove(&first)
         {
-            self.places.remove(&forgotten.id);
+            self.rows.remove(&place);
         }
     }
 }
@@ -193,32 +206,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_row_per_finding_and_of_those_nobody_waits_for_the_oldest_are_forgotten() {
+    fn one_row_per_finding_and_of_those_nobody_waits_for_the_first_settled_are_forgotten() {
         let log = ActionLog::default();
-        let set = |i: usize, state| {
-            let (id, finding) = (i.to_string().into(), "{}".into());
-            log.set(Entry { id, action: "a".into(), finding, state, kind: ActionKind::Do, attempts: 1, error: String::new(), tick: 1 });
-        };
+        let set = |i: usize, state: ActionState, at_ms: usize| log.set(entry(&i.to_string(), state, at_ms as u64));
         let waiting = [ActionState::Pending, ActionState::AwaitingApproval, ActionState::InDoubt];
-        (0..3).for_each(|i| set(i, waiting[i]));
-        (3..SETTLED_MAX + 5).for_each(|i| set(i, ActionState::DryRun));
-        set(SETTLED_MAX, ActionState::Done);
+        (0..3).for_each(|i| set(i, waiting[i], i));
+        (3..SETTLED_MAX + 5).for_each(|i| set(i, ActionState::DryRun, i));
+        set(SETTLED_MAX, ActionState::Done, SETTLED_MAX);
         assert_eq!(["0", "1", "2", "3", "4", "5"].map(|id| log.find(id).is_some()), [true, true, true, false, false, true]);
         assert_eq!(log.find(&SETTLED_MAX.to_string()).unwrap().state, ActionState::Done);
         assert_eq!(log.rows().num_rows(), SETTLED_MAX + 3);
-        set(0, ActionState::Done);
-        assert!(log.find("0").is_none(), "it is the oldest of those now");
+        set(0, ActionState::Done, SETTLED_MAX + 5);
+        assert_eq!(["0", "5"].map(|id| log.find(id).is_some()), [true, false], "it is old, and was settled last");
+        set(3, ActionState::DryRun, 3);
+        assert!(log.find("3").is_none(), "all others were settled later, and came before it");
+        assert_eq!(log.rows().num_rows(), SETTLED_MAX + 2);
+    }
+
+    fn entry(id: &str, state: ActionState, at_ms: u64) -> Entry {
+        let (settled_ms, error) = (state.is_settled().then_some(at_ms), "nobody knows".into());
+        Entry {
+            id: id.into(),
+            action: "a".into(),
+            finding: "{}".into(),
+            state,
+            kind: ActionKind::Do,
+            attempts: 1,
+            error,
+            tick: 1,
+            settled_ms,
+        }
     }
 
     #[test]
     fn nothing_is_decided_twice() {
         let log = ActionLog::default();
-        let (id, finding, error) = ("1".into(), "{}".into(), "nobody knows".into());
-        log.set(Entry { id, action: "a".into(), finding, state: ActionState::InDoubt, kind: ActionKind::Do, attempts: 1, error, tick: 1 });
-        assert_eq!(log.decide("1", Decision::Approve), Err(ActionState::InDoubt));
-        assert_eq!(log.decide("1", Decision::Done), Ok(()));
-        assert_eq!(log.decide("1", Decision::NotDone), Err(ActionState::Done));
+        log.set(entry("1", ActionState::InDoubt, 1));
+        assert_eq!(log.decide("1", Decision::Approve, 2), Err(ActionState::InDoubt));
+        assert_eq!(log.decide("1", Decision::Done, 3), Ok(()));
+        assert_eq!(log.decide("1", Decision::NotDone, 4), Err(ActionState::Done));
         let shown = log.find("1").unwrap();
-        assert_eq!((shown.state, &shown.error[..]), (ActionState::Done, "as a person says"));
+        assert_eq!((shown.state, &shown.error[..], shown.settled_ms), (ActionState::Done, "as a person says", Some(3)));
     }
 }

@@ -309,7 +309,7 @@ impl Outbox {
                 return self.settle(id, state, reason);
             }
         }
-        self.record(id, ActionState::Pending, "");
+        self.record(id, ActionState::Pending, "", None);
         if is_first {
             self.enqueue(id);
         }
@@ -466,7 +466,7 @@ impl Outbox {
     }
 
     fn pause(&mut self, id: Id, pause: Duration, error: &str) {
-        self.record(&id, ActionState::Pending, error);
+        self.record(&id, ActionState::Pending, error, None);
         self.pauses.insert((Instant::now() + pause, id));
     }
 
@@ -483,12 +483,12 @@ impl Outbox {
         let error = &shown.map_or(error.to_string(), |shown| format!("{error}; it had failed: {}", shown.error));
         let job = self.findings[id].job();
         let (request, kind, row) = (job.request, job.kind, job.row.clone());
-        self.tell(id, request, kind, &row, state, error, self.findings[id].held.is_some());
-        self.close(id, state, error);
+        let at_ms = self.tell(id, request, kind, &row, state, error, self.findings[id].held.is_some());
+        self.close(id, state, error, at_ms);
     }
 
-    fn close(&mut self, id: &Id, state: ActionState, error: &str) {
-        self.record(id, state, error);
+    fn close(&mut self, id: &Id, state: ActionState, error: &str, at_ms: u64) {
+        self.record(id, state, error, Some(at_ms));
         self.count(self.findings[id].job().kind, state);
         let finding = self.findings.get_mut(id).expect("it has no outcome yet");
         let job = finding.job.take().expect("it has no outcome yet");
@@ -552,10 +552,10 @@ impl Outbox {
         }
     }
 
-    /// What the log says of a finding's request, or a person.
-    pub fn repeat(&mut self, id: &str, event: &ActionEvent) {
+    /// What the log says of a finding's request, or a person, and in which tick.
+    pub fn repeat(&mut self, id: &str, event: &ActionEvent, said: Tick) {
         let id = Id::from(id);
-        let Some(finding) = self.findings.get_mut(&id) else { return self.show_as_said(&id, event) };
+        let Some(finding) = self.findings.get_mut(&id) else { return self.show_as_said(&id, event, said) };
         match event {
             ActionEvent::Intent { request, kind, row, previous, tick, at_ms } => {
                 (finding.requests, finding.is_flying, finding.is_counted) = (*request, true, true);
@@ -569,33 +569,43 @@ impl Outbox {
                     self.sent_ms.push_back(*at_ms);
                 }
             }
-            ActionEvent::Outcome { request, kind, row, state, error, may_be_done, .. } => {
-                self.learn_again(&id, *request, *kind, Text::from(&row[..]), *state, *may_be_done, error);
+            ActionEvent::Outcome { request, kind, row, state, error, may_be_done, at_ms } => {
+                self.learn_again(&id, *request, *kind, Text::from(&row[..]), *state, *may_be_done, error, *at_ms);
             }
-            ActionEvent::Decision(decision) => self.decide(&id, *decision),
+            ActionEvent::Decision(decision) => self.decide(&id, *decision, said),
         }
     }
 
     /// A finding that is not computed again, since its detection is stopped, is shown as the log has it.
-    fn show_as_said(&self, id: &Id, event: &ActionEvent) {
+    fn show_as_said(&self, id: &Id, event: &ActionEvent, said: Tick) {
         let known = self.task.log.find(id);
         let tick = known.as_ref().map_or(0, |entry| entry.tick);
         match event {
             ActionEvent::Intent { kind, row, tick, .. } => {
-                self.show(id, *kind, &Text::from(&row[..]), ActionState::InDoubt, 1, STOPPED_UNKNOWN, *tick);
+                self.show(id, *kind, &Text::from(&row[..]), ActionState::InDoubt, 1, STOPPED_UNKNOWN, *tick, None);
             }
-            ActionEvent::Outcome { request, kind, row, state, error, .. } => {
-                self.show(id, *kind, &Text::from(&row[..]), *state, i64::from(*request != 0), error, tick);
+            ActionEvent::Outcome { request, kind, row, state, error, at_ms, .. } => {
+                self.show(id, *kind, &Text::from(&row[..]), *state, i64::from(*request != 0), error, tick, Some(*at_ms));
             }
             ActionEvent::Decision(decision) => {
                 let Some(Entry { kind, finding, attempts, .. }) = known else { return };
                 let (state, error) = ActionState::after(*decision, kind);
-                self.show(id, kind, &finding, state, attempts, error, tick);
+                self.show(id, kind, &finding, state, attempts, error, tick, Some(said));
             }
         }
     }
 
-    fn learn_again(&mut self, id: &Id, request: u32, kind: ActionKind, row: Text, state: ActionState, may_be_done: bool, error: &str) {
+    fn learn_again(
+        &mut self,
+        id: &Id,
+        request: u32,
+        kind: ActionKind,
+        row: Text,
+        state: ActionState,
+        may_be_done: bool,
+        error: &str,
+        at_ms: u64,
+    ) {
         let finding = self.findings.get_mut(id).expect("looked up");
         finding.is_flying &= request == 0;
         let intended = if request == 0 { None } else { finding.intended.take() };
@@ -613,7 +623,7 @@ impl Outbox {
         let is_its =
             finding.job.as_ref().is_some_and(|job| job.request == request && (request != 0 || job.row == row || kind == ActionKind::Undo));
         if is_its {
-            self.close(id, state, error);
+            self.close(id, state, error, at_ms);
         }
     }
 
@@ -646,7 +656,7 @@ impl Outbox {
         }
     }
 
-    fn decide(&mut self, id: &Id, decision: Decision) {
+    fn decide(&mut self, id: &Id, decision: Decision, said: Tick) {
         let finding = self.findings.get_mut(id).expect("looked up");
         let Some(Parked { asked, is_doubt }) = finding.parked.clone() else { return };
         let (kind, row) = (asked.kind, asked.row.clone());
@@ -659,18 +669,18 @@ impl Outbox {
             }
             (Decision::Reject, false) => {
                 finding.parked = None;
-                self.show(id, kind, &row, state, 0, why, 0);
+                self.show(id, kind, &row, state, 0, why, 0, Some(said));
             }
             (Decision::Done, true) => {
                 finding.parked = None;
                 finding.held = asked.after();
-                self.show(id, kind, &row, state, 1, why, 0);
+                self.show(id, kind, &row, state, 1, why, 0, Some(said));
                 self.catch_up(id, newest, &row);
             }
             (Decision::NotDone, true) => {
                 finding.parked = None;
                 finding.held = asked.before();
-                self.show(id, kind, &row, state, 1, why, 0);
+                self.show(id, kind, &row, state, 1, why, 0, Some(said));
                 self.catch_up(id, newest, &row);
             }
             _ => {}
@@ -691,29 +701,34 @@ impl Outbox {
         self.task.metrics.actions.with_label_values(&[&self.task.name, kind.as_str(), state.as_str()]).inc();
     }
 
-    fn record(&self, id: &Id, state: ActionState, error: &str) {
+    fn record(&self, id: &Id, state: ActionState, error: &str, at_ms: Option<u64>) {
         let finding = &self.findings[id];
         let (job, parked) = (finding.job(), finding.parked.as_ref().filter(|_| state == ActionState::InDoubt));
         // A person is asked about what is in doubt, not about what waits behind it.
         let (kind, row) = parked.map_or((job.kind, &job.row), |parked| (parked.asked.kind, &parked.asked.row));
-        self.show(id, kind, row, state, job.attempts, error, job.tick);
+        self.show(id, kind, row, state, job.attempts, error, job.tick, at_ms);
     }
 
-    fn show(&self, id: &Id, kind: ActionKind, row: &Text, state: ActionState, attempts: i64, error: &str, tick: Tick) {
+    /// `at_ms`: since when, where that is known.
+    fn show(&self, id: &Id, kind: ActionKind, row: &Text, state: ActionState, attempts: i64, error: &str, tick: Tick, at_ms: Option<u64>) {
         let (id, finding) = (id.clone(), row.clone());
         let (action, error) = (self.task.name.clone(), error.to_string());
-        self.task.log.set(Entry { id, action, finding, state, kind, attempts, error, tick });
+        let settled_ms = at_ms.filter(|_| state.is_settled());
+        self.task.log.set(Entry { id, action, finding, state, kind, attempts, error, tick, settled_ms });
     }
 
     fn note(&self, id: &Id, event: ActionEvent) -> ActionRecord {
         ActionRecord { action: self.task.name.clone(), id: id.to_string(), event }
     }
 
-    fn tell(&self, id: &Id, request: u32, kind: ActionKind, row: &Text, state: ActionState, error: &str, may_be_done: bool) {
+    /// Returns when that was.
+    fn tell(&self, id: &Id, request: u32, kind: ActionKind, row: &Text, state: ActionState, error: &str, may_be_done: bool) -> u64 {
+        let at_ms = self.task.clock.now_ms();
         if !self.is_asleep {
             let (row, error) = (row.to_string(), error.to_string());
-            self.task.journal.tell(self.note(id, ActionEvent::Outcome { request, kind, row, state, error, may_be_done }));
+            self.task.journal.tell(self.note(id, ActionEvent::Outcome { request, kind, row, state, error, may_be_done, at_ms }));
         }
+        at_ms
     }
 
     fn retry_pause(&self, attempts: i64, since_first: Duration, failure: &ActionFailure) -> Option<Duration> {

@@ -140,8 +140,9 @@ impl Coordinator {
             }
             Record::Write { table, delete, insert } => self.write(&super::Write { table, delete, insert, read: None })?,
             Record::Action(record) => {
+                let tick = self.opened();
                 if let Some(follow) = self.followers.get_mut(&follower_name(&record.action)) {
-                    follow.queue.repeat(&record);
+                    follow.queue.repeat(&record, tick);
                 }
             }
             Record::Guilty(_) => {}

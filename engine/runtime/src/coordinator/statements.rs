@@ -387,6 +387,7 @@ impl Coordinator {
 
     /// Logs a person's word, and passes it on once it is durable.
     fn decide(&mut self, id: &str, decision: Decision) -> Result<()> {
+        let tick = self.opened();
         let Some(Entry { action, .. }) = self.action_log.find(id) else {
             return Err(Error::user(format!("no action has the id '{id}'")).hint("SELECT id, state FROM sys.actions"));
         };
@@ -394,12 +395,12 @@ impl Coordinator {
         self.check_runs(&follower_name(&action))?;
         let follow = self.followers.get(&follower_name(&action));
         let follow = follow.ok_or_else(|| Error::user(format!("action \"{action}\" was dropped")).hint("create it again"))?;
-        self.action_log.decide(id, decision).map_err(|state| {
+        self.action_log.decide(id, decision, tick).map_err(|state| {
             let wanted = ActionState::decided_by(decision);
             Error::user(format!("action '{id}' is {}, not {}", state.as_str(), wanted.as_str()))
                 .hint("APPROVE and REJECT answer what is awaiting_approval, RESOLVE what is in_doubt")
         })?;
-        let tell = follow.queue.decide(id.to_string(), decision);
+        let tell = follow.queue.decide(id.to_string(), decision, tick);
         self.say(|| Record::Action(ActionRecord { action, id: id.to_string(), event: ActionEvent::Decision(decision) }));
         self.when_closed(Box::new(move |_, _| tell()));
         Ok(())
