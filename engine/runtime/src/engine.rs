@@ -2,16 +2,17 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::record_batch::RecordBatch;
 use futures::FutureExt;
 use parking_lot::Mutex;
 use tidegate_types::connector::Connectors;
-use tidegate_types::error::{Error, Result};
+use tidegate_types::error::{Error, Fault, Result};
 use tidegate_types::{ScratchDisk, StoppedClock, Tick};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
 
 use crate::bridge::Workers;
 use crate::coordinator::{Coordinator, Inlets, Outlets, Recovery, Request, Shared};
@@ -43,32 +44,29 @@ const REQUESTS_MAX: usize = 1024;
 const ARRIVALS_MAX: usize = 64;
 /// How long one that ends takes to say why.
 const ENDING_MAX: Duration = Duration::from_secs(5);
+/// Why one is not ready that reads its log.
+const RECOVERING: &str = "recovering";
 /// An engine that is longer at one tick than this is not ready for more.
 const CLOSING_MAX: Duration = Duration::from_secs(30);
 
 impl Engine {
     /// Starts workers and coordinator, and brings them to where the log ends; what is asked
-    /// meanwhile waits. Must be called inside a tokio runtime. Errors: a data folder that cannot be used.
-    pub fn start(mut config: Config, connectors: Arc<dyn Connectors>) -> Result<Self> {
-        let (opened, later) = open_log(&config)?;
-        if let Some(later) = &later {
-            config.clock = Arc::new(StoppedClock(later.after));
-        }
+    /// meanwhile waits. Where the data folder's disk is full, that begins once there is room. Must be called inside
+    /// a tokio runtime. Errors: a data folder that cannot be used.
+    pub fn start(config: Config, connectors: Arc<dyn Connectors>) -> Result<Self> {
+        let opened = match open_log(&config) {
+            Err(error) if error.fault == Fault::NoRoom && matches!(config.durability, Durability::Folder { .. }) => Err(error),
+            opened => Ok(opened?),
+        };
         let (workers, reports) = Workers::start(config.workers, config.witness.clone(), config.state_bytes_max)?;
         let metrics = Metrics::new();
-        let health = Health { ready: false, reason: "recovering".into(), tick: 0, lag_ms: 0, behind_since: None, closing_since: None };
+        let health = Health { ready: false, reason: RECOVERING.into(), tick: 0, lag_ms: 0, behind_since: None, closing_since: None };
         let health = Arc::new(Mutex::new(health));
         let (requests, requested) = mpsc::channel(REQUESTS_MAX);
         let (arrivals, arrived) = mpsc::channel(ARRIVALS_MAX);
         let (failure, failed) = watch::channel(None);
         let (recovery_ended, recovered) = watch::channel(false);
         let directory = Arc::new(Mutex::new(Directory::default()));
-        let (log, recovery, events) = match opened {
-            Some(Opened { log, writer, snapshot, replay, events, suspect }) => {
-                (Some((log, writer)), Some(Recovery { snapshot, replay, suspect, later }), events)
-            }
-            None => (None, None, mpsc::unbounded_channel().1),
-        };
         let shared_failure = failure.clone();
         let shared = Shared {
             metrics: metrics.clone(),
@@ -81,17 +79,36 @@ impl Engine {
         let (notes, noted) = mpsc::unbounded_channel();
         let (drafts, drafted) = mpsc::unbounded_channel();
         let (published, publishing) = mpsc::unbounded_channel();
-        let coordinator = Coordinator::new(config, connectors, workers, shared, log, Outlets { notes, drafts, published });
+        let events = mpsc::unbounded_channel().1;
         let inlets =
             Inlets { requests: requested, arrivals: arrived, reports, events, notes: noted, drafts: drafted, published: publishing };
-        let (panicked, unready) = (shared_failure, Arc::clone(&health));
+        let outlets = Outlets { notes, drafts, published };
+        let starting = Starting { config, connectors, workers, shared, inlets, outlets };
+        let begun = match opened {
+            Ok(opened) => Ok(starting.begin(opened)),
+            Err(full) => Err((starting, full)),
+        };
+        let (failing, unready) = (shared_failure, Arc::clone(&health));
         tokio::spawn(async move {
-            if AssertUnwindSafe(coordinator.run(inlets, recovery)).catch_unwind().await.is_err() {
-                let error = Error::engine("the coordinator failed: the log says on what").hint("start it again");
-                let mut health = unready.lock();
-                (health.ready, health.reason) = (false, error.to_string());
-                panicked.send_replace(Some(error));
-            }
+            let running = async {
+                let (coordinator, inlets, recovery) = match begun {
+                    Ok(begun) => begun,
+                    Err((starting, full)) => {
+                        let opened = open_log_when_there_is_room(starting.config.clone(), full, &unready).await?;
+                        starting.begin(opened)
+                    }
+                };
+                coordinator.run(inlets, recovery).await;
+                Ok::<(), Error>(())
+            };
+            let error = match AssertUnwindSafe(running).catch_unwind().await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error,
+                Err(_) => Error::engine("the coordinator failed: the log says on what").hint("start it again"),
+            };
+            let mut health = unready.lock();
+            (health.ready, health.reason) = (false, error.to_string());
+            failing.send_replace(Some(error));
         });
         Ok(Self { requests, metrics, health, directory, failed, recovered })
     }
@@ -233,6 +250,58 @@ impl Engine {
         match answer.await {
             Ok(answer) => Ok(answer),
             Err(_) => Err(self.stopped().await),
+        }
+    }
+}
+
+/// A coordinator's beginnings, but for what the log holds.
+struct Starting {
+    config: Config,
+    connectors: Arc<dyn Connectors>,
+    workers: Workers,
+    shared: Shared,
+    inlets: Inlets,
+    outlets: Outlets,
+}
+
+impl Starting {
+    fn begin(self, (opened, later): (Option<Opened>, Option<Later>)) -> (Coordinator, Inlets, Option<Recovery>) {
+        let Self { mut config, connectors, workers, shared, mut inlets, outlets } = self;
+        if let Some(later) = &later {
+            config.clock = Arc::new(StoppedClock(later.after));
+        }
+        let (log, recovery) = match opened {
+            Some(Opened { log, writer, snapshot, replay, events, suspect }) => {
+                inlets.events = events;
+                (Some((log, writer)), Some(Recovery { snapshot, replay, suspect, later }))
+            }
+            None => (None, None),
+        };
+        (Coordinator::new(config, connectors, workers, shared, log, outlets), inlets, recovery)
+    }
+}
+
+/// Between two tries on a full disk, at least.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+/// To try is to read the log: so much longer than a try is the pause behind it.
+const FULL_PAUSE_PER_TRY: u32 = 10;
+
+/// Tries again until it is not for want of room that it fails. `full`: why it did.
+async fn open_log_when_there_is_room(config: Config, full: Error, health: &Mutex<Health>) -> Result<(Option<Opened>, Option<Later>)> {
+    tracing::error!("disk full: {}; the engine starts once there is room", full.message);
+    health.lock().reason = format!("disk full: {}", full.message);
+    let mut pause = FULL_PAUSE;
+    loop {
+        tokio::time::sleep(pause).await;
+        let (begun, config) = (Instant::now(), config.clone());
+        let opened = spawn_blocking(move || open_log(&config)).await;
+        match opened.unwrap_or_else(|_| Err(Error::engine("the log could not be opened"))) {
+            Err(error) if error.fault == Fault::NoRoom => pause = FULL_PAUSE.max(FULL_PAUSE_PER_TRY * begun.elapsed()),
+            opened => {
+                tracing::warn!("there is room on the disk again");
+                health.lock().reason = RECOVERING.into();
+                return opened;
+            }
         }
     }
 }

@@ -40,7 +40,7 @@ use self::quarantine::{Guilty, Quarantine, Suspect};
 use self::record::{Arrived, Record};
 pub use self::scan::{Replay, Replayed};
 use self::scan::{broken_at, history, read_frames};
-use self::segment::{Holdings, Mark, Segment};
+use self::segment::{Holdings, Mark, Segment, unless_full};
 use self::snapshot::Parts;
 use self::writer::LogWriter;
 use crate::seeded::{Bug, Seeded};
@@ -96,8 +96,8 @@ pub struct Growth {
 struct Shared {
     holdings: Arc<Mutex<BTreeMap<Segment, Holdings>>>,
     growth: Arc<Growth>,
-    /// Nobody waits for room any more.
-    stopping: Arc<AtomicBool>,
+    /// Room is waited for: not while the log is opened, nor when it ends.
+    is_patient: Arc<AtomicBool>,
     seeded: Seeded,
 }
 
@@ -145,7 +145,8 @@ pub struct Opening {
 }
 
 impl Log {
-    /// Scans the folder, which is made where there is none, and begins another epoch in it.
+    /// Scans the folder, which is made where there is none, and begins another epoch in it. Errors: `NoRoom` where that
+    /// may do later, by itself.
     pub fn open(opening: Opening) -> Result<Opened> {
         let Opening { disk, folder, random, now_ms, accept_loss, temporary, past, seeded } = opening;
         make_folder(&*disk, &folder).map_err(|error| unusable(&folder, &error))?;
@@ -155,7 +156,7 @@ impl Log {
         let (orders, taken) = unbounded();
         let (sender, events) = mpsc::unbounded_channel();
         let first = *found.holdings.keys().next().unwrap_or(&found.end.segment).min(&found.end.segment);
-        let shared = Shared { holdings: Arc::new(Mutex::new(found.holdings)), growth: Arc::default(), stopping: Arc::default(), seeded };
+        let shared = Shared { holdings: Arc::new(Mutex::new(found.holdings)), growth: Arc::default(), is_patient: Arc::default(), seeded };
         let is_watched = temporary.is_none();
         let writing = LogWriter::open(Arc::clone(&disk), folder.clone(), found.end, found.is_new, is_watched, &shared);
         let mut writing = writing.map_err(|error| unusable(&folder, &error))?;
@@ -173,6 +174,7 @@ impl Log {
         if past.is_none() {
             begin(&mut writing, next_tick(found.end.tick, now_ms), &writer, found.lost_after, guilty.as_ref())?;
         }
+        shared.is_patient.store(true, Ordering::Relaxed);
         if guilty.is_some() {
             quarantine::clear(&*disk, &folder)?;
             suspect = None;
@@ -267,7 +269,7 @@ impl Log {
 
     /// Writes what was said, and ends.
     pub fn stop(&mut self) {
-        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.shared.is_patient.store(false, Ordering::Relaxed);
         let _ = self.orders.send(Order::Stop);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -340,18 +342,14 @@ impl Shelf {
 
 /// Another epoch begins, in a tick of its own.
 fn begin(writing: &mut LogWriter, tick: Tick, writer: &Writer, lost_after: Option<Tick>, guilty: Option<&Guilty>) -> Result<()> {
-    let refuse_full = |event| {
-        if let Event::Full(Some(reason)) = event {
-            tracing::error!("{reason}; waiting for room")
-        }
-    };
+    let nobody = |_: Event| {};
     let Writer { log, epoch } = writer.clone();
-    writing.append(tick, &Record::Begin { log, epoch, version: env!("CARGO_PKG_VERSION").into(), lost_after }, &refuse_full)?;
+    writing.append(tick, &Record::Begin { log, epoch, version: env!("CARGO_PKG_VERSION").into(), lost_after }, &nobody)?;
     if let Some(guilty) = guilty {
         tracing::error!(frame = guilty.frame, row = guilty.row, "passed over from now on: a worker failed on it: {}", guilty.reason);
-        writing.append(tick, &Record::Guilty(guilty.clone()), &refuse_full)?;
+        writing.append(tick, &Record::Guilty(guilty.clone()), &nobody)?;
     }
-    writing.commit(tick, &Record::Commit { delivered: BTreeMap::new() }, &refuse_full)
+    writing.commit(tick, &Record::Commit { delivered: BTreeMap::new() }, &nobody)
 }
 
 /// Makes the folder, with its parents, and their names last.
@@ -374,6 +372,6 @@ fn locked(folder: &Path, error: &std::io::Error) -> Error {
 }
 
 fn unusable(path: &Path, error: &std::io::Error) -> Error {
-    Error::user(format!("the data folder cannot be used: {}: {error}", path.display()))
-        .hint("check its disk and its rights, or give another --data-dir")
+    let told = Error::user(format!("the data folder cannot be used: {}: {error}", path.display()));
+    unless_full(told.hint("check its disk and its rights, or give another --data-dir"), error)
 }

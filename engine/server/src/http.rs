@@ -141,7 +141,7 @@ async fn while_taken_in(
     next: Next,
 ) -> Response {
     let reason = match engine.is_recovered() {
-        false => Some("the engine is starting: it reads its log".to_string()),
+        false => Some(format!("the engine is starting: {}", engine.health().reason)),
         true => engine.input_waits_for(),
     };
     let Some(reason) = reason else { return next.run(request).await };

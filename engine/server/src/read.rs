@@ -378,7 +378,8 @@ impl Reader {
     /// The plan of a statement that answers rows. It is to be frozen before it runs.
     pub async fn plan(&self, statement: Statement) -> Result<LogicalPlan, Refusal> {
         if !self.engine.is_recovered() {
-            let error = Error::engine("the engine is starting: it reads its log").hint("ask again; /readyz tells when it is there");
+            let reason = self.engine.health().reason;
+            let error = Error::engine(format!("the engine is starting: {reason}")).hint("ask again; /readyz tells when it is there");
             return Err(Refusal::new(STARTING, error));
         }
         match duty(&statement)? {

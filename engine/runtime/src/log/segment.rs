@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use tidegate_types::Tick;
 use tidegate_types::disk::{self, Disk};
-use tidegate_types::{Tick, error::Error, error::Result};
+use tidegate_types::error::{Error, Fault, Result};
 
 use serde::{Deserialize, Serialize};
 
@@ -189,8 +190,17 @@ pub fn unreadable(path: &Path, error: &io::Error) -> Error {
 }
 
 pub fn unwritable(path: &Path, error: &io::Error) -> Error {
-    Error::engine(format!("{} cannot be written: {error}", path.display()))
-        .hint("make room on the disk, or check it and the rights on the data folder")
+    let told = Error::engine(format!("{} cannot be written: {error}", path.display()));
+    unless_full(told.hint("make room on the disk, or check it and the rights on the data folder"), error)
+}
+
+/// What is told of a disk's error; nobody's fault where it is that there is no room.
+pub fn unless_full(told: Error, error: &io::Error) -> Error {
+    if is_full(error) { Error { fault: Fault::NoRoom, ..told } } else { told }
+}
+
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 #[cfg(test)]

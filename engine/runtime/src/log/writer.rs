@@ -4,7 +4,8 @@
 //!           copies; only then is the tick durable
 //! Roll      between two commits: the new segment's names are made last before it is written
 //! Full      a write that finds the disk full takes back what it wrote and tries again each second;
-//!           nothing is lost meanwhile, and nothing becomes visible
+//!           nothing is lost meanwhile, and nothing becomes visible. Not so the first ones of an engine: who
+//!           starts it tries again
 //! Errors    any other is final: what a failed sync leaves on the disk is unknown. So is a file that somebody
 //!           removed, which is looked for before a tick is durable
 
@@ -23,7 +24,7 @@ use tidegate_types::error::{Error, Result};
 
 use super::frame;
 use super::record::Record;
-use super::segment::{Copy, Holdings, Mark, Segment, set_mark};
+use super::segment::{Copy, Holdings, Mark, Segment, is_full, set_mark, unless_full};
 use super::{Event, Growth, Order, Place, Shared};
 use crate::seeded::{Bug, Seeded};
 
@@ -53,8 +54,8 @@ pub struct LogWriter {
     holdings: Arc<Mutex<BTreeMap<Segment, Holdings>>>,
     /// Frames and bytes since the last snapshot.
     growth: Arc<Growth>,
-    /// Nobody waits for room any more.
-    stopping: Arc<AtomicBool>,
+    /// Room is waited for.
+    is_patient: Arc<AtomicBool>,
     seeded: Seeded,
 }
 
@@ -64,7 +65,7 @@ impl LogWriter {
         let (file, copies) = if is_new { create(&*disk, &folder, &place.segment)? } else { append(&*disk, &folder, &place.segment)? };
         let copies_written = disk.len(&place.segment.copies_path(&folder))?;
         let (buffer, written) = (Vec::new(), place.position);
-        let Shared { holdings, growth, stopping, seeded } = shared.clone();
+        let Shared { holdings, growth, is_patient, seeded } = shared.clone();
         let is_full = false;
         Ok(Self {
             disk,
@@ -79,7 +80,7 @@ impl LogWriter {
             is_watched,
             holdings,
             growth,
-            stopping,
+            is_patient,
             seeded,
         })
     }
@@ -216,10 +217,9 @@ impl LogWriter {
     }
 
     /// Takes back what a failed write left behind `length`, and waits. Errors: anything but a full
-    /// disk, and being told to stop.
+    /// disk, and that too where room is not waited for.
     fn wait_for_room(&mut self, path: &Path, length: u64, error: &io::Error, tell: &dyn Fn(Event)) -> Result<()> {
-        let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        if !is_full || self.stopping.load(Ordering::Relaxed) {
+        if !is_full(error) || !self.is_patient.load(Ordering::Relaxed) {
             return Err(fatal(path, error));
         }
         match self.disk.truncate(path, length) {
@@ -253,6 +253,6 @@ fn append(disk: &dyn Disk, folder: &Path, segment: &Segment) -> io::Result<(Box<
 }
 
 fn fatal(path: &Path, error: &io::Error) -> Error {
-    Error::engine(format!("the log cannot be written: {}: {error}", path.display()))
-        .hint("nothing after the last commit was acknowledged; mend the disk and start again")
+    let told = Error::engine(format!("the log cannot be written: {}: {error}", path.display()));
+    unless_full(told.hint("nothing after the last commit was acknowledged; mend the disk and start again"), error)
 }

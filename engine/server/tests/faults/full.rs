@@ -89,6 +89,27 @@ fn reads_are_answered_while_statements_wait_for_room() {
     assert_eq!(ask(at, "SELECT n FROM another").expect("it answers")[0]["n"], json!(1));
 }
 
+#[test]
+fn a_start_on_a_full_disk_opens_its_door_and_goes_on_once_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = Disk::mount(folder.path().join("data")) else {
+        return println!("no disk could be mounted, for which one must be root: passed over");
+    };
+    write_pack(folder.path());
+    let engine = Running::start(folder.path());
+    until("it takes rows in", || post(&engine, 0) == Some(200));
+    drop(engine);
+    let filler = disk.fill(2 * SIZE_MIB);
+    let engine = Running::spawn(folder.path());
+    until("its door is open", || get(&engine, "/healthz").is_some_and(|answer| answer.status == 200));
+    let ready = get(&engine, "/readyz").expect("an answer");
+    assert!(ready.status == 503 && ready.body.contains("disk full"), "{}", ready.body);
+    assert_eq!(post(&engine, 1), Some(503));
+    fs::remove_file(filler).unwrap();
+    until("it takes rows in", || post(&engine, 1) == Some(200));
+    assert_eq!(seen(&engine), [2, 2]);
+}
+
 fn write_pack(folder: &Path) {
     fs::create_dir(folder.join("pack")).unwrap();
     fs::write(folder.join("pack/10_all.sql"), PACK).unwrap();

@@ -75,6 +75,19 @@ pub struct Running {
 impl Running {
     /// On the pack in the folder's `pack`, with its source `posts`; the log is in its `data`.
     pub fn start(folder: &Path) -> Self {
+        let running = Self::spawn(folder);
+        // Counts nothing, and is answered with 200 once the source is read.
+        let nothing = Request { method: "POST", path: "/v1/ingest/posts", kind: "application/x-ndjson", key: None, body: b"" };
+        let begun = Instant::now();
+        while door::exchange(running.at, &nothing).is_none_or(|answer| answer.status != 200) {
+            assert!(begun.elapsed() < START_MAX, "the source is not there");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        running
+    }
+
+    /// One that need not get as far as that.
+    pub fn spawn(folder: &Path) -> Self {
         let at = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_tidegate"))
             .arg("run")
@@ -86,15 +99,7 @@ impl Running {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let running = Self { at, process };
-        // Counts nothing, and is answered with 200 once the source is read.
-        let nothing = Request { method: "POST", path: "/v1/ingest/posts", kind: "application/x-ndjson", key: None, body: b"" };
-        let begun = Instant::now();
-        while door::exchange(at, &nothing).is_none_or(|answer| answer.status != 200) {
-            assert!(begun.elapsed() < START_MAX, "the source is not there");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        running
+        Self { at, process }
     }
 }
 
