@@ -17,19 +17,45 @@ use tidegate_plan::statement::normal;
 use tidegate_types::Tick;
 use tidegate_types::error::{Error, Result, did_you_mean};
 use tidegate_types::row::{RowCodec, project_schema};
+use tokio::task::spawn_blocking;
 
 use crate::coordinator::{Read, Write};
 use crate::engine::Engine;
 use crate::interface::Response;
+use crate::log::frame::BODY_BYTES_MAX;
+use crate::log::record::Record;
 use crate::read;
 
-/// What to write, and Postgres' tag for it.
+/// Rows that take no more are not measured: bitmaps and paddings do not make four times as much of them in the log.
+const UNMEASURED_BYTES_MAX: usize = BODY_BYTES_MAX / 4;
+
+/// What to write, and Postgres' tag for it. Errors: also that the log could not hold it.
 pub async fn evaluate(engine: &Engine, statement: &ast::Statement) -> Result<(Write, String)> {
-    match statement {
-        ast::Statement::Insert(insert) => self::insert(engine, insert).await,
-        ast::Statement::Update(update) => self::update(engine, update).await,
-        ast::Statement::Delete(delete) => self::delete(engine, delete).await,
-        other => Err(Error::unsupported(other, "use INSERT, UPDATE or DELETE")),
+    let (write, tag) = match statement {
+        ast::Statement::Insert(insert) => self::insert(engine, insert).await?,
+        ast::Statement::Update(update) => self::update(engine, update).await?,
+        ast::Statement::Delete(delete) => self::delete(engine, delete).await?,
+        other => return Err(Error::unsupported(other, "use INSERT, UPDATE or DELETE")),
+    };
+    if write.delete.get_array_memory_size() + write.insert.get_array_memory_size() <= UNMEASURED_BYTES_MAX {
+        return Ok((write, tag));
+    }
+    let measured = spawn_blocking(move || check_length(&write, BODY_BYTES_MAX).map(|()| write)).await;
+    measured.unwrap_or_else(|_| Err(Error::engine("the rows could not be measured"))).map(|write| (write, tag))
+}
+
+/// Errors: it is longer as a record of the log, which one tick's frame must hold as a whole.
+fn check_length(write: &Write, bytes_max: usize) -> Result<()> {
+    let Write { table, delete, insert, .. } = write;
+    let record = Record::Write { table: table.clone(), delete: delete.clone(), insert: insert.clone() };
+    // One that cannot be encoded is longer still.
+    match record.encode().is_ok_and(|body| body.len() <= bytes_max) {
+        true => Ok(()),
+        false => {
+            let most = bytes_max >> 20;
+            let error = Error::too_much(format!("one statement may write {most} MiB, and this one writes more to table \"{table}\""));
+            Err(error.hint("write the rows by several statements"))
+        }
     }
 }
 
@@ -302,7 +328,22 @@ fn not_null_columns(schema: &Schema) -> String {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::Int64Array;
+    use tidegate_types::error::Fault;
+
     use super::*;
+
+    #[test]
+    fn a_write_that_is_too_long_for_the_log_is_refused() {
+        let rows = |count| RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(0..count)) as ArrayRef)]).unwrap();
+        let write = Write { table: "t".into(), delete: rows(300_000), insert: rows(300_000), read: None };
+        let record = Record::Write { table: "t".into(), delete: rows(300_000), insert: rows(300_000) };
+        let length = record.encode().unwrap().len();
+        check_length(&write, length).unwrap();
+        let error = check_length(&write, length - 1).unwrap_err();
+        assert_eq!((error.fault, error.hint.as_deref()), (Fault::TooMuch, Some("write the rows by several statements")));
+        assert!(error.message.contains("table \"t\"") && error.message.contains("4 MiB"), "{error}");
+    }
 
     #[test]
     fn what_a_statement_reads_besides_the_rows_it_takes() {

@@ -330,7 +330,7 @@ pub fn main() -> ExitCode {
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error}");
         match error.fault {
-            Fault::User | Fault::Conflict | Fault::NoRoom => ExitCode::from(1),
+            Fault::User | Fault::Conflict | Fault::TooMuch | Fault::NoRoom => ExitCode::from(1),
             Fault::Engine => ExitCode::from(2),
         }
     })

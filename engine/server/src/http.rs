@@ -356,7 +356,7 @@ impl IntoResponse for Refusal {
             (CONFLICT, _) => StatusCode::CONFLICT,
             (STARTING, _) | (_, Fault::NoRoom) => StatusCode::SERVICE_UNAVAILABLE,
             (_, Fault::Engine) => StatusCode::INTERNAL_SERVER_ERROR,
-            (_, Fault::User | Fault::Conflict) => StatusCode::BAD_REQUEST,
+            (_, Fault::User | Fault::Conflict | Fault::TooMuch) => StatusCode::BAD_REQUEST,
         };
         told(status, &self.error, Some(self.code))
     }
@@ -673,6 +673,7 @@ mod tests {
             (Error::user("x").into(), 400),
             (Error::engine("x").into(), 500),
             (Error::conflict("x").into(), 409),
+            (Error::too_much("x").into(), 400),
             (Refusal::new(FORBIDDEN, Error::user("x")), 403),
             (Refusal::new(STARTING, Error::engine("x")), 503),
         ];

@@ -79,6 +79,9 @@ pub const CONFLICT: &str = "40001";
 /// SQLSTATE invalid_regular_expression.
 const INVALID_REGEX: &str = "2201B";
 
+/// SQLSTATE program_limit_exceeded.
+const LIMIT_EXCEEDED: &str = "54000";
+
 /// SQLSTATE disk_full.
 pub const DISK_FULL: &str = "53100";
 
@@ -105,7 +108,7 @@ impl Refusal {
 
     pub fn too_many_rows(limit: usize) -> Self {
         let error = Error::user(format!("the query answers more than the {limit} rows allowed"));
-        Self::new("54000", error.hint("add a WHERE or a LIMIT"))
+        Self::new(LIMIT_EXCEEDED, error.hint("add a WHERE or a LIMIT"))
     }
 
     pub fn read_only(what: &str) -> Self {
@@ -157,6 +160,7 @@ impl From<Error> for Refusal {
         let code = match error.fault {
             Fault::User => "42000",
             Fault::Conflict => CONFLICT,
+            Fault::TooMuch => LIMIT_EXCEEDED,
             Fault::NoRoom => DISK_FULL,
             Fault::Engine => "XX000",
         };

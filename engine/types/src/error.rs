@@ -11,6 +11,8 @@ pub enum Fault {
     User,
     /// Nobody's: what a statement read changed before it could write. The same again may succeed: exit 1.
     Conflict,
+    /// The user's: it is more than is done at once. The same in parts may succeed: exit 1.
+    TooMuch,
     /// Nobody's: there is no room for it now. The same later may succeed: exit 1.
     NoRoom,
     /// The engine or its surroundings failed: exit 2.
@@ -48,6 +50,10 @@ impl Error {
 
     pub fn conflict(message: impl Into<String>) -> Self {
         Self { fault: Fault::Conflict, message: message.into(), place: None, hint: Some("run it again".into()) }
+    }
+
+    pub fn too_much(message: impl Into<String>) -> Self {
+        Self { fault: Fault::TooMuch, message: message.into(), place: None, hint: None }
     }
 
     pub fn no_room(message: impl Into<String>) -> Self {
