@@ -117,7 +117,7 @@ fn verdict(state: Result<State, String>, path: &Path, calm: &State) -> Result<bo
 }
 
 /// Whoever accepts the loss goes on from some earlier tick, and what is left is whole. That is for the
-/// newest segment: what is behind a snapshot is rows alone, and a snapshot has nothing to go back to.
+/// newest segment: what is behind a snapshot is rows alone.
 #[test]
 fn what_is_lost_to_rot_can_be_given_up() {
     let rest = Rest::new();
@@ -132,6 +132,32 @@ fn what_is_lost_to_rot_can_be_given_up() {
         let next = rest.state(&disk.copy(&Power::default()), false).expect("what is left is whole");
         assert_eq!(begun, next, "bit {bit} of {}", path.display());
     }
+}
+
+/// A damaged snapshot is passed over, if that is accepted, for what is older: nothing is lost where all of that is there.
+#[test]
+fn a_damaged_snapshot_can_be_passed_over() {
+    let rest = Rest::new();
+    let calm = rest.state(&rest.disk.copy(&Power::default()), false).expect("nothing is wrong with it");
+    let mut snapshots = rest.files.iter().filter(|(path, _)| path.extension().is_some_and(|ending| ending == "snapshot"));
+    let (path, length) = snapshots.next_back().expect("a snapshot");
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    for bit in (0..8 * length).step_by(*length as usize) {
+        let disk = rest.disk.copy(&Power::default());
+        disk.flip(path, bit);
+        let refusal = rest.state(&disk.copy(&Power::default()), false).expect_err("it is damaged");
+        assert!(refusal.contains(&*name) && refusal.contains("--accept-loss"), "bit {bit}: {refusal}");
+        let begun = rest.state(&disk, true).unwrap_or_else(|error| panic!("bit {bit}: {error}; {:?}", rest.files));
+        assert_eq!(begun, calm, "bit {bit}");
+        let next = rest.state(&disk.copy(&Power::default()), false).expect("nobody finds it any more");
+        assert_eq!(next, calm, "bit {bit}");
+    }
+    let (first, _) = rest.files.iter().find(|(path, _)| path.extension().is_some_and(|ending| ending == "log")).expect("a segment");
+    let disk = rest.disk.copy(&Power::default());
+    disk.flip(path, 0);
+    disk.remove(first).unwrap();
+    let refusal = rest.state(&disk, true).expect_err("nothing older is there");
+    assert!(refusal.contains(&*name) && refusal.contains(&*first.file_name().unwrap_or_default().to_string_lossy()), "{refusal}");
 }
 
 /// Rows of each relation that is there.

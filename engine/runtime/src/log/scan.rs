@@ -1,4 +1,8 @@
 //! What a restart reads: where the log ends, then all of it, tick by tick.
+//!
+//! Damaged   in a segment: all before it, where the loss of the rest is accepted. In a snapshot: the newest older one
+//!           that has its segments, or the beginning of the log, where that is accepted. What is given up or passed
+//!           over has another name from then on
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -9,14 +13,14 @@ use std::sync::Arc;
 use tidegate_types::Tick;
 use tidegate_types::connector::Writer;
 use tidegate_types::disk::Disk;
-use tidegate_types::error::{Error, Result};
+use tidegate_types::error::{Error, Fault, Result};
 
 use super::Place;
 use super::frame::{Broken, Chain, Frames, Header};
 use super::quarantine::Quarantine;
 use super::record::{Arrived, BEGIN, COMMIT, GUILTY, Record, tag_of};
 use super::segment::{Holdings, Mark, Segment, copies, marked, rewrite_copies, segments, unreadable, unwritable};
-use super::snapshot::{self, Head, Part, Parts};
+use super::snapshot::{self, Head};
 use crate::seeded::{Bug, Seeded};
 
 /// Where a log ends.
@@ -37,12 +41,36 @@ pub struct Found {
     pub quarantine: Quarantine,
 }
 
+impl Found {
+    /// Nothing of the log yet: where it begins, or where the snapshot leaves off.
+    fn behind(snapshot: Option<(Segment, Head)>) -> Self {
+        let mut found = Self {
+            end: Place::START,
+            synced: 0,
+            is_new: true,
+            writer: None,
+            lost_after: None,
+            snapshot: None,
+            holdings: BTreeMap::new(),
+            quarantine: Quarantine::default(),
+        };
+        if let Some((segment, head)) = &snapshot {
+            found.end = Place { segment: *segment, position: 0, number: segment.number, chain: segment.chain, tick: head.tick };
+            found.writer = Some(head.writer.clone());
+            found.holdings = head.segments.iter().cloned().collect();
+            found.quarantine.extend(head.quarantined.iter().cloned());
+        }
+        found.snapshot = snapshot;
+        found
+    }
+}
+
 /// Verifies the log, and cuts off what was not committed.
 ///
 /// Errors: damage before the last commit, unless its loss is accepted.
 pub fn scan(disk: &dyn Disk, folder: &Path, accept_loss: bool, seeded: Seeded) -> Result<Found> {
     let mut all = segments(disk, folder)?;
-    let mut found = begin(disk, folder)?;
+    let mut found = begin(disk, folder, &all, accept_loss)?;
     match missing(disk, folder, &all, &found) {
         Err(error) if accept_loss => tracing::error!(%error, "what it held is given up, as asked"),
         checked => checked?,
@@ -65,7 +93,8 @@ pub fn scan(disk: &dyn Disk, folder: &Path, accept_loss: bool, seeded: Seeded) -
         tracing::error!(path = %path.display(), after = found.end.tick, "{what}; what came later is given up, as asked");
         found.lost_after = Some(found.end.tick);
         let is_reached = found.end.segment == *segment;
-        set_aside(disk, folder, &all[i + usize::from(is_reached)..])?;
+        let given_up = all[i + usize::from(is_reached)..].iter();
+        set_aside(disk, folder, given_up.flat_map(|segment| [segment.path(folder), segment.copies_path(folder)]))?;
         found.is_new = i == 0 && !is_reached;
         break;
     }
@@ -75,32 +104,43 @@ pub fn scan(disk: &dyn Disk, folder: &Path, accept_loss: bool, seeded: Seeded) -
     Ok(found)
 }
 
-/// Where the newest snapshot leaves off, or the beginning.
-fn begin(disk: &dyn Disk, folder: &Path) -> Result<Found> {
-    let mut found = Found {
-        end: Place::START,
-        synced: 0,
-        is_new: true,
-        writer: None,
-        lost_after: None,
-        snapshot: None,
-        holdings: BTreeMap::new(),
-        quarantine: Quarantine::default(),
-    };
+/// Where the newest snapshot leaves off, or the beginning. Errors: it is damaged, and nothing older will do.
+fn begin(disk: &dyn Disk, folder: &Path, all: &[Segment], accept_loss: bool) -> Result<Found> {
     snapshot::remove_drafts(disk, folder)?;
-    let newest = snapshot::newest(disk, folder)?;
-    let Some(segment) = newest else { return Ok(found) };
-    let mut parts = Parts::open(disk, folder, &segment)?;
-    while let Some(part) = parts.next()? {
-        if let Part::Head(head) = part {
-            found.end = Place { segment, position: 0, number: segment.number, chain: segment.chain, tick: head.tick };
-            found.writer = Some(head.writer.clone());
-            found.holdings = head.segments.iter().cloned().collect();
-            head.quarantined.iter().for_each(|guilty| found.quarantine.add(guilty.clone()));
-            found.snapshot = Some((segment, *head));
-        }
+    let mut passed_over: Vec<(PathBuf, String)> = Vec::new();
+    for segment in snapshot::all(disk, folder)?.into_iter().rev() {
+        let path = snapshot::path(folder, &segment);
+        let why = match snapshot::verified(disk, folder, &segment) {
+            Ok(head) if passed_over.is_empty() || (all.contains(&segment) && head.is_served_by(all)) => {
+                pass_over(disk, folder, passed_over)?;
+                return Ok(Found::behind(Some((segment, head))));
+            }
+            Ok(_) => format!("what it needs of the log is gone: {}", path.display()),
+            Err(damage) if damage.fault != Fault::User => return Err(damage),
+            Err(damage) if !accept_loss => {
+                return Err(damage.hint("restore the data folder, or begin with what is older, if it is still there, with --accept-loss"));
+            }
+            Err(damage) => damage.message,
+        };
+        passed_over.push((path, why));
     }
-    Ok(found)
+    if !passed_over.is_empty() && all.first() != Some(&Segment::FIRST) {
+        let whys: Vec<&str> = passed_over.iter().map(|(_, why)| why.as_str()).collect();
+        let first = Segment::FIRST.path(folder);
+        let error = Error::user(format!("{}; and there is no {} to begin with", whys.join("; "), first.display()));
+        return Err(error.hint("restore the data folder"));
+    }
+    pass_over(disk, folder, passed_over)?;
+    Ok(Found::behind(None))
+}
+
+/// They are not found any more by who looks for the newest.
+fn pass_over(disk: &dyn Disk, folder: &Path, snapshots: Vec<(PathBuf, String)>) -> Result<()> {
+    if snapshots.is_empty() {
+        return Ok(());
+    }
+    snapshots.iter().for_each(|(_, why)| tracing::error!("{why}; it is passed over for what is older, as asked"));
+    set_aside(disk, folder, snapshots.into_iter().map(|(path, _)| path))
 }
 
 /// Errors: a segment that is not there, and was not trimmed. Between the snapshot and the last one the chain
@@ -172,15 +212,14 @@ fn verify(disk: &dyn Disk, folder: &Path, segment: &Segment, copied: Option<u64>
     }
 }
 
-/// Keeps given-up segments under another name, for who wants to look.
-fn set_aside(disk: &dyn Disk, folder: &Path, given_up: &[Segment]) -> Result<()> {
-    for segment in given_up {
-        for path in [segment.path(folder), segment.copies_path(folder)] {
-            let aside = path.with_extension("lost");
-            match disk.rename(&path, &aside) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unwritable(&path, &error)),
-                _ => {}
-            }
+/// Keeps what is given up under another name, for who wants to look.
+fn set_aside(disk: &dyn Disk, folder: &Path, given_up: impl Iterator<Item = PathBuf>) -> Result<()> {
+    for path in given_up {
+        let mut aside = path.clone().into_os_string();
+        aside.push(".lost");
+        match disk.rename(&path, Path::new(&aside)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unwritable(&path, &error)),
+            _ => {}
         }
     }
     disk.sync_folder(folder).map_err(|error| unwritable(folder, &error))

@@ -7,7 +7,8 @@
 //! Draft     written beside it under another name; the name is what makes it count
 //! Trim      what a snapshot makes needless goes only once its name is there for good, oldest first, and
 //!           once the folder says which segment is the first now
-//! Older     the first one of each day stays as long as the segment behind it: the past begins with one ([`super::past`])
+//! Older     the first one of each day stays as long as the segment behind it: the past begins with one ([`super::past`]),
+//!           and a start that may lose something, where newer ones are damaged
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
@@ -99,6 +100,11 @@ impl Head {
     pub fn needs(&self, holdings: &Holdings) -> bool {
         is_needed(holdings, &self.sources)
     }
+
+    /// Whether all of these that it needs are there.
+    pub fn is_served_by(&self, there: &[Segment]) -> bool {
+        self.segments.iter().all(|(segment, holdings)| there.contains(segment) || !self.needs(holdings))
+    }
 }
 
 /// Whether a segment holds rows that a view needs of these sources.
@@ -180,8 +186,23 @@ pub fn path(folder: &Path, segment: &Segment) -> PathBuf {
 pub fn head(disk: &dyn Disk, folder: &Path, segment: &Segment) -> Result<Head> {
     match Parts::open(disk, folder, segment)?.next()? {
         Some(Part::Head(head)) => Ok(*head),
-        _ => Err(Error::user(format!("the snapshot is damaged: {}: it has no head", path(folder, segment).display()))),
+        _ => Err(headless(folder, segment)),
     }
+}
+
+/// The same, once all of it was read. Errors: the user's where it is damaged.
+pub fn verified(disk: &dyn Disk, folder: &Path, segment: &Segment) -> Result<Head> {
+    let (mut parts, mut head) = (Parts::open(disk, folder, segment)?, None);
+    while let Some(part) = parts.next()? {
+        if let Part::Head(found) = part {
+            head = Some(*found);
+        }
+    }
+    head.ok_or_else(|| headless(folder, segment))
+}
+
+fn headless(folder: &Path, segment: &Segment) -> Error {
+    Error::user(format!("the snapshot is damaged: {}: it has no head", path(folder, segment).display())).hint("restore the data folder")
 }
 
 /// Removes what a crash or a failure left half written.
