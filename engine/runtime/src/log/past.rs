@@ -1,8 +1,8 @@
 //! A log as it was at a tick, in a folder of its own that another engine begins with. Nothing is written where the
 //! log is, and an engine may go on writing it meanwhile.
 //!
-//! Begins    with the newest snapshot that is not behind the tick and whose segments are all there, or with the log's
-//!           own beginning
+//! Begins    with the newest snapshot that is whole and not behind the tick, and whose segments are all there, or with
+//!           the log's own beginning
 //! Linked    what never changes again: the snapshot, and all segments but the last; the links are hard ones where the
 //!           temporary folder is on the same disk
 //! Copied    of the last segment, what is not behind the tick
@@ -99,24 +99,47 @@ fn lay_out(disk: &Arc<dyn Disk>, folder: &Path, at: Option<Tick>) -> Result<Past
 
 /// What the past can begin with: a snapshot, or (None) the beginning of the log.
 fn beginning(disk: &dyn Disk, folder: &Path, all: &[Segment], at: Tick) -> Result<Option<(Segment, Head)>> {
-    let mut earliest = None;
+    let (mut earliest, mut damaged) = (None, Vec::new());
+    let tell = |damaged: &[String]| damaged.iter().for_each(|damage| tracing::warn!("{damage}; the past begins with what is older"));
     for segment in snapshot::all(disk, folder)?.into_iter().rev() {
-        let head = snapshot::head(disk, folder, &segment)?;
-        let is_whole = head.segments.iter().all(|(segment, holdings)| all.contains(segment) || !head.needs(holdings));
-        if head.tick <= at && is_whole {
+        let head = match head_before(disk, folder, &segment, at) {
+            Err(error) if error.fault == Fault::User => {
+                damaged.push(error.message);
+                continue;
+            }
+            head => head?,
+        };
+        if !head.is_served_by(all) {
+            continue;
+        }
+        if head.tick <= at {
+            tell(&damaged);
             return Ok(Some((segment, head)));
         }
-        if is_whole {
-            earliest = Some(head.tick);
-        }
+        earliest = Some(head.tick);
     }
     match (all.first(), earliest) {
-        (Some(first), _) if *first == Segment::FIRST => Ok(None),
+        (Some(first), _) if *first == Segment::FIRST => {
+            tell(&damaged);
+            Ok(None)
+        }
+        (Some(first), None) if !damaged.is_empty() => {
+            let error = Error::user(format!("{}; and the log begins with {}", damaged.join("; "), first.path(folder).display()));
+            Err(error.hint("restore the data folder"))
+        }
         (_, Some(tick)) => {
-            Err(Error::user(format!("the log no longer has what was before tick {tick}")).hint("ask for that tick, or a later one"))
+            let damaged: String = damaged.iter().map(|damage| format!("{damage}; ")).collect();
+            let error = Error::user(format!("{damaged}the log no longer has what was before tick {tick}"));
+            Err(error.hint("ask for that tick, or a later one"))
         }
         (_, None) => Err(none_in(folder)),
     }
+}
+
+/// All but rows of a snapshot; of one that is not behind `at` also the rows are whole.
+fn head_before(disk: &dyn Disk, folder: &Path, segment: &Segment, at: Tick) -> Result<Head> {
+    let head = snapshot::head(disk, folder, segment)?;
+    if at < head.tick { Ok(head) } else { snapshot::verified(disk, folder, segment) }
 }
 
 fn none_in(folder: &Path) -> Error {

@@ -87,6 +87,26 @@ fn the_past_is_asked_and_changed_beside_the_engine() {
     until("the sink has what came since", || lines() == 4);
 }
 
+#[test]
+fn the_past_begins_with_what_is_older_where_a_snapshot_is_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("pack")).unwrap();
+    fs::write(folder.path().join("pack/10_all.sql"), PACK).unwrap();
+    let engine = Running::start(folder.path());
+    post(&engine, "a", 9.0);
+    let checkpoint = Request { method: "POST", path: "/v1/execute", kind: "application/sql", key: None, body: b"CHECKPOINT" };
+    assert_eq!(exchange(engine.at, &checkpoint).unwrap().status, 200);
+    post(&engine, "b", 8.5);
+    let files = fs::read_dir(folder.path().join("data")).unwrap().map(|file| file.unwrap().path());
+    let snapshot = files.filter(|path| path.extension().is_some_and(|ending| ending == "snapshot")).max().expect("a snapshot");
+    let mut bytes = fs::read(&snapshot).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&snapshot, bytes).unwrap();
+    let now = "{\"sensor\":\"a\",\"value\":9.0}\n{\"sensor\":\"b\",\"value\":8.5}";
+    assert_eq!(replay(folder.path(), HOT, &[]), Ok(now.into()));
+}
+
 /// What was answered before it is in it.
 fn moment() -> String {
     std::thread::sleep(Duration::from_millis(30));
