@@ -41,7 +41,7 @@ use tokio::task::JoinHandle;
 use crate::actions::{ActionLog, Note};
 use crate::bridge::Workers;
 pub use arrivals::Counts;
-pub use beside::{Order, Past, Prepared};
+pub use beside::{History, Order, Prepared};
 pub use recovery::Recovery;
 pub use snapshot::Drafted;
 pub use statements::{definition_key, lines, pointed};
@@ -71,7 +71,7 @@ pub enum Request {
     /// Makes a view beside what there is. None: what there is has changed since it was planned.
     Prepare {
         order: Box<Order>,
-        reply: oneshot::Sender<Result<Option<(Prepared, Option<Past>)>>>,
+        reply: oneshot::Sender<Result<Option<(Prepared, Option<History>)>>>,
     },
     /// Rows of sources for what is made beside; answered when they are in.
     Fill {

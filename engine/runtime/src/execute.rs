@@ -11,7 +11,7 @@ use tidegate_types::error::{Error, Result};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use crate::coordinator::{Order, Past, Prepared, Ran, Request, definition_key, lines, pointed};
+use crate::coordinator::{History, Order, Prepared, Ran, Request, definition_key, lines, pointed};
 use crate::engine::Engine;
 use crate::interface::Response;
 use crate::planning::{Planned, plan_query};
@@ -107,10 +107,10 @@ impl Engine {
             let planned = plan_beside(query, &catalog).await?;
             let order = Order { name: name.to_string(), planned, generation, is_detection, is_compared };
             let prepared = self.ask(|reply| Request::Prepare { order: Box::new(order), reply }).await??;
-            let Some((prepared, past)) = prepared else { continue };
-            if let (Some(past), Some(beside)) = (past, &prepared.beside) {
+            let Some((prepared, history)) = prepared else { continue };
+            if let (Some(history), Some(beside)) = (history, &prepared.beside) {
                 let mut unclaimed = self.unclaimed(&prepared);
-                self.fill(beside, past).await?;
+                self.fill(beside, history).await?;
                 unclaimed.0 = None;
             }
             return Ok(Some(prepared));
@@ -119,9 +119,9 @@ impl Engine {
     }
 
     /// Gives what is made beside its past, a piece at a time.
-    async fn fill(&self, beside: &str, past: Past) -> Result<()> {
+    async fn fill(&self, beside: &str, history: History) -> Result<()> {
         let (pieces, mut arriving) = mpsc::channel(1);
-        let reading = spawn_blocking(move || past.read(|piece| pieces.blocking_send(piece).is_ok()));
+        let reading = spawn_blocking(move || history.read(|piece| pieces.blocking_send(piece).is_ok()));
         while let Some(rows) = arriving.recv().await {
             let beside = beside.to_string();
             self.ask(|reply| Request::Fill { beside, rows, reply }).await??;

@@ -56,7 +56,7 @@ pub struct Prepared {
 }
 
 /// What a view's sources brought before it was there.
-pub struct Past {
+pub struct History {
     /// By name, each with the generation it was created in.
     sources: BTreeMap<String, Generation>,
     /// Up to where the log had it.
@@ -74,7 +74,7 @@ struct Piece {
 /// Bytes after which a piece is large enough, however few its rows.
 const PIECE_BYTES: usize = 16 << 20;
 
-impl Past {
+impl History {
     /// Hands it out in pieces, oldest first, until one is not wanted; the last may be empty.
     pub fn read(self, mut take: impl FnMut(Vec<(String, RecordBatch)>) -> bool) -> Result<()> {
         let Self { sources, flushing, shelf, piece: Piece { rows: piece_rows, bytes: piece_bytes } } = self;
@@ -108,7 +108,7 @@ impl Past {
 
 impl Coordinator {
     /// None: what there is has changed since it was planned. Errors: it cannot be compared, or not be made.
-    pub(super) fn prepare(&mut self, order: Order) -> Result<Option<(Prepared, Option<Past>)>> {
+    pub(super) fn prepare(&mut self, order: Order) -> Result<Option<(Prepared, Option<History>)>> {
         let Order { name, planned, generation, is_detection, is_compared } = order;
         if generation != self.generation {
             return Ok(None);
@@ -139,7 +139,7 @@ impl Coordinator {
             false => Piece { rows: self.config.piece_rows.max(1), bytes: PIECE_BYTES },
         };
         if let Some((flushing, shelf)) = shelf {
-            return Ok(Some((prepared, Some(Past { sources, flushing, shelf, piece }))));
+            return Ok(Some((prepared, Some(History { sources, flushing, shelf, piece }))));
         }
         let filled = at_once.iter().try_for_each(|source| self.backfill(source, &beside));
         filled.inspect_err(|_| self.drop_beside(&beside))?;
