@@ -8,8 +8,9 @@ use tidegate_types::error::{Error, Result};
 use tidegate_types::time::next_tick;
 use tokio::sync::mpsc;
 
+use super::Coordinator;
 use super::statements::follower_name;
-use super::{Coordinator, OpenTick};
+use super::ticks::OpenTick;
 use crate::log::past::Later;
 use crate::log::quarantine::{Step, Suspect, pieces};
 use crate::log::record::Record;
