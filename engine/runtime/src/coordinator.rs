@@ -8,6 +8,7 @@
 mod arrivals;
 mod beside;
 mod counted;
+mod failing;
 mod recovery;
 mod relive;
 mod replace;
@@ -51,7 +52,7 @@ pub use tables::{Read, Write};
 use crate::followers::Queue;
 use crate::interface::{Config, Directory, Health};
 use crate::log::past::Later;
-use crate::log::quarantine::{Step, Suspect};
+use crate::log::quarantine::Suspect;
 pub use crate::log::record::Ran;
 use crate::log::{Event, Log};
 use crate::metrics::Metrics;
@@ -417,47 +418,6 @@ impl Coordinator {
             Said::Failed(reason) => return Err(self.worker_failed(reason)),
         }
         Ok(())
-    }
-
-    /// Makes what is being computed last, so that the next start finds what a worker failed on.
-    fn worker_failed(&mut self, reason: String) -> Error {
-        let error = Error::engine(format!("a worker failed: {reason}"));
-        let Some(mut log) = self.log.take() else { return error };
-        let from = self.closing.as_ref().map(|closing| closing.tick).or(self.open.as_ref().map(|open| open.tick));
-        if let Some(open) = self.open.take().filter(|_| !self.replaying) {
-            log.commit(open.tick, BTreeMap::new());
-        }
-        log.stop();
-        let Some(from) = from.filter(|_| !self.is_restoring && !log.is_temporary()) else { return error };
-        match self.accuse(&log, from, reason) {
-            Ok(hint) => error.hint(hint),
-            Err(unwritten) => unwritten,
-        }
-    }
-
-    /// Says to the next start where to look. Returns what it will do.
-    fn accuse(&self, log: &Log, from: Tick, reason: String) -> Result<&'static str> {
-        match self.suspect.as_ref().map(|suspect| suspect.step) {
-            // Nothing in the log made it. If something there is to blame all the same, the next start fails on it.
-            None if self.beside.values().any(Option::is_none) => {
-                Ok("start it again: the view that was being made may be to blame, and is not there")
-            }
-            None => {
-                log.suspect(&Suspect { from, reason, step: Step::Whole, statement: None })?;
-                Ok("start it again: the input it failed on is looked for")
-            }
-            Some(Step::Innocent) => Ok("no single row is to blame: start another version, or restore the data folder"),
-            Some(_) => Ok("start it again: the input it failed on is being looked for"),
-        }
-    }
-
-    /// Nothing works any more: whoever waits hears it by the end of their channel.
-    fn fail(&mut self, error: Error) {
-        tracing::error!(%error, "the engine fails");
-        let mut health = self.health.lock();
-        (health.ready, health.reason) = (false, error.to_string());
-        self.workers.broadcast(&Command::Stop);
-        self.failure.send_replace(Some(error));
     }
 
     fn tell_health(&self) {
