@@ -20,7 +20,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{self, Query};
 use tidegate_operators::aggregate::exact;
-use tidegate_types::error::{Error, Result, did_you_mean};
+use tidegate_types::error::{Error, Result};
 
 use crate::catalog::{Catalog, RelationKind};
 use crate::statement::arrow_type;
@@ -36,6 +36,7 @@ mod relations;
 mod sound;
 mod subqueries;
 mod unnest;
+mod wording;
 
 pub(crate) use analysis::AnalysisNode;
 use checked::Arithmetic;
@@ -44,6 +45,7 @@ pub(crate) use functions::date_bin;
 use null_keys::{CrossJoins, Keys};
 pub use relations::{rewritten, tell_apart};
 pub use sound::sound;
+pub use wording::{planning_error, planning_error_among};
 
 /// DataFusion, told what the catalog knows.
 pub struct Session {
@@ -144,21 +146,6 @@ impl Session {
     }
 }
 
-/// DataFusion's words, with a way out where one is known. `names`: the relations there are.
-pub fn planning_error_among<'a>(error: &DataFusionError, names: impl Iterator<Item = &'a str>) -> Error {
-    let error = planning_error(error);
-    if !(error.message.contains("not found") && error.message.contains("table")) {
-        return error;
-    }
-    let quoted = error.message.split(['\'', '"']).nth(1).unwrap_or_default();
-    let name = quoted.rsplit('.').next().unwrap_or_default();
-    let missing = Error::user(format!("relation \"{name}\" does not exist"));
-    match did_you_mean(name, names) {
-        Some(close) => missing.hint(format!("did you mean \"{close}\"?")),
-        None => missing.hint("create it first: files of a pack run in the order of their names"),
-    }
-}
-
 /// The catalog's name for what a plan refers to.
 pub fn relation_name(reference: &TableReference) -> String {
     match reference.schema() {
@@ -170,45 +157,6 @@ pub fn relation_name(reference: &TableReference) -> String {
 /// A query as DataFusion's planner takes it.
 pub fn statement(query: Query) -> DfStatement {
     DfStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))))
-}
-
-/// What DataFusion said, as one of our errors.
-pub fn planning_error(error: &DataFusionError) -> Error {
-    if let DataFusionError::External(cause) = error.find_root()
-        && let Some(ours) = cause.downcast_ref::<Error>()
-    {
-        return ours.clone();
-    }
-    if let DataFusionError::SchemaError(schema_error, _) = error.find_root()
-        && let datafusion::common::SchemaError::FieldNotFound { field, valid_fields } = schema_error.as_ref()
-    {
-        let names: Vec<&str> = valid_fields.iter().map(|field| field.name()).collect();
-        let mut relations = valid_fields.iter().filter_map(|field| field.relation.as_ref());
-        if let Some(relation) = field.relation.as_ref().filter(|relation| !relations.any(|known| known.table() == relation.table())) {
-            let error = Error::user(format!("no relation \"{}\" can be named here", relation.table()));
-            return error.hint("a query names what is in its own FROM, and a subquery also what is in the FROM around it");
-        }
-        let missing = match &field.relation {
-            Some(relation) => format!("column \"{}\" does not exist in \"{}\"", field.name, relation.table()),
-            None => format!("column \"{}\" does not exist", field.name),
-        };
-        return match did_you_mean(&field.name, names.iter().copied()) {
-            Some(close) => Error::user(missing).hint(format!("did you mean \"{close}\"?")),
-            None if names.is_empty() => Error::user(missing),
-            None => Error::user(missing).hint(format!("there are {}", names.join(", "))),
-        };
-    }
-    let text = error.find_root().strip_backtrace();
-    let text =
-        ["Error during planning: ", "This feature is not implemented: ", "Optimizer rule 'simplify_expressions' failed\ncaused by\n"]
-            .iter()
-            .fold(text, |text, prefix| text.strip_prefix(prefix).map(str::to_string).unwrap_or(text));
-    let mut text = text.trim().to_string();
-    if text.get(1..2).is_some_and(|second| second.chars().all(char::is_lowercase)) {
-        let first = text[..1].to_lowercase();
-        text.replace_range(..1, &first);
-    }
-    Error::user(text)
 }
 
 /// What the optimiser would compute once for all time.

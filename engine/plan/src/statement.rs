@@ -9,12 +9,15 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 use std::sync::Arc;
 use tidegate_types::connector::{Decision, Options};
-use tidegate_types::error::{Error, Result, did_you_mean};
+use tidegate_types::error::{Error, Mistake, Result, did_you_mean};
 
 use crate::load;
+use crate::place::pointed;
 
 /// Text longer than this is refused before it is read.
 pub const SQL_BYTES_MAX: usize = 1 << 20;
+
+pub(crate) const TYPES: &str = "types are TEXT, BOOLEAN, SMALLINT, INT, BIGINT, REAL, DOUBLE, DECIMAL(p, s), DATE, TIMESTAMP and T[]";
 
 /// A statement and where it begins.
 pub struct Placed {
@@ -31,6 +34,11 @@ impl Placed {
     /// What it says, however it is laid out.
     pub fn words(&self) -> String {
         self.tokens.iter().map(|token| token.token.to_string()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The error at what it names.
+    pub fn pointed(&self, error: Error) -> Error {
+        pointed(error, &self.tokens, &self.file)
     }
 }
 
@@ -158,7 +166,7 @@ pub fn parse(text: &str, file: &str) -> Result<Vec<Placed>> {
     let tokens = Tokenizer::new(&dialect, text)
         .with_unescape(true)
         .tokenize_with_location()
-        .map_err(|error| Error::user(error.message.to_lowercase()).at(file, error.location.line, error.location.column))?;
+        .map_err(|error| syntax(error.message.to_lowercase()).at(file, error.location.line, error.location.column))?;
     let mut statements = Vec::new();
     for tokens in tokens.split(|token| token.token == Token::SemiColon) {
         let words = || tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_)));
@@ -173,6 +181,10 @@ pub fn parse(text: &str, file: &str) -> Result<Vec<Placed>> {
         statements.push(Placed { statement, file: file.into(), line: start.line, column: start.column, tokens, text });
     }
     Ok(statements)
+}
+
+fn syntax(message: String) -> Error {
+    Error::user(message).mistake(Mistake::Syntax)
 }
 
 /// Errors: `text` is too large for the parsers of others, by its bytes or by its words.
@@ -432,8 +444,7 @@ impl One<'_> {
 
     fn field(&self, column: &ColumnDef) -> std::result::Result<Field, Trouble> {
         let data_type = arrow_type(&column.data_type).ok_or_else(|| {
-            self.error(format!("type {} of column \"{}\" is not supported", column.data_type, column.name.value))
-                .hint("types are TEXT, BOOLEAN, SMALLINT, INT, BIGINT, REAL, DOUBLE, DECIMAL(p, s), DATE, TIMESTAMP and T[]")
+            self.error(format!("type {} of column \"{}\" is not supported", column.data_type, column.name.value)).hint(TYPES)
         })?;
         Ok(Field::new(normal(&column.name), data_type, true))
     }
@@ -571,8 +582,8 @@ impl One<'_> {
             text.replace_range(..1, &first);
         }
         match place.and_then(|(line, column)| Some((line.parse().ok()?, column.parse().ok()?))) {
-            Some((line, column)) if 0 < line => Error::user(text).at(self.file, line, column),
-            _ => self.error(text),
+            Some((line, column)) if 0 < line => syntax(text).at(self.file, line, column),
+            _ => self.error(text).mistake(Mistake::Syntax),
         }
     }
 }

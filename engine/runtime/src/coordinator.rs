@@ -46,7 +46,7 @@ pub use beside::{History, Order, Prepared};
 pub use recovery::Recovery;
 pub use requests::Request;
 pub use snapshot::Drafted;
-pub use statements::{definition_key, lines, pointed};
+pub use statements::{definition_key, lines};
 pub use tables::{Read, Write};
 
 use crate::followers::Queue;

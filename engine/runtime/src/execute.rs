@@ -11,7 +11,7 @@ use tidegate_types::error::{Error, Result};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use crate::coordinator::{History, Order, Prepared, Ran, Request, definition_key, lines, pointed};
+use crate::coordinator::{History, Order, Prepared, Ran, Request, definition_key, lines};
 use crate::engine::Engine;
 use crate::interface::Response;
 use crate::planning::{Planned, plan_query};
@@ -54,25 +54,25 @@ impl Engine {
     /// `ran`: by a pack.
     async fn run(&self, placed: Placed, ran: Option<Ran>) -> Result<Response> {
         match &placed.statement {
-            Statement::Query(query) => read::query(self, query).await,
+            Statement::Query(query) => read::query(self, query).await.map_err(|error| placed.pointed(error)),
             Statement::Explain { query } => {
                 let (catalog, _) = self.ask(|reply| Request::Catalog { reply }).await?;
-                let planned = plan_beside(query, &catalog).await.map_err(|error| pointed(error, &placed))?;
+                let planned = plan_beside(query, &catalog).await.map_err(|error| placed.pointed(error))?;
                 Ok(lines("plan", explain(&planned.node, &catalog).lines()))
             }
             Statement::ExplainReplace { name, query } => {
                 let wanted = Wanted { name, query, is_detection: false, is_compared: true };
-                let prepared = self.prepare(wanted).await.map_err(|error| pointed(error, &placed))?;
+                let prepared = self.prepare(wanted).await.map_err(|error| placed.pointed(error))?;
                 let Some(prepared) = prepared else { return Err(Error::conflict("what there is changes all the time")) };
                 let _unclaimed = self.unclaimed(&prepared);
                 let name = name.clone();
                 let compared = self.ask(|reply| Request::Compare { name, prepared: Box::new(prepared), reply }).await?;
-                compared.map_err(|error| pointed(error, &placed))
+                compared.map_err(|error| placed.pointed(error))
             }
             // What a pack has is made before its sources are read.
             Statement::CreateKept { name, query, detection, .. } if ran.is_none() => {
                 let wanted = Wanted { name, query, is_detection: *detection, is_compared: false };
-                let prepared = self.prepare(wanted).await.map_err(|error| pointed(error, &placed))?;
+                let prepared = self.prepare(wanted).await.map_err(|error| placed.pointed(error))?;
                 let _unclaimed = prepared.as_ref().map(|prepared| self.unclaimed(prepared));
                 let prepared = prepared.map(Box::new);
                 self.ask(|reply| Request::Execute { placed: Box::new(placed), is_pack: false, prepared, reply }).await?
@@ -87,7 +87,7 @@ impl Engine {
                 {
                     return Ok(Response::Done { tag: "has run before".into() });
                 }
-                let (write, tag) = dml::evaluate(self, statement).await?;
+                let (write, tag) = dml::evaluate(self, statement).await.map_err(|error| placed.pointed(error))?;
                 self.ask(|reply| Request::Write { write, ran, reply }).await??;
                 Ok(Response::Done { tag })
             }

@@ -19,6 +19,23 @@ pub enum Fault {
     Engine,
 }
 
+/// Which of the user's mistakes it is, for programs that tell them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mistake {
+    Syntax,
+    Unsupported,
+    NoRelation,
+    NoColumn,
+    /// Nor an operator, of this name and for these types.
+    NoFunction,
+    AmbiguousColumn,
+    DuplicateColumn,
+    DuplicateAlias,
+    /// What is neither in GROUP BY nor aggregated, or aggregated where it cannot be.
+    Grouping,
+    WrongType,
+}
+
 /// Where in the user's text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -41,32 +58,39 @@ pub struct Error {
     pub message: String,
     pub place: Option<Place>,
     pub hint: Option<String>,
+    /// Where one is known.
+    pub mistake: Option<Mistake>,
 }
 
 impl Error {
     pub fn user(message: impl Into<String>) -> Self {
-        Self { fault: Fault::User, message: message.into(), place: None, hint: None }
+        Self { fault: Fault::User, message: message.into(), place: None, hint: None, mistake: None }
     }
 
     pub fn conflict(message: impl Into<String>) -> Self {
-        Self { fault: Fault::Conflict, message: message.into(), place: None, hint: Some("run it again".into()) }
+        Self { fault: Fault::Conflict, hint: Some("run it again".into()), ..Self::user(message) }
     }
 
     pub fn too_much(message: impl Into<String>) -> Self {
-        Self { fault: Fault::TooMuch, message: message.into(), place: None, hint: None }
+        Self { fault: Fault::TooMuch, ..Self::user(message) }
     }
 
     pub fn no_room(message: impl Into<String>) -> Self {
-        Self { fault: Fault::NoRoom, message: message.into(), place: None, hint: None }
+        Self { fault: Fault::NoRoom, ..Self::user(message) }
     }
 
     pub fn engine(message: impl Into<String>) -> Self {
-        Self { fault: Fault::Engine, message: message.into(), place: None, hint: None }
+        Self { fault: Fault::Engine, ..Self::user(message) }
     }
 
     /// A construct that is refused when planned, by name, with the way out.
     pub fn unsupported(construct: impl fmt::Display, way_out: impl Into<String>) -> Self {
-        Self::user(format!("{construct} is not supported")).hint(way_out)
+        Self::user(format!("{construct} is not supported")).hint(way_out).mistake(Mistake::Unsupported)
+    }
+
+    pub fn mistake(mut self, mistake: Mistake) -> Self {
+        self.mistake = Some(mistake);
+        self
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

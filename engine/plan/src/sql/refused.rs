@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    self, JoinConstraint, JoinOperator, LimitClause, OrderBy, OrderByKind, Query, SetExpr, TableFactor, TableWithJoins, Visit, Visitor,
+    self, BinaryOperator, JoinConstraint, JoinOperator, LimitClause, OrderBy, OrderByKind, Query, SetExpr, TableFactor, TableWithJoins,
+    UnaryOperator, Visit, Visitor,
 };
 use tidegate_types::error::{Error, Result};
 
@@ -32,8 +33,12 @@ impl Visitor for Refuse {
             LimitClause::LimitOffset { limit, offset, .. } => limit.iter().chain(offset.as_ref().map(|offset| &offset.value)).collect(),
             LimitClause::OffsetCommaLimit { offset, limit } => vec![offset, limit],
         });
-        if counts.into_iter().any(has_subquery) {
-            return refuse("a subquery in LIMIT or OFFSET", "join with it, and filter by row_number() OVER (ORDER BY …)");
+        let by_number = "join with it, and filter by row_number() OVER (ORDER BY …)";
+        if counts.iter().any(|count| has_subquery(count)) {
+            return refuse("a subquery in LIMIT or OFFSET", by_number);
+        }
+        if counts.iter().any(|count| matches!(count, ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_))) {
+            return refuse("a column in LIMIT or OFFSET", by_number);
         }
         if let Some(OrderBy { kind: OrderByKind::Expressions(keys), .. }) = &query.order_by
             && keys.iter().any(|key| has_subquery(&key.expr))
@@ -60,6 +65,8 @@ impl Visitor for Refuse {
             ast::Expr::InSubquery { expr, .. } if matches!(expr.as_ref(), ast::Expr::Tuple(_)) => {
                 refuse("several columns before IN (subquery)", "use EXISTS (SELECT 1 FROM … WHERE x = a AND y = b)")
             }
+            ast::Expr::UnaryOp { op, .. } if !is_planned_before(*op) => refuse(format!("operator \"{op}\""), instead_before(*op)),
+            ast::Expr::BinaryOp { op, .. } if !is_planned_between(op) => refuse(format!("operator \"{op}\""), instead_between(op)),
             ast::Expr::Function(ast::Function { over: Some(ast::WindowType::WindowSpec(spec)), .. }) => window_specification(spec),
             _ => ControlFlow::Continue(()),
         }
@@ -71,6 +78,17 @@ impl Visitor for Refuse {
                 refuse("TABLESAMPLE", "filter by a hash or a remainder of a column")
             }
             TableFactor::Derived { lateral: true, .. } => refuse("LATERAL", "join with a view by the columns it would see"),
+            TableFactor::Pivot { .. } => {
+                refuse("PIVOT", "aggregate each value by itself: SELECT k, sum(x) FILTER (WHERE s = 'a') AS a, … FROM t GROUP BY k")
+            }
+            TableFactor::Unpivot { .. } => {
+                refuse("UNPIVOT", "write SELECT k, 'a' AS name, a AS value FROM t UNION ALL SELECT k, 'b', b FROM t …")
+            }
+            TableFactor::MatchRecognize { .. } => refuse("MATCH_RECOGNIZE", "compare rows with lag() OVER (PARTITION BY … ORDER BY …)"),
+            TableFactor::JsonTable { .. } | TableFactor::OpenJsonTable { .. } => {
+                refuse("JSON_TABLE", "declare the columns of a source: its format 'json' reads them")
+            }
+            TableFactor::XmlTable { .. } => refuse("XMLTABLE", "send rows as JSON, CSV or text"),
             _ => ControlFlow::Continue(()),
         }
     }
@@ -78,6 +96,78 @@ impl Visitor for Refuse {
 
 fn refuse(what: impl std::fmt::Display, hint: &str) -> ControlFlow<Error> {
     ControlFlow::Break(Error::unsupported(what.to_string(), hint))
+}
+
+fn is_planned_before(op: UnaryOperator) -> bool {
+    matches!(op, UnaryOperator::Not | UnaryOperator::Plus | UnaryOperator::Minus)
+}
+
+fn instead_before(op: UnaryOperator) -> &'static str {
+    match op {
+        UnaryOperator::BitwiseNot => "write -1 - x",
+        UnaryOperator::BangNot => "write NOT x",
+        UnaryOperator::PGAbs => "write abs(x)",
+        UnaryOperator::PGSquareRoot => "write sqrt(x)",
+        UnaryOperator::PGCubeRoot => "write cbrt(x)",
+        UnaryOperator::PGPrefixFactorial | UnaryOperator::PGPostfixFactorial => "write factorial(x)",
+        _ => FUNCTION_INSTEAD,
+    }
+}
+
+const FUNCTION_INSTEAD: &str = "write what it means with functions and the operators of numbers, texts, times and lists";
+
+/// What DataFusion makes an operator of that can be computed.
+fn is_planned_between(op: &BinaryOperator) -> bool {
+    use BinaryOperator::*;
+    matches!(
+        op,
+        Plus | Minus
+            | Multiply
+            | Divide
+            | Modulo
+            | StringConcat
+            | PGExp
+            | Xor
+            | BitwiseXor
+            | Gt
+            | Lt
+            | GtEq
+            | LtEq
+            | Eq
+            | NotEq
+            | Spaceship
+            | And
+            | Or
+            | BitwiseOr
+            | BitwiseAnd
+            | PGBitwiseXor
+            | PGBitwiseShiftLeft
+            | PGBitwiseShiftRight
+            | PGRegexMatch
+            | PGRegexIMatch
+            | PGRegexNotMatch
+            | PGRegexNotIMatch
+            | PGLikeMatch
+            | PGILikeMatch
+            | PGNotLikeMatch
+            | PGNotILikeMatch
+            | ArrowAt
+            | AtArrow
+    )
+}
+
+fn instead_between(op: &BinaryOperator) -> &'static str {
+    use BinaryOperator::*;
+    match op {
+        Arrow | LongArrow | HashArrow | HashLongArrow | HashMinus | AtQuestion | AtAt | Question | QuestionAnd | QuestionPipe => {
+            "there is no JSON within SQL: declare the fields as columns of the source"
+        }
+        PGOverlap => "write array_has_any(a, b)",
+        PGStartsWith => "write starts_with(a, b)",
+        LtDashGt => "write abs(a - b)",
+        Overlaps => "compare the ends: a.starts < b.ends AND b.starts < a.ends",
+        _ => FUNCTION_INSTEAD,
+    }
 }
 
 fn has_subquery(expr: &ast::Expr) -> bool {

@@ -7,20 +7,20 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, ListBuilder, TimestampMillisecondBuilder};
-use arrow::datatypes::{DataType, Field, FieldRef, IntervalMonthDayNanoType, IntervalUnit, TimestampMillisecondType};
-use datafusion::common::{DataFusionError, Result, ScalarValue, UnnestOptions, exec_err};
+use arrow::datatypes::{DataType, Field, FieldRef, IntervalMonthDayNanoType, IntervalUnit, TimeUnit, TimestampMillisecondType};
+use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, UnnestOptions, exec_err};
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-    Signature, TypeSignature, Volatility,
+    ColumnarValue, Expr, ExprFunctionExt, ExprSchemable, LogicalPlan, LogicalPlanBuilder, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, TypeSignature, Volatility, cast,
 };
 use datafusion::sql::sqlparser::ast::{
     self, FunctionArg, FunctionArgExpr, Query, SelectItem, SetExpr, SetOperator, SetQuantifier, TableFactor, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
-use tidegate_types::error::Error;
+use tidegate_types::error::{Error, Mistake};
 
 use super::refused::refused;
 use super::{analysis, date_bin, millisecond};
@@ -302,6 +302,7 @@ const HOP_USAGE: &str =
 fn tumble(args: Vec<FunctionArg>, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
     let (input, rest) = window_arguments(args, TUMBLE_USAGE, context)?;
     let [ts, size] = <[Expr; 2]>::try_from(rest).map_err(|_| plan_error(TUMBLE_USAGE))?;
+    let ts = time("TUMBLE", ts, input.schema())?;
     length(&size, TUMBLE_USAGE)?;
     let start = date_bin().call(vec![size.clone(), ts.clone()]);
     // What has no time is in no window, as with HOP.
@@ -315,6 +316,7 @@ fn tumble(args: Vec<FunctionArg>, context: &mut dyn RelationPlannerContext) -> R
 fn hop(args: Vec<FunctionArg>, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
     let (input, rest) = window_arguments(args, HOP_USAGE, context)?;
     let [ts, slide, size] = <[Expr; 3]>::try_from(rest).map_err(|_| plan_error(HOP_USAGE))?;
+    let ts = time("HOP", ts, input.schema())?;
     let (slide_ms, size_ms) = (length(&slide, HOP_USAGE)?, length(&size, HOP_USAGE)?);
     if WINDOWS_PER_ROW_MAX < size_ms / slide_ms {
         return Err(plan_error(&format!("HOP would put each row into more than {WINDOWS_PER_ROW_MAX} windows; slide further")));
@@ -328,6 +330,20 @@ fn hop(args: Vec<FunctionArg>, context: &mut dyn RelationPlannerContext) -> Resu
     let start = columns.last().cloned().expect("window_start is the last column");
     columns.push((start + size).alias("window_end"));
     LogicalPlanBuilder::from(unnested).project(columns)?.build()
+}
+
+/// What a window function goes by, in milliseconds.
+fn time(function: &str, ts: Expr, schema: &DFSchema) -> Result<Expr> {
+    let data_type = ts.get_type(schema)?;
+    let made = match &data_type {
+        DataType::Timestamp(TimeUnit::Millisecond, _) | DataType::Timestamp(_, Some(_)) => return Ok(ts),
+        DataType::Timestamp(..) | DataType::Date32 => return Ok(cast(ts, millisecond())),
+        data_type if data_type.is_integer() => "to_timestamp_millis(…)",
+        _ => "CAST(… AS TIMESTAMP)",
+    };
+    let error = Error::user(format!("the time of {function}, {ts}, is {data_type}, where TIMESTAMP is wanted"));
+    let error = error.hint(format!("make it one: {function}((SELECT *, {made} AS at FROM …), at, …)")).mistake(Mistake::WrongType);
+    Err(DataFusionError::External(Box::new(error)))
 }
 
 /// A window's size or slide in milliseconds.

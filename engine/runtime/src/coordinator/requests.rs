@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::beside::{History, Order, Prepared};
 use super::room::{Level, no_room};
-use super::statements::{definition_key, pointed};
+use super::statements::definition_key;
 use super::tables::Write;
 use super::{Coordinator, Generation};
 use crate::interface::{Response, Snapshot};
@@ -125,7 +125,7 @@ impl Coordinator {
         match request {
             Request::Execute { placed, is_pack, prepared, reply } => {
                 if let Err(error) = prepared.map_or(Ok(()), |prepared| self.take_prepared(*prepared)) {
-                    return drop(reply.send(Err(pointed(error, &placed))));
+                    return drop(reply.send(Err(placed.pointed(error))));
                 }
                 // A pack's view that had to be stopped is no reason not to start the others.
                 let made = definition_key(&placed.statement).filter(|(_, is_drop)| !is_drop && !is_pack);

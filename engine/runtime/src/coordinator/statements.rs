@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::sql::sqlparser::tokenizer::Token;
 use tidegate_operators::analysis::{Function, functions};
 use tidegate_plan::catalog::{SourceInfo, WatermarkRule};
 use tidegate_plan::explain::explain;
@@ -14,7 +13,7 @@ use tidegate_plan::statement::{self, Placed, Statement};
 use tidegate_plan::{Catalog, Node, NodeRef, Op, Relation, RelationKind, intakes};
 use tidegate_types::Delta;
 use tidegate_types::connector::{Decision, Options, SinkSpec, SourceSpec};
-use tidegate_types::error::{Error, Fault, Result, did_you_mean};
+use tidegate_types::error::{Error, Result, did_you_mean};
 use tidegate_types::expr::RowProgram;
 
 use super::arrivals::Counts;
@@ -45,7 +44,7 @@ impl Coordinator {
         self.check_innocent(&placed)?;
         let replaces = definition_key(&placed.statement).is_some_and(|(key, _)| self.definitions.contains_key(&key));
         self.is_history_unread = false;
-        let response = self.statement(&placed).map_err(|error| pointed(error, &placed));
+        let response = self.statement(&placed).map_err(|error| placed.pointed(error));
         if let Some(error) = response.as_ref().err().filter(|_| replaces && self.is_history_unread) {
             self.half_done = Some(error.clone());
         }
@@ -760,42 +759,6 @@ fn expand_variables(text: &str, variables: &BTreeMap<String, String>) -> Result<
     Ok(expanded)
 }
 
-/// The place of the word an error quotes, or of the construct it names; else the statement's.
-pub fn pointed(error: Error, placed: &Placed) -> Error {
-    if error.fault == Fault::Engine {
-        return error;
-    }
-    let quoted = error.message.split('"').nth(1).map(str::to_string);
-    let named = constructs(&error.message);
-    let place_of = |wanted: &String| {
-        placed.tokens.iter().find(|token| match &token.token {
-            Token::Word(word) => word.value.eq_ignore_ascii_case(wanted),
-            Token::SingleQuotedString(text) => text == wanted,
-            _ => false,
-        })
-    };
-    match quoted.iter().chain(&named).filter(|word| !word.is_empty()).find_map(place_of) {
-        Some(token) => error.at(&placed.file, token.span.start.line, token.span.start.column),
-        None => error.at(&placed.file, placed.line, placed.column),
-    }
-}
-
-/// SQL's words in a message, which are in capitals, and functions: `LATERAL`, `random` of `random()`.
-fn constructs(message: &str) -> Vec<String> {
-    let ends = message.char_indices().filter(|(_, c)| !c.is_alphanumeric() && *c != '_').map(|(at, _)| at);
-    let mut from = 0;
-    let mut found = Vec::new();
-    for end in ends.chain([message.len()]) {
-        let word = &message[from..end];
-        let is_keyword = 1 < word.len() && word.chars().all(|c| c.is_ascii_uppercase());
-        if is_keyword || (!word.is_empty() && message[end..].starts_with('(')) {
-            found.push(word.to_string());
-        }
-        from = end + message[end..].chars().next().map_or(0, char::len_utf8);
-    }
-    found
-}
-
 pub fn lines<'a>(column: &str, lines: impl Iterator<Item = &'a str>) -> Response {
     let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new(column, DataType::Utf8, false)]));
     let rows = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(StringArray::from(lines.collect::<Vec<_>>()))]);
@@ -805,14 +768,6 @@ pub fn lines<'a>(column: &str, lines: impl Iterator<Item = &'a str>) -> Response
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_message_names_its_constructs() {
-        assert_eq!(constructs("LATERAL is not supported"), ["LATERAL"]);
-        assert_eq!(constructs("random(), which gives another value each time, is not supported"), ["random"]);
-        assert_eq!(constructs("an aggregate inside a correlated EXISTS is not supported"), ["EXISTS"]);
-        assert_eq!(constructs("größe: das ist kein TYP"), ["TYP"]);
-    }
 
     #[test]
     fn variables_expand_or_say_what_is_missing() {

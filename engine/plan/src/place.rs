@@ -1,0 +1,85 @@
+//! Where in a statement an error is: at the word it quotes, or of the construct it names.
+
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
+use tidegate_types::error::{Error, Fault};
+
+/// The error at its word among a statement's `words`; else where the statement begins.
+pub fn pointed(error: Error, words: &[TokenWithSpan], file: &str) -> Error {
+    if error.fault == Fault::Engine {
+        return error;
+    }
+    match place_of(&error.message, words) {
+        Some(place) => error.at(file, place.line, place.column),
+        None => error,
+    }
+}
+
+fn place_of(message: &str, words: &[TokenWithSpan]) -> Option<Location> {
+    let quoted = message.split('"').nth(1);
+    // Of `l.id` the column.
+    let last = quoted.and_then(|quoted| quoted.rsplit('.').next());
+    let mut wanted = quoted.into_iter().chain(last).chain(constructs(message)).filter(|word| !word.is_empty());
+    let found = wanted.find_map(|wanted| words.iter().find(|word| is_word(&word.token, wanted)));
+    found.or(words.first()).map(|word| word.span.start)
+}
+
+fn is_word(token: &Token, wanted: &str) -> bool {
+    match token {
+        Token::Word(word) => word.value.eq_ignore_ascii_case(wanted),
+        Token::SingleQuotedString(text) => text == wanted,
+        Token::Number(..) | Token::Comma | Token::LParen | Token::RParen => false,
+        operator => operator.to_string() == wanted,
+    }
+}
+
+/// SQL's words in a message, which are in capitals, and functions: `LATERAL`, `random` of `random()`.
+fn constructs(message: &str) -> Vec<&str> {
+    let ends = message.char_indices().filter(|(_, c)| !c.is_alphanumeric() && *c != '_').map(|(at, _)| at);
+    let mut from = 0;
+    let mut found = Vec::new();
+    for end in ends.chain([message.len()]) {
+        let word = &message[from..end];
+        let is_keyword = 1 < word.len() && word.chars().all(|c| c.is_ascii_uppercase());
+        if is_keyword || (!word.is_empty() && message[end..].starts_with('(')) {
+            found.push(word);
+        }
+        from = end + message[end..].chars().next().map_or(0, char::len_utf8);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+    use datafusion::sql::sqlparser::tokenizer::Tokenizer;
+
+    use super::*;
+
+    #[test]
+    fn a_message_names_its_constructs() {
+        assert_eq!(constructs("LATERAL is not supported"), ["LATERAL"]);
+        assert_eq!(constructs("random(), which gives another value each time, is not supported"), ["random"]);
+        assert_eq!(constructs("an aggregate inside a correlated EXISTS is not supported"), ["EXISTS"]);
+        assert_eq!(constructs("größe: das ist kein TYP"), ["TYP"]);
+    }
+
+    #[test]
+    fn an_error_is_at_what_it_names() {
+        let text = "SELECT l.id, -l.s\nFROM t l WHERE upper(l.s) = 'x'";
+        let words = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize_with_location().unwrap();
+        let place = |message: &str| {
+            let place = pointed(Error::user(message), &words, "a.sql").place.unwrap();
+            (place.line, place.column)
+        };
+        for (message, at) in [
+            ("column \"s\" does not exist", (1, 17)),
+            ("column \"l.s\" must appear in GROUP BY", (1, 17)),
+            ("operator \"-\" takes numbers", (1, 14)),
+            ("function upper(Utf8, Int64) does not exist", (2, 16)),
+            ("WHERE and HAVING take a BOOLEAN", (2, 10)),
+            ("so it is", (1, 1)),
+        ] {
+            assert_eq!(place(message), at, "{message}");
+        }
+    }
+}
