@@ -1,6 +1,7 @@
 //! Where in a statement an error is: at the word it quotes, or of the construct it names.
 
-use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 use tidegate_types::error::{Error, Fault};
 
 /// The error at its word among a statement's `words`; else where the statement begins.
@@ -12,6 +13,38 @@ pub fn pointed(error: Error, words: &[TokenWithSpan], file: &str) -> Error {
         Some(place) => error.at(file, place.line, place.column),
         None => error,
     }
+}
+
+/// The error at its word in the `nth` statement of `text`, from 0 on.
+pub fn pointed_in(error: Error, text: &str, nth: usize, file: &str) -> Error {
+    let Ok(tokens) = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize_with_location() else { return error };
+    let words: Vec<TokenWithSpan> = tokens.into_iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).collect();
+    let mut statements = words.split(|word| word.token == Token::SemiColon).filter(|words| !words.is_empty());
+    match statements.nth(nth) {
+        Some(words) => pointed(error, words, file),
+        None => error,
+    }
+}
+
+/// What a parser said, and the place it ended with, where it had one.
+pub fn unplaced(message: &str) -> (String, Option<Location>) {
+    let (text, place) = match message.split_once(" at Line: ") {
+        Some((text, place)) => (text, place.split_once(", Column: ")),
+        None => (message, None),
+    };
+    let mut text = text.to_string();
+    if let Some(first) = text.get(..1).map(str::to_lowercase) {
+        text.replace_range(..1, &first);
+    }
+    let place = place.and_then(|(line, column)| Some(Location { line: line.parse().ok()?, column: column.parse().ok()? }));
+    (text, place.filter(|place| 0 < place.line))
+}
+
+/// Behind the last word of `text`.
+pub fn end_of(text: &str) -> Location {
+    let text = text.trim_end();
+    let last = text.rsplit('\n').next().unwrap_or_default();
+    Location { line: 1 + text.matches('\n').count() as u64, column: 1 + last.chars().count() as u64 }
 }
 
 fn place_of(message: &str, words: &[TokenWithSpan]) -> Option<Location> {
@@ -50,9 +83,6 @@ fn constructs(message: &str) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
-    use datafusion::sql::sqlparser::tokenizer::Tokenizer;
-
     use super::*;
 
     #[test]
@@ -66,20 +96,27 @@ mod tests {
     #[test]
     fn an_error_is_at_what_it_names() {
         let text = "SELECT l.id, -l.s\nFROM t l WHERE upper(l.s) = 'x'";
-        let words = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize_with_location().unwrap();
         let place = |message: &str| {
-            let place = pointed(Error::user(message), &words, "a.sql").place.unwrap();
+            let place = pointed_in(Error::user(message), &format!("SELECT s;;{text}"), 1, "a.sql").place.unwrap();
             (place.line, place.column)
         };
         for (message, at) in [
-            ("column \"s\" does not exist", (1, 17)),
-            ("column \"l.s\" must appear in GROUP BY", (1, 17)),
-            ("operator \"-\" takes numbers", (1, 14)),
+            ("column \"s\" does not exist", (1, 27)),
+            ("column \"l.s\" must be in GROUP BY", (1, 27)),
+            ("operator \"-\" takes numbers", (1, 24)),
             ("function upper(Utf8, Int64) does not exist", (2, 16)),
             ("WHERE and HAVING take a BOOLEAN", (2, 10)),
-            ("so it is", (1, 1)),
+            ("so it is", (1, 11)),
         ] {
             assert_eq!(place(message), at, "{message}");
         }
+    }
+
+    #[test]
+    fn a_parser_says_where_it_was() {
+        let said = "Expected: an expression, found: ) at Line: 2, Column: 14";
+        assert_eq!(unplaced(said), ("expected: an expression, found: )".into(), Some(Location { line: 2, column: 14 })));
+        assert_eq!(unplaced("No more"), ("no more".into(), None));
+        assert_eq!(end_of("SELECT 'ä',\n  1 +\n"), Location { line: 2, column: 6 });
     }
 }

@@ -45,7 +45,7 @@ pub(crate) use functions::date_bin;
 use null_keys::{CrossJoins, Keys};
 pub use relations::{rewritten, tell_apart};
 pub use sound::sound;
-pub use wording::{planning_error, planning_error_among};
+pub use wording::{CREATE_IT, planning_error, planning_error_among};
 
 /// DataFusion, told what the catalog knows.
 pub struct Session {
@@ -142,7 +142,7 @@ impl Session {
     }
 
     fn explain(&self, error: &DataFusionError) -> Error {
-        planning_error_among(error, self.names.iter().map(String::as_str))
+        planning_error_among(error, self.names.iter().map(String::as_str), CREATE_IT)
     }
 }
 

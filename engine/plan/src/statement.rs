@@ -12,7 +12,7 @@ use tidegate_types::connector::{Decision, Options};
 use tidegate_types::error::{Error, Mistake, Result, did_you_mean};
 
 use crate::load;
-use crate::place::pointed;
+use crate::place::{pointed, unplaced};
 
 /// Text longer than this is refused before it is read.
 pub const SQL_BYTES_MAX: usize = 1 << 20;
@@ -572,18 +572,9 @@ impl One<'_> {
             }
             Trouble::Parser(ParserError::ParserError(message) | ParserError::TokenizerError(message)) => message,
         };
-        // sqlparser ends its messages with the place; ours goes in front.
-        let (text, place) = match message.split_once(" at Line: ") {
-            Some((text, place)) => (text.to_string(), place.split_once(", Column: ").map(|(l, c)| (l.to_string(), c.to_string()))),
-            None => (message, None),
-        };
-        let mut text = text;
-        if let Some(first) = text.get(..1).map(str::to_lowercase) {
-            text.replace_range(..1, &first);
-        }
-        match place.and_then(|(line, column)| Some((line.parse().ok()?, column.parse().ok()?))) {
-            Some((line, column)) if 0 < line => syntax(text).at(self.file, line, column),
-            _ => self.error(text).mistake(Mistake::Syntax),
+        match unplaced(&message) {
+            (text, Some(place)) => syntax(text).at(self.file, place.line, place.column),
+            (text, None) => self.error(text).mistake(Mistake::Syntax),
         }
     }
 }

@@ -35,5 +35,6 @@ pub use read::{at_tick, check_size, view_over};
 #[cfg(feature = "seeded-bugs")]
 pub use seeded::Bug;
 pub use seeded::Seeded;
-pub use tidegate_plan::sql::{planning_error_among, rewritten, sound, state_builder};
+pub use tidegate_plan::place::{end_of, pointed_in, unplaced};
+pub use tidegate_plan::sql::{planning_error, planning_error_among, rewritten, sound, state_builder};
 pub use tidegate_plan::statement::check_text;

@@ -15,7 +15,7 @@ use datafusion::optimizer::Analyzer;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::ast;
 use tidegate_plan::size::Size;
-use tidegate_plan::sql::{planning_error, planning_error_among, relation_name, rewritten, sound, state_builder, statement};
+use tidegate_plan::sql::{CREATE_IT, planning_error, planning_error_among, relation_name, rewritten, sound, state_builder, statement};
 use tidegate_types::Tick;
 use tidegate_types::error::Result;
 
@@ -64,7 +64,7 @@ async fn answer(
     mentioned: &[&RelationInfo],
     snapshot: Snapshot,
 ) -> Result<Response> {
-    let failed = |error: DataFusionError| planning_error_among(&error, known.iter().map(|relation| relation.name.as_str()));
+    let failed = |error: DataFusionError| planning_error_among(&error, known.iter().map(|relation| relation.name.as_str()), CREATE_IT);
     let provider = |name: &str| -> DataFusionResult<Arc<dyn TableProvider>> {
         let rows = snapshot.relations.get(name).ok_or_else(|| DataFusionError::Plan(format!("table '{name}' not found")))?;
         Ok(Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows.clone()]])?))

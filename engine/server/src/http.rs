@@ -544,6 +544,30 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_refused_has_a_place() {
+        let inbox = Inbox::default();
+        let engine = crate::tests::engine(inbox.clone());
+        let to = serve(engine.clone(), inbox, local(), true, Limits::default()).await.unwrap();
+        engine.execute("CREATE TABLE t (id INT, s TEXT)", "test").await.unwrap();
+        for (sql, code, line, column, said) in [
+            ("SELECT id,\n nope FROM t", "42703", 2, 2, "column \"nope\" does not exist"),
+            ("SELECT id FROM tt", "42P01", 1, 16, "relation \"tt\" does not exist"),
+            ("SELECT id FROM t WHERE )", "42601", 1, 24, "expected: an expression"),
+            ("SELECT id FROM t WHERE", "42601", 1, 23, "expected: an expression"),
+            ("SELECT upperr(s) FROM t", "42883", 1, 8, "function upperr() does not exist"),
+            ("SELECT sum(1, 2) FROM t", "42883", 1, 8, "function sum(Int64, Int64) does not exist"),
+            ("SELECT ~id FROM t", "0A000", 1, 8, "operator \"~\" is not supported"),
+        ] {
+            for (status, answer) in read(to, sql).await {
+                let told = (status, answer["code"].as_str(), answer["line"].as_u64(), answer["column"].as_u64());
+                assert_eq!(told, (400, Some(code), Some(line), Some(column)), "{sql}: {answer}");
+                assert!(answer["error"].as_str().is_some_and(|error| error.starts_with(said)), "{sql}: {answer}");
+            }
+        }
+        engine.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn statements_are_not_taken_unless_allowed() {
         let inbox = Inbox::default();
         let engine = crate::tests::engine(inbox.clone());

@@ -8,6 +8,7 @@
 //!           option says another number; [`STARTUP_TIME_MAX`]; and those of
 //!           [`crate::read`]; a client's own `statement_timeout` may only be
 //!           shorter
+//! Errors    SQLSTATE, position in the query and hint, as psql shows them
 //! Refuses   what writes: SQLSTATE 25006. `SET`, `BEGIN`, `COMMIT` and the like
 //!           are answered as drivers expect, and change nothing for others
 
@@ -44,7 +45,7 @@ use datafusion_postgres::pgwire::types::format::FormatOptions;
 use datafusion_postgres::{DfSessionService, Parser, QueryHook};
 use futures::{Sink, StreamExt, stream};
 use tidegate_runtime::Engine;
-use tidegate_types::error::{Error, Result};
+use tidegate_types::error::{Error, Place, Result};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -198,13 +199,32 @@ impl ErrorHandler for Teller {
 }
 
 fn told(refusal: Refusal) -> PgWireError {
+    told_in("", refusal)
+}
+
+/// With its position in the `sql` that was sent, for clients that show it there.
+fn told_in(sql: &str, refusal: Refusal) -> PgWireError {
     let mut info = ErrorInfo::new("ERROR".into(), refusal.code.into(), refusal.error.message);
     info.hint = refusal.error.hint;
+    info.position = refusal.error.place.filter(|place| 0 < place.line && !sql.is_empty()).map(|place| position(&place, sql).to_string());
     PgWireError::UserError(Box::new(info))
+}
+
+/// In characters, from 1 on.
+fn position(place: &Place, sql: &str) -> u64 {
+    let before: usize = sql.split_inclusive('\n').take(place.line as usize - 1).map(|line| line.chars().count()).sum();
+    before as u64 + place.column
 }
 
 /// What `datafusion-postgres` keeps of a prepared statement.
 type Prepared = (String, Option<(Statement, LogicalPlan)>);
+
+/// A statement of a simple query: the `nth` of `sql`.
+struct Asked<'a> {
+    statement: Statement,
+    sql: &'a str,
+    nth: usize,
+}
 
 struct Service {
     reader: Arc<Reader>,
@@ -216,31 +236,31 @@ struct Service {
 
 impl Service {
     fn new(reader: Arc<Reader>) -> Self {
-        let manners = Manners { reader: reader.clone() };
-        let hooks: Vec<Arc<dyn QueryHook>> = vec![Arc::new(manners), Arc::new(SetShowHook), Arc::new(TransactionStatementHook)];
+        let hooks: Vec<Arc<dyn QueryHook>> = vec![Arc::new(Manners), Arc::new(SetShowHook), Arc::new(TransactionStatementHook)];
         let inner = DfSessionService::new_with_hooks(reader.session(), hooks.clone());
         let preparer = Arc::new(Preparer { reader: reader.clone(), hooks: hooks.clone(), types: inner.query_parser() });
         Self { reader, hooks, preparer, inner }
     }
 
     /// The answer to one statement of a simple query.
-    async fn answer(&self, client: &mut dyn HookClient, statement: Statement) -> PgWireResult<Response> {
+    async fn answer(&self, client: &mut dyn HookClient, asked: Asked<'_>) -> PgWireResult<Response> {
         let scratch = self.reader.scratch();
         for hook in &self.hooks {
-            if let Some(response) = hook.handle_simple_query(&statement, &scratch, client).await {
+            if let Some(response) = hook.handle_simple_query(&asked.statement, &scratch, client).await {
                 return response;
             }
         }
         let limit = time_limit(client.metadata().get(STATEMENT_TIMEOUT));
         let deadline = Instant::now() + limit;
         let options = FormatOptions::from_client_metadata(client.metadata());
-        let rows = timeout_at(deadline, self.rows(statement, options)).await;
+        let rows = timeout_at(deadline, self.rows(asked, options)).await;
         let rows = rows.unwrap_or_else(|_| Err(told(Refusal::too_slow(limit))))?;
         Ok(Response::Query(bounded(rows, deadline, limit)))
     }
 
-    async fn rows(&self, statement: Statement, options: FormatOptions) -> PgWireResult<QueryResponse> {
-        let plan = self.reader.plan(statement).await.map_err(told)?;
+    async fn rows(&self, asked: Asked<'_>, options: FormatOptions) -> PgWireResult<QueryResponse> {
+        let Asked { statement, sql, nth } = asked;
+        let plan = self.reader.plan(statement).await.map_err(|refusal| told_in(sql, refusal.pointed(sql, nth)))?;
         let (_, plan) = self.reader.freeze(plan).await.map_err(told)?;
         df::encode_dataframe(self.reader.frame(plan), &Format::UnifiedText, Some(Arc::new(options))).await
     }
@@ -272,14 +292,14 @@ impl SimpleQueryHandler for Service {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let statements = self.reader.parse(query).map_err(told)?;
+        let statements = self.reader.parse(query).map_err(|refusal| told_in(query, refusal))?;
         // Grafana's health check is the comment `-- ping`.
         if statements.is_empty() {
             return Ok(vec![Response::EmptyQuery]);
         }
         let mut responses = Vec::with_capacity(statements.len());
-        for statement in statements {
-            responses.push(self.answer(client, statement).await?);
+        for (nth, statement) in statements.into_iter().enumerate() {
+            responses.push(self.answer(client, Asked { statement, sql: query, nth }).await?);
         }
         Ok(responses)
     }
@@ -330,11 +350,15 @@ impl QueryParser for Preparer {
     where
         C: ClientInfo + Unpin + Send + Sync,
     {
-        let mut statements = self.reader.parse(sql).map_err(told)?;
+        let mut statements = self.reader.parse(sql).map_err(|refusal| told_in(sql, refusal))?;
         let Some(statement) = statements.pop() else { return Ok(None) };
         if !statements.is_empty() {
             let error = Error::user("several statements cannot be prepared as one").hint("prepare each by itself");
             return Err(told(Refusal::new("42601", error)));
+        }
+        if let Ok(Duty::Query | Duty::Engine) = duty(&statement) {
+            let plan = self.reader.plan(statement.clone()).await.map_err(|refusal| told_in(sql, refusal.pointed(sql, 0)))?;
+            return Ok(Some((statement.to_string(), Some((statement, plan)))));
         }
         let session = self.reader.session();
         for hook in &self.hooks {
@@ -382,9 +406,7 @@ fn bounded(answer: QueryResponse, deadline: Instant, limit: Duration) -> QueryRe
 }
 
 /// Refuses what writes, and answers courtesies; the rest is for the next hook.
-struct Manners {
-    reader: Arc<Reader>,
-}
+struct Manners;
 
 impl Manners {
     fn respond(&self, statement: &Statement) -> Option<PgWireResult<Response>> {
@@ -415,12 +437,11 @@ impl QueryHook for Manners {
     ) -> Option<PgWireResult<LogicalPlan>> {
         match duty(statement) {
             Err(refusal) => Some(Err(told(refusal))),
-            Ok(Duty::Query | Duty::Engine) => Some(self.reader.plan(statement.clone()).await.map_err(told)),
             Ok(Duty::Courtesy(_)) => {
                 let nothing = EmptyRelation { produce_one_row: false, schema: Arc::new(DFSchema::empty()) };
                 Some(Ok(LogicalPlan::EmptyRelation(nothing)))
             }
-            Ok(Duty::Session) => None,
+            Ok(Duty::Query | Duty::Engine | Duty::Session) => None,
         }
     }
 
@@ -441,6 +462,7 @@ mod tests {
     use tidegate_connectors::Inbox;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio_postgres::NoTls;
+    use tokio_postgres::error::ErrorPosition;
 
     use super::*;
 
@@ -522,6 +544,34 @@ mod tests {
                 assert_eq!(error.code().map(|state| state.code()), Some(code), "{sql}: {error:?}");
             }
         }
+        engine.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_refused_has_a_position_and_a_way_out() {
+        let engine = crate::tests::engine(Inbox::default());
+        let to = serve(engine.clone(), "127.0.0.1:0".parse().unwrap(), Limits::default()).await.unwrap();
+        engine.execute("CREATE TABLE t (id INT, s TEXT)", "test").await.unwrap();
+        let address = format!("host={} port={} user=me dbname=tidegate", to.ip(), to.port());
+        let (client, connection) = tokio_postgres::connect(&address, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let check = |sql: &str, error: tokio_postgres::Error, code: &str, position: u32, hint: Option<&str>| {
+            let told = error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error:?}"));
+            assert_eq!((told.code().code(), told.position()), (code, Some(&ErrorPosition::Original(position))), "{sql}: {told:?}");
+            assert_eq!(told.hint(), hint, "{sql}");
+        };
+        for (sql, code, position, hint) in [
+            ("SELECT 'ä', ids FROM t", "42703", 13, Some("did you mean \"id\"?")),
+            ("SELECT id\nFROM tt", "42P01", 16, Some("did you mean \"t\"?")),
+            ("SELECT id FROM t WHERE", "42601", 23, None),
+            ("SELECT upperr(s) FROM t", "42883", 8, Some("did you mean upper()?")),
+            ("SELECT ~id FROM t", "0A000", 8, Some("write -1 - x")),
+        ] {
+            check(sql, client.simple_query(sql).await.unwrap_err(), code, position, hint);
+            check(sql, client.prepare(sql).await.unwrap_err(), code, position, hint);
+        }
+        let second = "SELECT 1; SELECT id, ids FROM t";
+        check(second, client.simple_query(second).await.unwrap_err(), "42703", 22, Some("did you mean \"id\"?"));
         engine.shutdown().await.unwrap();
     }
 

@@ -21,7 +21,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider, Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
-use datafusion::common::{SchemaError, exec_err, plan_err};
+use datafusion::common::{exec_err, plan_err};
 use datafusion::datasource::{MemTable, TableType, provider_as_source, source_as_provider};
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::execution::context::SQLOptions;
@@ -46,9 +46,10 @@ use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use futures::StreamExt;
 use tidegate_runtime::{
-    Engine, RelationInfo, Response, at_tick, check_size, check_text, planning_error_among, rewritten, sound, state_builder, view_over,
+    Engine, RelationInfo, Response, at_tick, check_size, check_text, end_of, planning_error, planning_error_among, pointed_in, rewritten,
+    sound, state_builder, unplaced, view_over,
 };
-use tidegate_types::error::{Error, Fault, Result};
+use tidegate_types::error::{Error, Fault, Mistake, Result};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
@@ -72,6 +73,9 @@ pub const CATALOG: &str = "tidegate";
 
 /// The prefix of the engine's own relations, and their schema.
 const SYSTEM: &str = "sys";
+
+/// What errors call the text that was sent.
+const TEXT: &str = "query";
 
 /// SQLSTATE serialization_failure: the same statement may succeed when it is run again.
 pub const CONFLICT: &str = "40001";
@@ -99,6 +103,17 @@ pub struct Refusal {
 impl Refusal {
     pub fn new(code: &'static str, error: Error) -> Self {
         Self { code, error }
+    }
+
+    /// At what it names in the `nth` statement of `sql`, from 0 on.
+    pub fn pointed(self, sql: &str, nth: usize) -> Self {
+        Self { error: pointed_in(self.error, sql, nth, TEXT), ..self }
+    }
+
+    /// Where a parser found nothing more to read, that is at the end.
+    fn at_the_end(self, sql: &str) -> Self {
+        let end = end_of(sql);
+        Self { error: self.error.at(TEXT, end.line, end.column), ..self }
     }
 
     pub fn too_slow(limit: Duration) -> Self {
@@ -132,11 +147,24 @@ impl From<&DataFusionError> for Refusal {
         if let Some(reason) = regex_mistake(&said) {
             return Self::new(INVALID_REGEX, Error::user(format!("invalid regular expression: {reason}")));
         }
+        let planning = planning_error(root);
+        if planning.mistake.is_some() {
+            return Self::from(planning);
+        }
         // Only the first line: the rest is for DataFusion's developers.
-        let message = said.lines().next().unwrap_or_default().to_string();
-        let (code, hint) = meaning(root);
-        let error = if code == "XX000" { Error::engine(message) } else { Error::user(message) };
-        Self::new(code, if hint.is_empty() { error } else { error.hint(hint) })
+        let message = said.lines().next().unwrap_or_default();
+        match root {
+            DataFusionError::Plan(_) | DataFusionError::SchemaError(..) | DataFusionError::SQL(..) => Self::from(planning),
+            DataFusionError::NotImplemented(_) => Self::new("0A000", planning),
+            DataFusionError::ResourcesExhausted(_) => {
+                Self::new("53200", Error::user(message).hint("ask for fewer rows or groups at a time"))
+            }
+            // No disk is read and nobody else is asked: what functions pass on is said of the values they were given.
+            DataFusionError::ArrowError(..) | DataFusionError::Execution(_) | DataFusionError::External(_) => {
+                Self::new("22000", Error::user(message))
+            }
+            _ => Self::new("XX000", Error::engine(message)),
+        }
     }
 }
 
@@ -151,45 +179,41 @@ impl From<&ParserError> for Refusal {
         let (ParserError::TokenizerError(message) | ParserError::ParserError(message)) = error else {
             return Self::new("54001", Error::user("the query is nested too deeply").hint("split it with WITH"));
         };
-        Self::new("42601", Error::user(message.clone()))
+        let (message, place) = unplaced(message);
+        let error = Error::user(message).mistake(Mistake::Syntax);
+        Self::from(match place {
+            Some(place) => error.at(TEXT, place.line, place.column),
+            None => error,
+        })
     }
 }
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        let code = match error.fault {
-            Fault::User => "42000",
-            Fault::Conflict => CONFLICT,
-            Fault::TooMuch => LIMIT_EXCEEDED,
-            Fault::NoRoom => DISK_FULL,
-            Fault::Engine => "XX000",
+        let code = match (error.mistake, error.fault) {
+            (Some(mistake), _) => sqlstate(mistake),
+            (None, Fault::User) => "42000",
+            (None, Fault::Conflict) => CONFLICT,
+            (None, Fault::TooMuch) => LIMIT_EXCEEDED,
+            (None, Fault::NoRoom) => DISK_FULL,
+            (None, Fault::Engine) => "XX000",
         };
         Self::new(code, error)
     }
 }
 
-/// The SQLSTATE of DataFusion's error, and a way out where there is one.
-fn meaning(error: &DataFusionError) -> (&'static str, &'static str) {
-    match error {
-        DataFusionError::SQL(..) => ("42601", ""),
-        DataFusionError::SchemaError(error, _) => match **error {
-            SchemaError::FieldNotFound { .. } => ("42703", ""),
-            SchemaError::AmbiguousReference { .. } => ("42702", "write it with its relation's name"),
-            _ => ("42701", ""),
-        },
-        DataFusionError::Plan(text) if text.contains("table '") && text.contains("not found") => {
-            ("42P01", "information_schema.tables lists what can be read")
-        }
-        DataFusionError::Plan(text) if text.starts_with("Invalid function") => ("42883", ""),
-        DataFusionError::Plan(_) => ("42000", ""),
-        DataFusionError::NotImplemented(text) if text.contains("does not support logical expression") => {
-            ("0A000", "write the subquery as a join, or as a materialized view by what it is compared with")
-        }
-        DataFusionError::NotImplemented(_) => ("0A000", ""),
-        DataFusionError::ResourcesExhausted(_) => ("53200", "ask for fewer rows or groups at a time"),
-        // No disk is read and nobody else is asked: what functions pass on is said of the values they were given.
-        DataFusionError::ArrowError(..) | DataFusionError::Execution(_) | DataFusionError::External(_) => ("22000", ""),
-        _ => ("XX000", ""),
+fn sqlstate(mistake: Mistake) -> &'static str {
+    match mistake {
+        Mistake::Syntax => "42601",
+        Mistake::Unsupported => "0A000",
+        Mistake::NoRelation => "42P01",
+        Mistake::NoColumn => "42703",
+        Mistake::NoFunction => "42883",
+        Mistake::AmbiguousColumn => "42702",
+        Mistake::DuplicateColumn => "42701",
+        Mistake::DuplicateAlias => "42712",
+        Mistake::Grouping => "42803",
+        Mistake::WrongType => "42804",
     }
 }
 
@@ -316,23 +340,19 @@ impl Reader {
         let parsed = Parser::parse_sql(&PostgreSqlDialect {}, sql);
         let is_about_server = names_server(sql) && !parsed.as_ref().is_ok_and(|statements| self.reads_ours(statements));
         let parsed = if is_about_server { self.server_parser.parse(sql) } else { parsed };
-        let statements = parsed.map_err(|error| Refusal::from(&error))?;
+        let statements = parsed.map_err(|error| Refusal::from(&error).at_the_end(sql))?;
         Ok(statements.into_iter().map(|statement| fixed_setting(&statement).unwrap_or(statement)).collect())
     }
 
     /// What names nothing there is, with what it may have meant.
-    fn misnamed(&self, error: DataFusionError) -> Refusal {
-        let refusal = Refusal::from(&error);
-        match refusal.code {
-            "42P01" | "42703" => {
-                let relations = self.engine.relations();
-                let readable = relations.iter().filter(|relation| relation.readable).map(|relation| relation.name.as_str());
-                let Error { message, hint, .. } = planning_error_among(&error, readable);
-                let hint = hint.filter(|hint| hint.starts_with("did you mean") || refusal.code == "42703").or(refusal.error.hint.clone());
-                Refusal { error: Error { message, hint, ..refusal.error }, ..refusal }
-            }
-            _ => refusal,
+    fn misnamed(&self, error: &DataFusionError) -> Refusal {
+        let refusal = Refusal::from(error);
+        if refusal.error.mistake != Some(Mistake::NoRelation) {
+            return refusal;
         }
+        let relations = self.engine.relations();
+        let readable = relations.iter().filter(|relation| relation.readable).map(|relation| relation.name.as_str());
+        Refusal::from(planning_error_among(error, readable, "information_schema.tables lists what can be read"))
     }
 
     fn reads_ours(&self, statements: &[Statement]) -> bool {
@@ -363,7 +383,8 @@ impl Reader {
         let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
             return Err(Refusal::new("42601", Error::user("one query is wanted").hint("send each statement by itself")));
         };
-        let (tick, plan) = self.freeze(self.plan(statement).await?).await?;
+        let plan = self.plan(statement).await.map_err(|refusal| refusal.pointed(sql, 0))?;
+        let (tick, plan) = self.freeze(plan).await?;
         let frame = self.frame(plan);
         let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
         let mut stream = frame.execute_stream().await?;
@@ -397,7 +418,7 @@ impl Reader {
                     other => other,
                 };
                 let planned = self.session.state().statement_to_plan(DfStatement::Statement(Box::new(statement))).await;
-                let plan = sound(planned.map_err(|error| self.misnamed(error))?)?;
+                let plan = sound(planned.map_err(|error| self.misnamed(&error))?)?;
                 let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
                 reads.verify_plan(&plan).map_err(|_| Refusal::read_only(&text))?;
                 self.typed(plan)

@@ -5,8 +5,12 @@ use tidegate_types::error::{Error, Mistake, did_you_mean};
 
 use crate::statement::TYPES;
 
-/// DataFusion's words, with a way out where one is known. `names`: the relations there are.
-pub fn planning_error_among<'a>(error: &DataFusionError, names: impl Iterator<Item = &'a str>) -> Error {
+/// The way out where a relation is not there yet.
+pub const CREATE_IT: &str = "create it first: files of a pack run in the order of their names";
+
+/// What DataFusion said. `names`: the relations there are, of which one may have been meant; `otherwise`: the hint
+/// where none was.
+pub fn planning_error_among<'a>(error: &DataFusionError, names: impl Iterator<Item = &'a str>, otherwise: &str) -> Error {
     let error = planning_error(error);
     if error.mistake != Some(Mistake::NoRelation) || error.hint.is_some() {
         return error;
@@ -14,7 +18,7 @@ pub fn planning_error_among<'a>(error: &DataFusionError, names: impl Iterator<It
     let name = between(&error.message, "\"", "\"").unwrap_or_default().to_string();
     match did_you_mean(&name, names) {
         Some(close) => error.hint(format!("did you mean \"{close}\"?")),
-        None => error.hint("create it first: files of a pack run in the order of their names"),
+        None => error.hint(otherwise),
     }
 }
 
@@ -283,7 +287,7 @@ mod tests {
     #[test]
     fn a_relation_that_is_not_there_may_be_another() {
         let missing = plan_datafusion_err!("table 'datafusion.public.scan' not found");
-        let error = planning_error_among(&missing, ["scans", "plain"].into_iter());
+        let error = planning_error_among(&missing, ["scans", "plain"].into_iter(), CREATE_IT);
         assert_eq!(error.to_string(), "relation \"scan\" does not exist\nhint: did you mean \"scans\"?");
         assert_eq!(error.mistake, Some(Mistake::NoRelation));
     }
