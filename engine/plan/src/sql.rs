@@ -87,6 +87,7 @@ pub fn state_builder() -> SessionStateBuilder {
     builder.scalar_functions().get_or_insert_default().iter_mut().for_each(|function| *function = bounded::bounded(function));
     // The last of a name counts.
     builder.scalar_functions().get_or_insert_default().push(functions::date_bin());
+    builder.scalar_functions().get_or_insert_default().push(Arc::new(ScalarUDF::from(OpenClock::now())));
     builder.scalar_functions().get_or_insert_default().extend(detectors::scalar_functions());
     builder.window_functions().get_or_insert_default().extend(detectors::window_functions());
     builder.aggregate_functions().get_or_insert_default().iter_mut().for_each(|function| *function = exact(function));
@@ -98,7 +99,6 @@ impl Session {
         let rules = analyzer_rules(Arithmetic::OfConstants);
         let state = state_builder().with_analyzer_rules(rules).with_optimizer_rules(dataflow_rules()).build();
         let context = SessionContext::new_with_state(state);
-        context.register_udf(ScalarUDF::from(OpenClock::now()));
         context.register_udf(ScalarUDF::from(OpenClock::watermark()));
         let public = context.catalog("datafusion").and_then(|catalog| catalog.schema("public")).expect("the default schema");
         let system: Arc<dyn SchemaProvider> = Arc::new(MemorySchemaProvider::new());
@@ -288,7 +288,7 @@ impl ScalarUDFImpl for OpenClock {
     }
 
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> datafusion::common::Result<ColumnarValue> {
-        Err(DataFusionError::Plan(format!("{}() is known only to a running view", self.name)))
+        Err(DataFusionError::Plan(format!("{}() is known only to a running view, or at a tick", self.name)))
     }
 }
 

@@ -92,14 +92,12 @@ async fn answer(
 /// The plan with the tick's time for `now()`, `current_date` and `current_time`, as views have it.
 pub fn at_tick(plan: LogicalPlan, tick: Tick) -> DataFusionResult<LogicalPlan> {
     let now = ScalarValue::TimestampMillisecond(i64::try_from(tick).ok(), None);
-    let fixed = |expr: Expr| match &expr {
-        Expr::ScalarFunction(ScalarFunction { func, args })
-            if args.is_empty() && matches!(func.name(), "now" | "current_date" | "current_time") =>
-        {
+    let fixed = |expr: Expr| match is_clock(&expr) {
+        true => {
             let time = now.cast_to(&expr.get_type(&DFSchema::empty())?)?;
             Ok(Transformed::yes(Expr::Literal(time, None)))
         }
-        _ => Ok(Transformed::no(expr)),
+        false => Ok(Transformed::no(expr)),
     };
     let plan = plan.transform_up_with_subqueries(|node| {
         let names = NamePreserver::new(&node);
@@ -109,6 +107,24 @@ pub fn at_tick(plan: LogicalPlan, tick: Tick) -> DataFusionResult<LogicalPlan> {
         })
     })?;
     Ok(plan.data)
+}
+
+/// Whether the plan's rows depend on when it is read.
+pub fn reads_clock(plan: &LogicalPlan) -> bool {
+    let mut found = false;
+    let walked = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            found |= expr.exists(|expr| Ok(is_clock(expr)))?;
+            Ok(TreeNodeRecursion::Continue)
+        })
+    });
+    walked.expect("the walk never fails");
+    found
+}
+
+fn is_clock(expr: &Expr) -> bool {
+    matches!(expr, Expr::ScalarFunction(ScalarFunction { func, args })
+        if args.is_empty() && matches!(func.name(), "now" | "current_date" | "current_time"))
 }
 
 /// The relations whose kept rows answer a read of `relation`: itself, or those under a plain view.

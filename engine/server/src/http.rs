@@ -450,8 +450,12 @@ mod tests {
         assert!(answer.contains(r#""rows":[[1,0],[2,1]]"#), "{answer}");
         let answer = post(to, "/v1/query", "application/json", r#"{"sql":"SELECT a, (SELECT a FROM t) AS n FROM t"}"#).await;
         assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-        let (_, _, answer) = parts(&post(to, "/v1/query", "application/json", r#"{"sql":"SELECT to_unixtime(now()) AS n FROM v"}"#).await);
-        assert_eq!(answer["tick"].as_i64().map(|tick| tick / 1000), answer["rows"][0][0].as_i64(), "{answer}");
+        for sql in ["SELECT to_unixtime(now()) AS n, now() FROM v", "SELECT to_unixtime(now()) AS n, now()"] {
+            for (_, answer) in read(to, sql).await {
+                assert_eq!(answer["tick"].as_i64().map(|tick| tick / 1000), answer["rows"][0][0].as_i64(), "{sql}: {answer}");
+                assert_eq!(answer["columns"][1]["type"], "Timestamp(ms)", "{sql}: {answer}");
+            }
+        }
         // What is asked of the server is answered as Postgres's clients expect it.
         let answer =
             post(to, "/v1/query", "application/json", r#"{"sql":"SELECT relname FROM pg_catalog.pg_class WHERE relname = 'v'"}"#).await;

@@ -46,8 +46,8 @@ use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use futures::StreamExt;
 use tidegate_runtime::{
-    Engine, RelationInfo, Response, at_tick, check_size, check_text, end_of, planning_error, planning_error_among, pointed_in, rewritten,
-    sound, state_builder, unplaced, view_over,
+    Engine, RelationInfo, Response, at_tick, check_size, check_text, end_of, planning_error, planning_error_among, pointed_in, reads_clock,
+    rewritten, sound, state_builder, unplaced, view_over,
 };
 use tidegate_types::error::{Error, Fault, Mistake, Result};
 use tokio::runtime::{Builder, Runtime};
@@ -288,7 +288,7 @@ fn verb(statement: &Statement) -> String {
 
 /// Rows, all of one tick.
 pub struct Answer {
-    /// Absent where no relation of the engine was read.
+    /// Absent where neither a relation of the engine nor its clock was read.
     pub tick: Option<u64>,
     pub schema: SchemaRef,
     pub batches: Vec<RecordBatch>,
@@ -465,7 +465,7 @@ impl Reader {
             rows.insert(sql, batches);
         }
         let mut tick = None;
-        if !names.is_empty() {
+        if !names.is_empty() || reads_clock(&plan) {
             let snapshot = self.engine.snapshot(&Vec::from_iter(names)).await?;
             tick = Some(snapshot.tick);
             rows.extend(snapshot.relations.into_iter().map(|(name, batch)| (name.to_lowercase(), vec![batch])));
