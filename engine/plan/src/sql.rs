@@ -28,6 +28,7 @@ use crate::statement::arrow_type;
 mod analysis;
 mod bounded;
 mod checked;
+mod dates;
 mod detectors;
 mod functions;
 mod null_keys;
@@ -44,7 +45,6 @@ pub(crate) use detectors::detector_call;
 pub(crate) use functions::date_bin;
 use null_keys::{CrossJoins, Keys};
 pub use relations::{rewritten, tell_apart};
-pub use sound::sound;
 pub use wording::{CREATE_IT, planning_error, planning_error_among};
 
 /// DataFusion, told what the catalog knows.
@@ -144,6 +144,14 @@ impl Session {
     fn explain(&self, error: &DataFusionError) -> Error {
         planning_error_among(error, self.names.iter().map(String::as_str), CREATE_IT)
     }
+}
+
+/// `plan`, meaning what its text says.
+///
+/// Errors: it cannot be made to.
+pub fn sound(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let plan = dates::among_timestamps(plan).map_err(|error| planning_error(&error))?;
+    sound::sound(plan)
 }
 
 /// The catalog's name for what a plan refers to.

@@ -505,6 +505,12 @@ mod tests {
             "SELECT ts FROM t UNION SELECT TIMESTAMP '9999-12-31'",
             "SELECT ts FROM t WHERE ts <= TIMESTAMP '9999-12-31'",
             "SELECT CAST('9999-12-31' AS TIMESTAMP) FROM t",
+            "SELECT coalesce(ts, DATE '2025-01-01') FROM t",
+            "SELECT CASE WHEN b THEN DATE '9999-12-31' ELSE ts END FROM t",
+            "SELECT DATE '9999-12-31' FROM t UNION SELECT ts FROM t",
+            "SELECT ts FROM t INTERSECT SELECT DATE '9999-12-31'",
+            "SELECT ts FROM t WHERE ts = DATE '9999-12-31' AND ts - DATE '9999-12-31' = INTERVAL '0 days'",
+            "SELECT ts FROM t WHERE ts IN (SELECT DATE '9999-12-31') AND ts BETWEEN '9999-12-30' AND '9999-12-31'",
         ];
         for sql in times {
             for (status, answer) in read(to, sql).await {
