@@ -25,6 +25,7 @@ use tidegate_types::error::{Error, Result};
 use crate::catalog::{Catalog, RelationKind};
 use crate::statement::arrow_type;
 
+mod alike;
 mod analysis;
 mod bounded;
 mod checked;
@@ -39,12 +40,13 @@ mod subqueries;
 mod unnest;
 mod wording;
 
+pub use alike::Shown;
 pub(crate) use analysis::AnalysisNode;
 use checked::Arithmetic;
 pub(crate) use detectors::detector_call;
 pub(crate) use functions::date_bin;
 use null_keys::{CrossJoins, Keys};
-pub use relations::{rewritten, tell_apart};
+pub use relations::rewritten;
 pub use wording::{CREATE_IT, planning_error, planning_error_among};
 
 /// DataFusion, told what the catalog knows.

@@ -12,7 +12,6 @@ use arrow::util::display::FormatOptions;
 use datafusion::sql::sqlparser::ast::{self, FromTable, Query, TableFactor, TableObject, TableWithJoins};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
-use tidegate_plan::sql::tell_apart;
 use tidegate_plan::statement::normal;
 use tidegate_types::Tick;
 use tidegate_types::error::{Error, Result, did_you_mean};
@@ -70,9 +69,7 @@ async fn insert(engine: &Engine, insert: &ast::Insert) -> Result<(Write, String)
     let Some(source) = &insert.source else {
         return Err(Error::unsupported("INSERT without VALUES or SELECT", "say the rows"));
     };
-    let mut apart = source.as_ref().clone();
-    tell_apart(&mut apart.body);
-    let (rows, tick) = rows_of(engine, &apart).await?;
+    let (rows, tick) = rows_of(engine, source).await?;
     let read = Read { tick, relations: named(source).into_iter().collect() };
     let columns: Vec<String> = match insert.columns.is_empty() {
         true => schema.fields().iter().map(|field| field.name().clone()).collect(),

@@ -15,7 +15,9 @@ use datafusion::optimizer::Analyzer;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::ast;
 use tidegate_plan::size::Size;
-use tidegate_plan::sql::{CREATE_IT, planning_error, planning_error_among, relation_name, rewritten, sound, state_builder, statement};
+use tidegate_plan::sql::{
+    CREATE_IT, Shown, planning_error, planning_error_among, relation_name, rewritten, sound, state_builder, statement,
+};
 use tidegate_types::Tick;
 use tidegate_types::error::Result;
 
@@ -59,7 +61,7 @@ fn mentioned<'a>(context: &SessionContext, query: &ast::Query, known: &'a [Relat
 
 async fn answer(
     context: &SessionContext,
-    query: ast::Query,
+    mut query: ast::Query,
     known: &[RelationInfo],
     mentioned: &[&RelationInfo],
     snapshot: Snapshot,
@@ -79,7 +81,9 @@ async fn answer(
         context.register_table(relation.name.as_str(), table.map_err(failed)?).map_err(failed)?;
     }
     let state = context.state();
+    let shown = Shown::apart(&mut query);
     let plan = sound(state.statement_to_plan(statement(query)).await.map_err(failed)?)?;
+    let plan = shown.restored(plan)?;
     // Where two types meet, as in CASE or UNION, DataFusion's planner leaves the first, which would be declared.
     let plan = Analyzer::new().execute_and_check(plan, state.config_options(), |_, _| {}).map_err(failed)?;
     let plan = at_tick(plan, snapshot.tick).map_err(failed)?;

@@ -526,6 +526,27 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn equal_names_are_answered_as_they_are() {
+        let inbox = Inbox::default();
+        let engine = crate::tests::engine(inbox.clone());
+        let to = serve(engine.clone(), inbox, local(), true, Limits::default()).await.unwrap();
+        engine.execute("CREATE TABLE t (id INT, s TEXT); INSERT INTO t VALUES (1, 'a')", "test").await.unwrap();
+        for (sql, names, row) in [
+            ("SELECT 1, 1", json!(["Int64(1)", "Int64(1)"]), json!([1, 1])),
+            ("SELECT count(*), count(*) FROM t", json!(["count(*)", "count(*)"]), json!([1, 1])),
+            ("SELECT id, s AS id, t.id FROM t ORDER BY id", json!(["id", "id", "id"]), json!([1, "a", 1])),
+            ("SELECT *, id FROM t", json!(["id", "s", "id"]), json!([1, "a", 1])),
+            ("SELECT a.id, b.id FROM t a JOIN t b ON a.s = b.s UNION SELECT 1, 1", json!(["id", "id"]), json!([1, 1])),
+        ] {
+            for (status, answer) in read(to, sql).await {
+                let told: Vec<_> = answer["columns"].as_array().into_iter().flatten().map(|column| column["name"].clone()).collect();
+                assert_eq!((status, json!(told), &answer["rows"]), (200, names.clone(), &json!([row])), "{sql}: {answer}");
+            }
+        }
+        engine.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn what_is_wrong_with_the_input_is_told_as_such() {
         let inbox = Inbox::default();
         let engine = crate::tests::engine(inbox.clone());

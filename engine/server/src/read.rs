@@ -46,8 +46,8 @@ use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use futures::StreamExt;
 use tidegate_runtime::{
-    Engine, RelationInfo, Response, at_tick, check_size, check_text, end_of, planning_error, planning_error_among, pointed_in, reads_clock,
-    rewritten, sound, state_builder, unplaced, view_over,
+    Engine, RelationInfo, Response, Shown, at_tick, check_size, check_text, end_of, planning_error, planning_error_among, pointed_in,
+    reads_clock, rewritten, sound, state_builder, unplaced, view_over,
 };
 use tidegate_types::error::{Error, Fault, Mistake, Result};
 use tokio::runtime::{Builder, Runtime};
@@ -410,18 +410,16 @@ impl Reader {
         match duty(&statement)? {
             Duty::Query => {
                 let text = verb(&statement);
-                let statement = match statement {
-                    Statement::Query(query) => {
-                        check_size(&query, &self.engine.relations())?;
-                        Statement::Query(Box::new(rewritten(&query)?))
-                    }
-                    other => other,
-                };
+                let Statement::Query(query) = statement else { unreachable!("only queries are this duty") };
+                check_size(&query, &self.engine.relations())?;
+                let mut query = rewritten(&query)?;
+                let shown = Shown::apart(&mut query);
+                let statement = Statement::Query(Box::new(query));
                 let planned = self.session.state().statement_to_plan(DfStatement::Statement(Box::new(statement))).await;
                 let plan = sound(planned.map_err(|error| self.misnamed(&error))?)?;
                 let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
                 reads.verify_plan(&plan).map_err(|_| Refusal::read_only(&text))?;
-                self.typed(plan)
+                self.typed(shown.restored(plan)?)
             }
             Duty::Engine => {
                 let sql = statement.to_string();

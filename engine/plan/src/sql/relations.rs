@@ -36,7 +36,7 @@ pub fn rewritten(query: &Query) -> std::result::Result<Query, Error> {
 }
 
 /// Gives columns without a name that are written alike one each, as in `SELECT 1, 1`.
-pub fn tell_apart(body: &mut SetExpr) {
+fn tell_apart(body: &mut SetExpr) {
     match body {
         SetExpr::Select(select) => {
             let mut counts: HashMap<String, usize> = HashMap::new();

@@ -225,6 +225,7 @@ fn construct(text: &str) -> Option<Error> {
         return Some(Error::unsupported(format!("type \"{name}\""), TYPES));
     }
     if let Some(name) = between(text, "require unique expression names but the expression \"", "\" at position") {
+        let name = name.rsplit(" AS ").next().unwrap_or(name);
         let is_column = !name.contains('(');
         return Some(two_columns(name.rsplit('.').next().filter(|_| is_column).unwrap_or(name)));
     }
