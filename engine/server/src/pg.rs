@@ -575,6 +575,33 @@ mod tests {
         engine.shutdown().await.unwrap();
     }
 
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_psql_asks_is_answered_or_refused_by_name() {
+        let engine = crate::tests::engine(Inbox::default());
+        let to = serve(engine.clone(), "127.0.0.1:0".parse().unwrap(), Limits::default()).await.unwrap();
+        let address = format!("host={} port={} user=me dbname=tidegate", to.ip(), to.port());
+        let (client, connection) = tokio_postgres::connect(&address, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let functions = r#"SELECT n.nspname as "Schema", p.proname as "Name",
+              pg_catalog.pg_get_function_result(p.oid) as "Result data type",
+              pg_catalog.pg_get_function_arguments(p.oid) as "Argument data types",
+              CASE p.prokind WHEN 'a' THEN 'agg' WHEN 'w' THEN 'window' WHEN 'p' THEN 'proc' ELSE 'func' END as "Type"
+            FROM pg_catalog.pg_proc p LEFT JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+            WHERE pg_catalog.pg_function_is_visible(p.oid) AND n.nspname <> 'pg_catalog' AND n.nspname <> 'information_schema'
+            ORDER BY 1, 2, 4"#;
+        let roles = "SELECT r.rolname, r.rolsuper, ARRAY(SELECT b.rolname FROM pg_catalog.pg_auth_members m
+              JOIN pg_catalog.pg_roles b ON (m.roleid = b.oid) WHERE m.member = r.oid) as memberof, r.rolbypassrls
+            FROM pg_catalog.pg_roles r WHERE r.rolname !~ '^pg_' ORDER BY 1";
+        for asked in [functions, roles] {
+            client.simple_query(asked).await.unwrap_or_else(|error| panic!("{asked}: {error:?}"));
+        }
+        for refused in ["PREPARE p AS SELECT 1", "EXECUTE p"] {
+            let error = client.simple_query(refused).await.unwrap_err();
+            assert_eq!(error.code().map(|state| state.code()), Some("0A000"), "{refused}: {error:?}");
+        }
+        engine.shutdown().await.unwrap();
+    }
+
     #[test]
     fn a_client_may_only_shorten_its_time() {
         let cases = [(None, TIME_MAX), (Some("250"), Duration::from_millis(250)), (Some("3600000"), TIME_MAX), (Some("x"), TIME_MAX)];

@@ -38,10 +38,11 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::parser::Statement as DfStatement;
-use datafusion::sql::sqlparser::ast::{self, Ident, ObjectName, Set, Statement, visit_relations};
+use datafusion::sql::sqlparser::ast::{self, Ident, ObjectName, Set, Statement, visit_expressions_mut, visit_relations};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
+use datafusion_postgres::datafusion_pg_catalog::pg_catalog::{create_pg_get_partkeydef_udf, create_pg_table_is_visible};
 use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use futures::StreamExt;
@@ -255,6 +256,10 @@ pub fn duty(statement: &Statement) -> Result<Duty, Refusal> {
         Statement::Deallocate { .. } => Duty::Courtesy("DEALLOCATE"),
         Statement::UNLISTEN { .. } => Duty::Courtesy("UNLISTEN"),
         Statement::Close { .. } => Duty::Courtesy("CLOSE CURSOR"),
+        Statement::Prepare { .. } | Statement::Execute { .. } => {
+            let way_out = "send the query itself, or prepare it as drivers do, in the protocol";
+            return Err(Error::unsupported("PREPARE and EXECUTE as statements", way_out).into());
+        }
         other => return Err(Refusal::read_only(&verb(other))),
     })
 }
@@ -265,6 +270,18 @@ fn names_server(sql: &str) -> bool {
         ["pg_", "information_schema", "current_user", "session_user", "current_schema", "current_database", "current_catalog", "version("];
     let sql = sql.to_lowercase();
     WORDS.iter().any(|word| sql.contains(word))
+}
+
+/// psql asks by ARRAY(SELECT …) who is a member of what, and nobody is.
+fn without_members(statement: &mut Statement) {
+    let nobody = Parser::new(&PostgreSqlDialect {}).try_with_sql("ARRAY[]::TEXT[]").and_then(|mut parser| parser.parse_expr());
+    let nobody = nobody.expect("an expression");
+    let _: ControlFlow<()> = visit_expressions_mut(statement, |expr| {
+        if let ast::Expr::Function(ast::Function { args: ast::FunctionArguments::Subquery(_), .. }) = expr {
+            *expr = nobody.clone();
+        }
+        ControlFlow::Continue(())
+    });
 }
 
 /// `SHOW DETECTIONS`, unlike `SHOW TimeZone`.
@@ -340,7 +357,10 @@ impl Reader {
         let parsed = Parser::parse_sql(&PostgreSqlDialect {}, sql);
         let is_about_server = names_server(sql) && !parsed.as_ref().is_ok_and(|statements| self.reads_ours(statements));
         let parsed = if is_about_server { self.server_parser.parse(sql) } else { parsed };
-        let statements = parsed.map_err(|error| Refusal::from(&error).at_the_end(sql))?;
+        let mut statements = parsed.map_err(|error| Refusal::from(&error).at_the_end(sql))?;
+        if is_about_server {
+            statements.iter_mut().for_each(without_members);
+        }
         Ok(statements.into_iter().map(|statement| fixed_setting(&statement).unwrap_or(statement)).collect())
     }
 
@@ -631,6 +651,9 @@ fn session(engine: &Engine) -> DfResult<SessionContext> {
     types.extend(both.type_planner().take());
     *session.state_ref().write() = both.with_type_planner(Arc::new(Types(types))).build();
     session.register_udf(ScalarUDF::from(CurrentSetting::new()));
+    // psql's \df and \dT ask these of functions and types, of which all that are listed are the catalog's.
+    session.register_udf(create_pg_table_is_visible().with_aliases(["pg_function_is_visible", "pg_type_is_visible"]));
+    session.register_udf(create_pg_get_partkeydef_udf().with_aliases(["pg_get_function_result", "pg_get_function_arguments"]));
     Ok(session)
 }
 

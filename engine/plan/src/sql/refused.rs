@@ -65,6 +65,9 @@ impl Visitor for Refuse {
             ast::Expr::InSubquery { expr, .. } if matches!(expr.as_ref(), ast::Expr::Tuple(_)) => {
                 refuse("several columns before IN (subquery)", "use EXISTS (SELECT 1 FROM … WHERE x = a AND y = b)")
             }
+            ast::Expr::Function(ast::Function { args: ast::FunctionArguments::Subquery(_), .. }) => {
+                refuse("ARRAY(subquery)", "write (SELECT array_agg(x) FROM …)")
+            }
             ast::Expr::UnaryOp { op, .. } if !is_planned_before(*op) => refuse(format!("operator \"{op}\""), instead_before(*op)),
             ast::Expr::BinaryOp { op, .. } if !is_planned_between(op) => refuse(format!("operator \"{op}\""), instead_between(op)),
             ast::Expr::Function(ast::Function { over: Some(ast::WindowType::WindowSpec(spec)), .. }) => window_specification(spec),
