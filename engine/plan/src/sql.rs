@@ -33,6 +33,7 @@ mod dates;
 mod detectors;
 mod functions;
 mod null_keys;
+mod quotients;
 mod refused;
 mod relations;
 mod sound;
@@ -152,7 +153,7 @@ impl Session {
 ///
 /// Errors: it cannot be made to.
 pub fn sound(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let plan = dates::among_timestamps(plan).map_err(|error| planning_error(&error))?;
+    let plan = dates::among_timestamps(plan).and_then(quotients::rounded).map_err(|error| planning_error(&error))?;
     sound::sound(plan)
 }
 
