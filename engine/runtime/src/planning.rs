@@ -9,7 +9,7 @@ use tidegate_plan::lower::lower;
 use tidegate_plan::size::Size;
 use tidegate_plan::sql::Session;
 use tidegate_plan::{Catalog, NodeRef};
-use tidegate_types::error::{Error, Result};
+use tidegate_types::error::{Error, Mistake, Result};
 
 const STACK_BYTES: usize = 64 << 20;
 
@@ -30,7 +30,8 @@ pub fn plan_query(query: &Query, catalog: &Catalog) -> Result<Planned> {
         let node = lower(&session.optimize(&query)?, catalog)?;
         let mut names = BTreeSet::new();
         if let Some(twice) = node.schema.fields().iter().find(|field| !names.insert(field.name())) {
-            return Err(Error::user(format!("two columns are named \"{}\"", twice.name())).hint("name one of them otherwise, with AS"));
+            let error = Error::user(format!("two columns are named \"{}\"", twice.name())).hint("name one of them otherwise, with AS");
+            return Err(error.mistake(Mistake::DuplicateColumn));
         }
         Ok(Planned { query, node, reads, size })
     })

@@ -108,6 +108,7 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     rest.split_once(after).map(|(between, _)| between)
 }
 
+/// `table 'x' not found`, with either `t`.
 fn relation(text: &str) -> Option<Error> {
     if let Some(name) = between(text, "table function '", "' not found") {
         let error = Error::user(format!("function {name}() does not exist in FROM")).mistake(Mistake::NoFunction);
