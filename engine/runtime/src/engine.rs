@@ -184,10 +184,11 @@ impl Engine {
     }
 
     /// In a past: takes in what came after it, up to the tick `upto` (None: all of it), over what was changed
-    /// meanwhile. Returns the last tick. Errors: what came does not fit what was changed.
+    /// meanwhile. Returns the last tick. Errors: a tick before the past's moment or behind the log's end, or what
+    /// came does not fit what was changed.
     pub async fn relive(&self, upto: Option<Tick>) -> Result<Tick> {
         self.recovered().await?;
-        self.ask(|reply| Request::Relive { upto: upto.unwrap_or(Tick::MAX), reply }).await?
+        self.ask(|reply| Request::Relive { upto, reply }).await?
     }
 
     pub fn relations(&self) -> Vec<RelationInfo> {

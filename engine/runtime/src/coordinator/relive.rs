@@ -28,8 +28,8 @@ impl Coordinator {
         matches!(self.config.durability, Durability::Past { .. })
     }
 
-    /// Begins with what came after the past, up to `upto`; answered with the last tick.
-    pub(super) fn relive(&mut self, upto: Tick, reply: oneshot::Sender<Result<Tick>>) {
+    /// Begins with what came after the past, up to `upto` (None: all of it); answered with the last tick.
+    pub(super) fn relive(&mut self, upto: Option<Tick>, reply: oneshot::Sender<Result<Tick>>) {
         let later = self.later.take().ok_or_else(|| Error::user("nothing came after this").hint("begin with an earlier tick"));
         match later.and_then(|later| later.replay(upto)) {
             Ok(remainder) => self.reliving = Some(Reliving { remainder: Some(remainder), reply }),

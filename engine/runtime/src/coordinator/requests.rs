@@ -86,9 +86,9 @@ pub enum Request {
     Checkpoint {
         reply: oneshot::Sender<Result<()>>,
     },
-    /// Takes in what came after a past, up to a tick; answered with the last tick.
+    /// Takes in what came after a past, up to a tick (None: all of it); answered with the last tick.
     Relive {
-        upto: Tick,
+        upto: Option<Tick>,
         reply: oneshot::Sender<Result<Tick>>,
     },
     StartSources {

@@ -38,6 +38,8 @@ pub struct Later {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
     from: Segment,
+    /// The moment that was asked for.
+    at: Tick,
     /// The past ends with this tick.
     pub after: Tick,
     pub last: Tick,
@@ -93,7 +95,8 @@ fn lay_out(disk: &Arc<dyn Disk>, folder: &Path, at: Option<Tick>) -> Result<Past
     quarantine.extend(guilty.iter().cloned());
     // Frames of the past's own have the numbers of those that came later.
     guilty.retain(|guilty| guilty.frame < end.number);
-    let later = Later { disk: Arc::clone(disk), folder: folder.to_path_buf(), from: end.segment, after: end.tick, last, quarantine };
+    let (disk, folder) = (Arc::clone(disk), folder.to_path_buf());
+    let later = Later { disk, folder, from: end.segment, at: at.min(last), after: end.tick, last, quarantine };
     Ok(Past { folder: past, guilty, later })
 }
 
@@ -210,11 +213,21 @@ fn not_made(past: &Path, error: &io::Error) -> Error {
 }
 
 impl Later {
-    /// What was committed after the past, up to the tick `upto`.
-    pub fn replay(self, upto: Tick) -> Result<Remainder> {
-        let Self { disk, folder, from, after, last, quarantine } = self;
+    /// What was committed after the past, up to the tick `upto`; None: all of it.
+    ///
+    /// Errors: a tick before the past's moment, or one that the log does not have.
+    pub fn replay(self, upto: Option<Tick>) -> Result<Remainder> {
+        let Self { disk, folder, from, at, after, last, quarantine } = self;
+        let upto = upto.unwrap_or(last);
+        if upto < at {
+            let error = Error::user(format!("what came later is asked for up to tick {upto}, but begins after {at}"));
+            return Err(error.hint("end with a later tick, or begin with an earlier one"));
+        }
+        if last < upto {
+            return Err(Error::user(format!("the log ends at tick {last}, before {upto}")).hint("end with that tick, or an earlier one"));
+        }
         let replay = Replay::new(disk, folder, &from, Arc::new(quarantine))?;
-        Ok(Remainder { replay, after, upto: upto.min(last), is_over: last <= after || upto <= after })
+        Ok(Remainder { replay, after, upto, is_over: upto <= after })
     }
 }
 

@@ -65,6 +65,11 @@ fn the_past_is_asked_and_changed_beside_the_engine() {
     assert_eq!(replay(HOT, &[&with[..], &["--until", &one]].concat()), Ok(String::new()));
 
     let refused = |args: &[&str]| replay(HOT, args).unwrap_err();
+    fs::write(&changed, "UPDATE bounds SET most = 9.5 WHERE sensor = 'a'").unwrap();
+    let refused_until = |moment: &str| refused(&[&with[..], &["--until", moment]].concat());
+    let early = format!("what came later is asked for up to tick 5, but begins after {before}");
+    assert!(refused_until("5").contains(&early));
+    assert!(refused_until("2200-01-01T00:00:00Z").contains("the log ends at tick"));
     assert!(refused(&["--at", "5"]).contains("the log begins after tick 5"));
     assert!(refused(&["--at", "2200-01-01T00:00:00Z"]).contains("the log ends at tick"));
     assert!(replay("INSERT INTO bounds VALUES ('c', 1)", &[]).unwrap_err().contains("only reads"));
