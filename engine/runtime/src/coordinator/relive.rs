@@ -1,15 +1,19 @@
 //! What came after a past, once more, over what was changed in it: the same statements, rows and verdicts at the
 //! same ticks, or at the next there is where a change took that one.
 //!
-//! Writes       change what they changed, also of rows that are others now (`tables/adapted.rs`)
+//! Writes       change what they changed, also of rows that are others now (`tables/adapted.rs`); what they would have
+//!              done to rows whose keys are gone is counted and said
 //! Not again    what actions asked of the world, and what it answered: that was another course of things. What they
 //!              would ask now is `pending` in `sys.actions`
+
+use std::collections::BTreeMap;
 
 use tidegate_plan::statement;
 use tidegate_types::Tick;
 use tidegate_types::error::{Error, Result};
 use tokio::sync::oneshot;
 
+use super::tables::Adapted;
 use super::{Coordinator, Read, Write};
 use crate::interface::Durability;
 use crate::log::Replayed;
@@ -19,7 +23,26 @@ use crate::log::record::Record;
 pub(super) struct Reliving {
     /// None while a tick of it is taken in.
     remainder: Option<Remainder>,
+    /// By table.
+    gone: BTreeMap<String, Gone>,
     reply: oneshot::Sender<Result<Tick>>,
+}
+
+/// Rows that writes took, and that are not there.
+struct Gone {
+    rows: usize,
+    /// The first one's.
+    key: String,
+    tick: Tick,
+}
+
+impl Reliving {
+    fn end(self, last: Result<Tick>) {
+        for (table, Gone { rows, key, tick }) in &self.gone {
+            tracing::warn!(table, rows, key, tick, "what came later to rows whose keys are gone is left out; the first one's key and tick");
+        }
+        drop(self.reply.send(last));
+    }
 }
 
 impl Coordinator {
@@ -32,7 +55,7 @@ impl Coordinator {
     pub(super) fn relive(&mut self, upto: Option<Tick>, reply: oneshot::Sender<Result<Tick>>) {
         let later = self.later.take().ok_or_else(|| Error::user("nothing came after this").hint("begin with an earlier tick"));
         match later.and_then(|later| later.replay(upto)) {
-            Ok(remainder) => self.reliving = Some(Reliving { remainder: Some(remainder), reply }),
+            Ok(remainder) => self.reliving = Some(Reliving { remainder: Some(remainder), gone: BTreeMap::new(), reply }),
             Err(error) => drop(reply.send(Err(error))),
         }
     }
@@ -54,7 +77,9 @@ impl Coordinator {
             (Ok(true), Some(reliving)) => reliving.remainder = Some(remainder),
             (ended, reliving) => {
                 let last = ended.map(|_| self.last_closed);
-                let _ = reliving.take().map(|reliving| reliving.reply.send(last));
+                if let Some(reliving) = reliving.take() {
+                    reliving.end(last);
+                }
             }
         }
     }
@@ -67,7 +92,7 @@ impl Coordinator {
                 self.close();
                 return Ok(true);
             }
-            self.happen(record).map_err(|error| {
+            self.happen(tick, record).map_err(|error| {
                 Error::user(format!("what came at tick {tick} does not fit what was changed: {}", error.message))
                     .hint("end before that tick, or change it otherwise")
             })?;
@@ -75,7 +100,7 @@ impl Coordinator {
         Ok(false)
     }
 
-    fn happen(&mut self, record: Record) -> Result<()> {
+    fn happen(&mut self, tick: Tick, record: Record) -> Result<()> {
         match record {
             Record::Statement { file, text, is_pack } => {
                 statement::parse(&text, &file)?.into_iter().try_for_each(|placed| self.change(placed, is_pack).map(drop))?;
@@ -98,14 +123,7 @@ impl Coordinator {
             }
             Record::Write { table, delete, insert } => {
                 let read = Read { tick: self.last_closed, relations: Default::default() };
-                let write = Write { table, delete, insert, read: Some(read) };
-                let write = match self.tables.get(&write.table) {
-                    Some(table) if !table.fits(&write) => {
-                        return Err(Error::user(format!("table \"{}\" has other columns", write.table)));
-                    }
-                    Some(table) => table.adapted(write).map_err(|error| Error::engine(error.to_string()))?,
-                    None => write,
-                };
+                let write = self.adapted(tick, Write { table, delete, insert, read: Some(read) })?;
                 self.write(&write)?;
                 let Write { table, delete, insert, .. } = write;
                 self.say(|| Record::Write { table, delete, insert });
@@ -116,5 +134,19 @@ impl Coordinator {
             }
         }
         Ok(())
+    }
+
+    /// A write of the tick `tick`, over the rows there are.
+    fn adapted(&mut self, tick: Tick, write: Write) -> Result<Write> {
+        let Some(table) = self.tables.get(&write.table) else { return Ok(write) };
+        if !table.fits(&write) {
+            return Err(Error::user(format!("table \"{}\" has other columns", write.table)));
+        }
+        let Adapted { write, gone } = table.adapted(write).map_err(|error| Error::engine(error.to_string()))?;
+        if let (Some(reliving), Some(key)) = (&mut self.reliving, gone.first()) {
+            let first = || Gone { rows: 0, key: key.clone(), tick };
+            reliving.gone.entry(write.table.clone()).or_insert_with(first).rows += gone.len();
+        }
+        Ok(write)
     }
 }

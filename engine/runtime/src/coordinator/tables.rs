@@ -20,6 +20,7 @@ use tidegate_types::row::{EncodedRows, RowCodec, project_schema};
 use tidegate_types::{Delta, Tick};
 
 use super::Coordinator;
+pub(super) use adapted::Adapted;
 
 /// Rows to take from a table and rows to put into it, in one tick.
 pub struct Write {
@@ -110,16 +111,20 @@ impl Table {
             let null = self.key.iter().any(|&column| write.insert.column(column).is_null(i));
             let twice = !own.insert(key) || (self.keys.contains(key) && !freed.contains(key));
             if null || twice {
-                let shown = self.key.iter().map(|&column| {
-                    let column = write.insert.column(column);
-                    array_value_to_string(column, i).ok().filter(|_| column.is_valid(i)).unwrap_or_else(|| "NULL".into())
-                });
-                let shown = shown.collect::<Vec<_>>().join(", ");
                 let what = if null { "NULL in" } else { "duplicate value for" };
+                let shown = self.key_shown(&write.insert, i);
                 return Err(Error::user(format!("{what} the primary key of table \"{}\": {shown}", write.table)));
             }
         }
         Ok(())
+    }
+
+    fn key_shown(&self, rows: &RecordBatch, row: usize) -> String {
+        let shown = self.key.iter().map(|&column| {
+            let column = rows.column(column);
+            array_value_to_string(column, row).ok().filter(|_| column.is_valid(row)).unwrap_or_else(|| "NULL".into())
+        });
+        shown.collect::<Vec<_>>().join(", ")
     }
 }
 

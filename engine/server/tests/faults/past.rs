@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::json;
@@ -82,12 +82,20 @@ fn the_past_is_asked_and_changed_beside_the_engine() {
     let told = folder.path().join("told.jsonl");
     let sink = format!("CREATE SINK told FROM hot WITH (connector = 'file', path = '{}')", told.display());
     fs::write(folder.path().join("pack/20_sink.sql"), sink).unwrap();
+    fs::write(folder.path().join("pack/30_lower.sql"), "UPDATE bounds SET most = 7.5 WHERE sensor = 'b'").unwrap();
     let engine = Running::start(folder.path());
     let lines = || fs::read_to_string(&told).unwrap_or_default().lines().count();
     until("the sink has both findings", || lines() == 2);
     fs::write(&changed, "UPDATE bounds SET most = 9.5 WHERE sensor = 'a'").unwrap();
     assert_eq!(replay(HOT, &with), Ok(later.into()));
     assert_eq!(lines(), 2);
+    // What came later to a row that is gone.
+    fs::write(&changed, "DELETE FROM bounds WHERE sensor = 'b'").unwrap();
+    let done = replayed(folder.path(), HOT, &with);
+    assert_eq!(printed(&done), Ok(r#"{"sensor":"a","value":10.0}"#.into()));
+    let said = String::from_utf8_lossy(&done.stderr);
+    let of_row = |line: &&str| line.contains("WARN") && line.contains(r#"table="bounds" rows=1 key="b" tick="#);
+    assert_eq!(said.lines().filter(of_row).count(), 1, "{said}");
     post(&engine, "b", 9.0);
     until("the sink has what came since", || lines() == 4);
 }
@@ -126,14 +134,20 @@ fn post(engine: &Running, sensor: &str, value: f64) {
     assert_eq!(exchange(engine.at, &request).unwrap().status, 200);
 }
 
-/// What is printed, or why nothing is.
 fn replay(folder: &Path, sql: &str, args: &[&str]) -> Result<String, String> {
+    printed(&replayed(folder, sql, args))
+}
+
+fn replayed(folder: &Path, sql: &str, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     command.arg("replay").arg(folder.join("pack")).arg(sql).arg("--data-dir").arg(folder.join("data"));
-    let done = command.args(["--format", "json"]).args(args).output().unwrap();
-    let (out, err) = (String::from_utf8(done.stdout).unwrap(), String::from_utf8(done.stderr).unwrap());
+    command.args(["--format", "json"]).args(args).output().unwrap()
+}
+
+/// Or why nothing is.
+fn printed(done: &Output) -> Result<String, String> {
     match done.status.code() {
-        Some(0) => Ok(out.trim_end().into()),
-        _ => Err(err),
+        Some(0) => Ok(String::from_utf8_lossy(&done.stdout).trim_end().into()),
+        _ => Err(String::from_utf8_lossy(&done.stderr).into()),
     }
 }
