@@ -1,8 +1,9 @@
 //! Protocols with time bounds: which step comes when, and by whom.
 //!
 //! A case starts in the initial state. An event takes a transition of the state it finds; a state is
-//! entered at the event's time, and left not before `min_dwell` and not after `max_dwell`. The initial
-//! state has no time until it is entered by a transition.
+//! entered at the event's time, and left not before `min_dwell` and not after `max_dwell`. When a case
+//! came into being no event says, so its bounds do not hold for the initial state it starts in: they do
+//! once the case is there again, by a transition or by a reset, from that event on.
 //!
 //! A chunk is a function from state to state, with how many violations lie in it. Only the first
 //! leaving depends on what was before: it is judged where chunks compose.
@@ -39,7 +40,7 @@ pub struct Bounds {
 pub enum Policy {
     /// The event is passed over.
     Stay,
-    /// The case begins again.
+    /// The case is in the initial state again, as of the event.
     Reset,
     /// The case is judged no further.
     Absorb,
@@ -431,6 +432,29 @@ mod tests {
         assert_eq!(judged(&rules, &[placed[0], placed[1], (13, "pay", "")], 14), []);
         assert_eq!(judged(&rules, &[placed[0], placed[1], (14, "pay", "")], 14), [(Breach::Overdue, "approved".into(), 13)]);
         assert_eq!(judged(&rules, &[placed[0], placed[1], (4, "pay", "")], 4), [(Breach::Early, "approved".into(), 4)]);
+    }
+
+    #[test]
+    fn the_initial_state_has_bounds_once_it_is_entered() {
+        let rules = [
+            state("new", true, (Some(2), Some(10)), Policy::Reset),
+            state("open", false, (None, None), Policy::Reset),
+            transition("new", "open", "open", ""),
+            transition("open", "close", "new", ""),
+        ];
+        let new = |breach, at| (breach, "new".to_string(), at);
+        assert_eq!(judged(&rules, &[], 99), []);
+        assert_eq!(judged(&rules, &[(0, "open", "")], 99), []);
+        assert_eq!(judged(&rules, &[(0, "open", ""), (20, "close", "")], 30), []);
+        assert_eq!(judged(&rules, &[(0, "open", ""), (20, "close", "")], 31), [new(Breach::Overdue, 30)]);
+        assert_eq!(judged(&rules, &[(0, "open", ""), (20, "close", ""), (21, "open", "")], 99), [new(Breach::Early, 21)]);
+        // Nothing says when the case began, but when it was reset.
+        let reset = [new(Breach::Unexpected, 50), new(Breach::Early, 51)];
+        assert_eq!(judged(&rules, &[(50, "lose", ""), (51, "open", "")], 99), reset);
+        assert_eq!(judged(&rules, &[(50, "lose", "")], 61), [new(Breach::Unexpected, 50), new(Breach::Overdue, 60)]);
+        // Where it is passed over, the case has not been anywhere else.
+        let stay = [state("new", true, (Some(2), Some(10)), Policy::Stay), rules[1].clone(), rules[2].clone(), rules[3].clone()];
+        assert_eq!(judged(&stay, &[(50, "lose", ""), (51, "open", "")], 99), [new(Breach::Unexpected, 50)]);
     }
 
     #[test]

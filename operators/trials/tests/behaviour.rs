@@ -223,9 +223,10 @@ fn named(name: &Bytes) -> Name {
     name[..].into()
 }
 
-/// Orders are placed, approved by a clerk, paid within 10 and not before 2, and shipped.
+/// Orders are placed, approved by a clerk, paid within 10 and not before 2, and shipped; one that was reset is placed again
+/// within 15, not before 3.
 fn order(on_unexpected: Policy) -> Vec<automaton::Rule> {
-    let states = [("new", None, None), ("placed", None, Some(20)), ("approved", Some(2), Some(10)), ("paid", None, Some(5))];
+    let states = [("new", Some(3), Some(15)), ("placed", None, Some(20)), ("approved", Some(2), Some(10)), ("paid", None, Some(5))];
     let states = states.into_iter().chain([("shipped", None, None)]).map(|(state, min_dwell, max_dwell)| {
         let on_unexpected = if state == "shipped" { Policy::Absorb } else { on_unexpected };
         automaton::Rule::State(bytes(state), Bounds { is_initial: state == "new", min_dwell, max_dwell, on_unexpected })
