@@ -61,6 +61,7 @@ pub const PILOT_FILES: &[(&str, &str)] = pilot_files![
     "bank/24_insider_refund.sql",
     "bank/25_atm_jackpotting.sql",
     "bank/30_cascade.sql",
+    "bank/31_inoperability.sql",
     "bank/40_actions.sql",
     "pharma/10_sources.sql",
     "pharma/20_temperature_excursion.sql",
@@ -71,6 +72,7 @@ pub const PILOT_FILES: &[(&str, &str)] = pilot_files![
     "pharma/25_restricted_sale.sql",
     "pharma/30_cascade.sql",
     "pharma/31_sensors.sql",
+    "pharma/32_inoperability.sql",
     "pharma/40_actions.sql",
     "logistics/10_sources.sql",
     "logistics/20_rogue_scanner.sql",
@@ -79,6 +81,7 @@ pub const PILOT_FILES: &[(&str, &str)] = pilot_files![
     "logistics/23_false_delivery.sql",
     "logistics/24_returns_fraud.sql",
     "logistics/30_cascade.sql",
+    "logistics/31_inoperability.sql",
     "logistics/40_actions.sql",
     "../library/risk/10_model.sql",
     "../library/risk/20_cvss.sql",
@@ -96,6 +99,7 @@ pub const PILOT_FILES: &[(&str, &str)] = pilot_files![
     "combined/44_graphs.sql",
     "combined/45_threat_model.sql",
     "combined/46_risk.sql",
+    "combined/47_inoperability.sql",
     "combined/50_actions.sql",
 ];
 
