@@ -2,7 +2,7 @@
 //!
 //! A short case is a sorted list and nothing else. A long one is a tree of such lists in which each
 //! part has its chunk: what its events do, composed. An insert or a removal anywhere computes the
-//! chunks on one path from leaf to root again.
+//! chunks on one path from leaf to root again; many inserts at once, as of a past, all chunks once.
 //!
 //! Source  Bentley and Saxe, Decomposable Searching Problems, J. Algorithms 1980; Bayer and McCreight,
 //!         Organization and Maintenance of Large Ordered Indices, Acta Informatica 1972
@@ -59,6 +59,8 @@ struct Part<C> {
     node: Node<C>,
     last: Event,
     chunk: C,
+    /// Of events.
+    count: usize,
     /// Allocated by the node and the chunk.
     bytes: usize,
 }
@@ -76,6 +78,18 @@ impl<C> Case<C> {
             let left = std::mem::replace(&mut self.0, Node::Leaf(Vec::new()));
             self.0 = Node::branch(vec![left.part(chunks), right.part(chunks)]);
         }
+    }
+
+    /// Adds events, which are in order.
+    pub fn extend(&mut self, more: Vec<Event>, chunks: &impl Chunks<Chunk = C>, order: &impl Fn(&Event, &Event) -> Ordering) {
+        // An insert looks at all events of a leaf.
+        if more.len() <= LEAF_MAX || more.len() * LEAF_MAX < self.0.count() {
+            return more.into_iter().for_each(|event| self.insert(event, chunks, order));
+        }
+        let mut events = std::mem::take(self).into_events();
+        events.extend(more);
+        events.sort_by(order);
+        *self = Self::from_events(events, chunks);
     }
 
     /// Takes one event that equals `event` away; false where there is none.
@@ -213,7 +227,15 @@ impl<C> Node<C> {
     }
 
     fn part(self, chunks: &impl Chunks<Chunk = C>) -> Part<C> {
-        Part { last: self.last(), chunk: self.chunk(chunks), bytes: self.bytes() + chunks.allocated(), node: self }
+        let (last, chunk, count) = (self.last(), self.chunk(chunks), self.count());
+        Part { last, chunk, count, bytes: self.bytes() + chunks.allocated(), node: self }
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Node::Leaf(events) => events.len(),
+            Node::Branch(branch) => branch.0.iter().map(|part| part.count).sum(),
+        }
     }
 
     fn bytes(&self) -> usize {
@@ -303,6 +325,7 @@ impl<C> Part<C> {
     fn again(&mut self, chunks: &impl Chunks<Chunk = C>) {
         self.last = self.node.last();
         self.chunk = self.node.chunk(chunks);
+        self.count = self.node.count();
         self.bytes = self.node.bytes() + chunks.allocated();
     }
 }
@@ -402,6 +425,26 @@ mod tests {
             }
             let built = Case::from_events(case.into_events(), &Lists);
             assert_eq!(built.chunk(&Lists), list, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn many_events_at_once_are_as_one_by_one() {
+        for seed in 0..20 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let (mut case, mut list): (_, Vec<Event>) = (Case::default(), Vec::new());
+            // Into nothing, into about as many, into fewer, and a few into many.
+            for count in [random.random_range(1..3000), random.random_range(1..3000), 9000, random.random_range(1..80)] {
+                let mut event = || Event { ts: random.random_range(0..5000), seq: 0, activity: random.random_range(0..3), role: 0 };
+                let mut more: Vec<Event> = (0..count).map(|_| event()).collect();
+                more.sort_by(order);
+                list.extend(&more);
+                list.sort_by(order);
+                case.extend(more, &Lists, &order);
+                assert_eq!(case.chunk(&Lists), list, "seed {seed}");
+                assert_eq!((case.0.count(), case.bytes()), (list.len(), counted(&case.0)), "seed {seed}");
+                assert!(depth(&case.0) <= 5, "seed {seed}");
+            }
         }
     }
 }

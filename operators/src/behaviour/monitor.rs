@@ -208,22 +208,25 @@ impl<P: Protocol> Monitor<P> {
         }
         // A tick may bring an event and take it away, in any order.
         changes.sort_by(|(a_at, a, _), (b_at, b, _)| a_at.cmp(b_at).then_with(|| self.names.order(a, b)));
-        for run in changes.chunk_by(|(a_at, a, _), (b_at, b, _)| a_at == b_at && a == b) {
-            let (at, event, _) = run[0];
-            let net: i64 = run.iter().map(|(_, _, diff)| diff).sum();
+        for of_case in changes.chunk_by(|(a, ..), (b, ..)| a == b) {
+            let at = of_case[0].0;
             let case = &mut self.cases[at as usize];
             let protocol = &self.processes[case.process as usize].protocol;
             let order = |a: &Event, b: &Event| self.names.order(a, b);
             let before = case.events.bytes();
-            for _ in 0..net {
-                case.events.insert(event, protocol, &order);
+            let mut come = Vec::new();
+            for run in of_case.chunk_by(|(_, a, _), (_, b, _)| a == b) {
+                let event = run[0].1;
+                let net: i64 = run.iter().map(|(_, _, diff)| diff).sum();
+                come.extend((0..net).map(|_| event));
+                for _ in net..0 {
+                    let is_removed = case.events.remove(&event, protocol, &order);
+                    debug_assert!(is_removed, "a relation never holds fewer than no copies of a row");
+                }
+                touched.push((at, Some(event.ts)));
             }
-            for _ in net..0 {
-                let is_removed = case.events.remove(&event, protocol, &order);
-                debug_assert!(is_removed, "a relation never holds fewer than no copies of a row");
-            }
+            case.events.extend(come, protocol, &order);
             self.usage.resize(before, case.events.bytes());
-            touched.push((at, Some(event.ts)));
         }
     }
 
