@@ -26,7 +26,9 @@ CREATE SOURCE fraud_labels (
 CREATE TABLE peer_groups (customer TEXT PRIMARY KEY, peers TEXT);
 
 -- Each transaction once, for as long as the longest window looks back: thirty
--- days, seven days later, and three days for the features to be read.
+-- days, seven days later, and three days for the features to be read. Features
+-- of a transaction are told as long as all of its window is there, and no longer:
+-- what was left of it would be other features.
 CREATE MATERIALIZED VIEW recent_transactions AS
 SELECT DISTINCT tx_id, customer, card, device, ip, merchant, amount, lat, lon, ts
 FROM transactions

@@ -26,7 +26,8 @@ SELECT tx_id, customer, ts,
        n_10m - n_later AS count_10m, s_10m - s_later AS sum_10m,
        n_1d - n_later AS count_1d, s_1d - s_later AS sum_1d, (s_1d - s_later) / (n_1d - n_later) AS mean_1d,
        n_7d - n_later AS count_7d, s_7d - s_later AS sum_7d, (s_7d - s_later) / (n_7d - n_later) AS mean_7d
-FROM framed;
+FROM framed
+WHERE ts > watermark('transactions') - INTERVAL '33 days';
 
 CREATE MATERIALIZED VIEW card_velocity AS
 WITH framed AS (
@@ -40,7 +41,8 @@ WITH framed AS (
     later AS (PARTITION BY card, ts ORDER BY tx_id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
 )
 SELECT tx_id, card, ts, n_10m - n_later AS count_10m, s_10m - s_later AS sum_10m
-FROM framed;
+FROM framed
+WHERE ts > watermark('transactions') - INTERVAL '39 days';
 
 CREATE MATERIALIZED VIEW address_velocity AS
 WITH framed AS (
@@ -54,7 +56,8 @@ WITH framed AS (
     later AS (PARTITION BY ip, ts ORDER BY tx_id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
 )
 SELECT tx_id, ip, ts, n_10m - n_later AS count_10m, s_10m - s_later AS sum_10m
-FROM framed;
+FROM framed
+WHERE ts > watermark('transactions') - INTERVAL '39 days';
 
 -- Cards are counted over the pairs within the window, since a card that comes
 -- later at the same moment cannot be taken off a count of distinct ones.
@@ -65,4 +68,5 @@ JOIN recent_transactions o
   ON o.device = t.device
  AND o.ts > t.ts - INTERVAL '10 minutes'
  AND (o.ts < t.ts OR (o.ts = t.ts AND o.tx_id <= t.tx_id))
+WHERE t.ts > watermark('transactions') - INTERVAL '39 days'
 GROUP BY t.tx_id, t.device, t.ts;

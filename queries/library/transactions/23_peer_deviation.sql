@@ -11,10 +11,12 @@
 -- Does not fire: a day with fewer than five; an amount below its peers'; what
 -- only one of the two finds far off. One told twice counts once.
 
+-- A day goes as a whole: among what was left of it, others would deviate.
 CREATE MATERIALIZED VIEW peer_amounts AS
 SELECT t.tx_id, t.customer, g.peers, date_bin(INTERVAL '1 day', t.ts) AS day, t.amount
 FROM recent_transactions t
-JOIN peer_groups g ON g.customer = t.customer;
+JOIN peer_groups g ON g.customer = t.customer
+WHERE date_bin(INTERVAL '1 day', t.ts) > watermark('transactions') - INTERVAL '39 days';
 
 CREATE MATERIALIZED VIEW peer_days AS
 SELECT peers, day, count(*) AS n, sum(amount) AS s, sum(amount * amount) AS q, median(amount) AS median

@@ -31,4 +31,5 @@ SELECT tx_id, merchant, ts,
        n_1d, CASE WHEN n_1d > 0 THEN CAST(f_1d AS DOUBLE) / n_1d ELSE 0 END AS risk_1d,
        n_7d, CASE WHEN n_7d > 0 THEN CAST(f_7d AS DOUBLE) / n_7d ELSE 0 END AS risk_7d,
        n_30d, CASE WHEN n_30d > 0 THEN CAST(f_30d AS DOUBLE) / n_30d ELSE 0 END AS risk_30d
-FROM framed;
+FROM framed
+WHERE ts > watermark('transactions') - INTERVAL '3 days';
