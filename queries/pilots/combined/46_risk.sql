@@ -61,3 +61,13 @@ WHERE f.detection = 'log_tampering';
 
 CREATE OR REPLACE VIEW risk_anomalies AS
 SELECT asset, detection, entity AS sensor, severity FROM pharma_evidence WHERE is_anomaly;
+
+-- What is open about which asset, each entity once.
+CREATE MATERIALIZED VIEW asset_findings AS
+SELECT asset, detection, severity, count(DISTINCT entity) AS findings
+FROM (
+  SELECT asset, detection, entity, severity FROM risk_findings
+  UNION ALL
+  SELECT asset, detection, sensor AS entity, severity FROM risk_anomalies
+) f
+GROUP BY asset, detection, severity;
