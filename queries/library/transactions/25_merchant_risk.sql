@@ -3,8 +3,9 @@
 --
 -- The delay of seven days is the time it takes to know: what happened since is
 -- left out, whether known by now or not, so that what is said of a transaction
--- uses nothing that could not be known at its time. The share is 0 where there
--- was none. A label that comes late, or twice, is counted once, from then on.
+-- at its time and later is the same. Where it took longer to know it is not: such
+-- a label changes what is said from then on, also of transactions before it. The
+-- share is 0 where there was none. A label that comes twice is counted once.
 
 CREATE MATERIALIZED VIEW known_frauds AS
 SELECT DISTINCT tx_id FROM fraud_labels;
