@@ -142,6 +142,11 @@ FROM (
 ) f
 WHERE NOT EXISTS (SELECT 1 FROM elements e WHERE e.element = f.node AND e.kind <> 'data_flow')
 UNION ALL
+SELECT 'elements', e.element, 'its asset "' || e.asset || '" is not in asset_impacts, so no finding is about it'
+FROM elements e
+LEFT JOIN asset_impacts a ON a.asset = e.asset
+WHERE e.asset IS NOT NULL AND a.asset IS NULL
+UNION ALL
 SELECT 'elements', e.element, 'its zone is not known'
 FROM elements e WHERE e.kind <> 'data_flow' AND e.zone IS NULL
 UNION ALL
