@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray};
+use arrow::array::{Array, AsArray, BooleanArray, TimestampMillisecondArray};
 use arrow::compute::{filter_record_batch, not};
 use arrow::datatypes::TimestampMillisecondType;
 use arrow::record_batch::RecordBatch;
@@ -16,8 +16,8 @@ use tokio::task::JoinHandle;
 pub const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
 /// What one poll may bring.
 pub const POLL_BYTES_MAX: usize = 4 << 20;
-/// A timestamp further ahead of the clock than this does not move the watermark: one bad clock
-/// must not make everyone else late.
+/// A timestamp further ahead of the clock than this moves the watermark as if it were the clock's: one bad clock, or
+/// one that lies, must not make everyone else late.
 pub const FUTURE_MS_MAX: i64 = 5 * 60_000;
 
 /// From a source's task to the coordinator.
@@ -105,7 +105,7 @@ pub struct Judged {
 /// Rows before `watermark` are late. A NULL time is never late, and says nothing.
 pub fn judge(rows: RecordBatch, rule: WatermarkRule, watermark: Option<i64>, now_ms: i64) -> Judged {
     let times = rows.column(rule.column).as_primitive::<TimestampMillisecondType>();
-    let seen = arrow::compute::max(times).map(|time| time.min(now_ms.saturating_add(FUTURE_MS_MAX)));
+    let seen = believed(times, now_ms);
     let Some(watermark) = watermark else {
         return Judged { on_time: rows, late: None, seen };
     };
@@ -117,9 +117,16 @@ pub fn judge(rows: RecordBatch, rule: WatermarkRule, watermark: Option<i64>, now
     Judged { on_time: filter_record_batch(&rows, &on_time).expect("one flag per row"), late: Some(late), seen }
 }
 
+fn believed(times: &TimestampMillisecondArray, now_ms: i64) -> Option<i64> {
+    let last = now_ms.saturating_add(FUTURE_MS_MAX);
+    match arrow::compute::max(times) {
+        Some(latest) if last < latest => times.iter().flatten().map(|time| if last < time { now_ms } else { time }).max(),
+        latest => latest,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use arrow::array::TimestampMillisecondArray;
     use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 
     use super::*;
@@ -132,6 +139,15 @@ mod tests {
         let judged = judge(rows, WatermarkRule { column: 0, lateness_ms: 0 }, Some(100), 1_000);
         assert_eq!(judged.on_time.num_rows(), 3);
         assert_eq!(judged.late.unwrap().num_rows(), 1);
-        assert_eq!(judged.seen, Some(1_000 + FUTURE_MS_MAX));
+        assert_eq!(judged.seen, Some(1_000));
+    }
+
+    #[test]
+    fn a_lie_moves_the_watermark_no_further_than_the_clock() {
+        let seen = |times: Vec<i64>| believed(&TimestampMillisecondArray::from(times), 1_000);
+        assert_eq!([seen(vec![]), seen(vec![-5, 3])], [None, Some(3)]);
+        assert_eq!(seen(vec![1_000 + FUTURE_MS_MAX, 7]), Some(1_000 + FUTURE_MS_MAX));
+        assert_eq!(seen(vec![1_001 + FUTURE_MS_MAX, 7]), Some(1_000));
+        assert_eq!(seen(vec![i64::MAX, 2_000]), Some(2_000));
     }
 }
