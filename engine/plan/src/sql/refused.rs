@@ -80,7 +80,6 @@ impl Visitor for Refuse {
             TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {
                 refuse("TABLESAMPLE", "filter by a hash or a remainder of a column")
             }
-            TableFactor::Derived { lateral: true, .. } => refuse("LATERAL", "join with a view by the columns it would see"),
             TableFactor::Pivot { .. } => {
                 refuse("PIVOT", "aggregate each value by itself: SELECT k, sum(x) FILTER (WHERE s = 'a') AS a, … FROM t GROUP BY k")
             }

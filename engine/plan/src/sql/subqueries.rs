@@ -6,6 +6,7 @@
 //! EXISTS   `(SELECT count(*) FROM Q) > 0`
 //! IN       true where a row equals k; else NULL where k or one of the rows is NULL and there are rows; else false
 //! ANY, ALL true or false where a row is that makes it so; else NULL where a comparison is
+//! LATERAL  a join with the subquery's rows for each combination, by the combination
 //! Plain    in WHERE, EXISTS and IN are a semi, an anti or a mark join, which is true or false, never NULL: for IN only
 //!          where false and NULL lead to the same rows
 
@@ -19,8 +20,8 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
-    BinaryExpr, Distinct, Expr, ExprSchemable, FetchType, Filter, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, SkipType, Subquery,
-    cast, ident, lit, not, when,
+    BinaryExpr, Distinct, Expr, ExprSchemable, FetchType, Filter, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, SkipType,
+    Subquery, cast, ident, lit, not, when,
 };
 
 use super::functions::only_row;
@@ -32,6 +33,7 @@ pub(super) fn joined(plan: LogicalPlan) -> Result<LogicalPlan> {
     let rewritten = plan.transform_up_with_subqueries(|node| match node {
         LogicalPlan::Projection(_) | LogicalPlan::Filter(_) => Outer::new(&node, &mut count).node(node),
         LogicalPlan::Aggregate(_) | LogicalPlan::Window(_) => from_below(node, &mut count),
+        LogicalPlan::Join(join) => lateral(join, &mut count),
         other => Ok(Transformed::no(other)),
     })?;
     Ok(rewritten.data)
@@ -44,6 +46,36 @@ pub(super) fn has_subquery(expr: &Expr) -> bool {
 
 fn is_subquery(expr: &Expr) -> bool {
     matches!(expr, Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_))
+}
+
+/// A join whose right side names columns of its left: by the combination of their values.
+fn lateral(mut join: Join, count: &mut usize) -> Result<Transformed<LogicalPlan>> {
+    let subquery = match join.right.as_ref() {
+        LogicalPlan::SubqueryAlias(alias) => alias.input.as_ref(),
+        other => other,
+    };
+    let LogicalPlan::Subquery(Subquery { subquery, .. }) = subquery else { return Ok(Transformed::no(LogicalPlan::Join(join))) };
+    let outer = outer_columns(subquery, join.left.schema());
+    if outer.is_empty() {
+        let rows =
+            LogicalPlanBuilder::from(subquery.as_ref().clone()).project(renamed(subquery.schema().columns(), join.right.schema()))?;
+        join.right = Arc::new(rows.build()?);
+        return Ok(Transformed::yes(LogicalPlan::Join(join)));
+    }
+    let combinations = Combinations::new(outer, &join.left, *count)?;
+    *count += 1;
+    let rows = combinations.beside(subquery)?;
+    let keys: Vec<Expr> = combinations.keys().collect();
+    let columns = rows.schema().columns().into_iter().skip(keys.len()).collect();
+    let rows = rows.project(keys.into_iter().chain(renamed(columns, join.right.schema())))?.build()?;
+    let columns = join.schema.columns().into_iter().map(Expr::Column);
+    let joined = combinations.joined(Arc::unwrap_or_clone(join.left), rows, join.join_type, join.filter)?;
+    Ok(Transformed::yes(LogicalPlanBuilder::from(joined).project(columns)?.build()?))
+}
+
+fn renamed(columns: Vec<Column>, schema: &DFSchema) -> Vec<Expr> {
+    let named = schema.iter().zip(columns);
+    named.map(|((table, field), column)| Expr::Column(column).alias_qualified(table.cloned(), field.name())).collect()
 }
 
 /// A node whose expressions are neither a condition nor a projection takes what they need of subqueries from a
@@ -267,7 +299,7 @@ impl<'a> Outer<'a> {
         let number = *self.count;
         *self.count += 1;
         let (value, rows) = (format!("__value_{number}"), format!("__rows_{number}"));
-        let outer = self.outer_columns(&plan);
+        let outer = outer_columns(&plan, self.rows.schema());
         let combinations = match outer.is_empty() {
             true => None,
             false => Some(Combinations::new(outer, &self.rows, number)?),
@@ -290,24 +322,10 @@ impl<'a> Outer<'a> {
         let values = values.clone().project(keys.into_iter().chain(named))?.build()?;
         let input = self.input.clone();
         self.input = match &combinations {
-            Some(combinations) => combinations.joined(input, values)?,
+            Some(combinations) => combinations.joined(input, values, JoinType::Left, None)?,
             None => LogicalPlanBuilder::from(input).join_on(values, JoinType::Left, [lit(true)])?.build()?,
         };
         Ok(if is_counted { only_row(ident(rows), ident(value)) } else { ident(value) })
-    }
-
-    /// The columns of this input that `plan` names, and not those of queries further out.
-    fn outer_columns(&self, plan: &LogicalPlan) -> Vec<Column> {
-        let mut outer = Vec::new();
-        for expr in plan.all_out_ref_exprs() {
-            if let Expr::OuterReferenceColumn(_, column) = expr
-                && self.rows.schema().has_column(&column)
-                && !outer.contains(&column)
-            {
-                outer.push(column);
-            }
-        }
-        outer
     }
 
     /// `expr` as columns only, so that it can stand in another query.
@@ -405,6 +423,20 @@ impl<'a> Outer<'a> {
             _ => false,
         }
     }
+}
+
+/// The columns of `schema` that `plan` names, and not those of queries further out.
+fn outer_columns(plan: &LogicalPlan, schema: &DFSchema) -> Vec<Column> {
+    let mut outer = Vec::new();
+    for expr in plan.all_out_ref_exprs() {
+        if let Expr::OuterReferenceColumn(_, column) = expr
+            && schema.has_column(&column)
+            && !outer.contains(&column)
+        {
+            outer.push(column);
+        }
+    }
+    outer
 }
 
 /// `plan` as a subquery, and the outer columns that it names.

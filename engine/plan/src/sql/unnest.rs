@@ -50,10 +50,10 @@ impl Combinations {
         self.keys.iter().map(ident)
     }
 
-    /// `input`, and beside each of its rows those of `rows` for its combination; NULLs where there are none.
-    pub(super) fn joined(&self, input: LogicalPlan, rows: LogicalPlan) -> Result<LogicalPlan> {
-        let on = (self.outer.clone(), self.keys.iter().map(Column::from_name).collect::<Vec<_>>());
-        LogicalPlanBuilder::from(input).join_detailed(rows, JoinType::Left, on, None, NullEquality::NullEqualsNull)?.build()
+    /// Each row of `input` with those of `rows` for its combination.
+    pub(super) fn joined(&self, input: LogicalPlan, rows: LogicalPlan, kind: JoinType, filter: Option<Expr>) -> Result<LogicalPlan> {
+        let on = (self.outer.clone(), columns(&self.keys));
+        LogicalPlanBuilder::from(input).join_detailed(rows, kind, on, filter, NullEquality::NullEqualsNull)?.build()
     }
 
     /// The keys, and then the columns of `plan` under their names.
