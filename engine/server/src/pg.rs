@@ -578,6 +578,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn what_psql_asks_is_answered_or_refused_by_name() {
         let engine = crate::tests::engine(Inbox::default());
+        engine.recovered().await.unwrap();
         let to = serve(engine.clone(), "127.0.0.1:0".parse().unwrap(), Limits::default()).await.unwrap();
         let address = format!("host={} port={} user=me dbname=tidegate", to.ip(), to.port());
         let (client, connection) = tokio_postgres::connect(&address, NoTls).await.unwrap();
