@@ -145,6 +145,8 @@ impl Author {
             85..90 => Step::Crash(self.crash()),
             90..92 => Step::Stop,
             92..99 => self.fault(),
+            // On a full disk the past goes, of which what is made later would be made.
+            _ if !self.is_frugal => self.fault(),
             _ => Step::Fill(self.random.random_range(0..2000), self.random.random_range(1..=REFUSALS_MAX)),
         }
     }
