@@ -71,7 +71,8 @@ pub struct Shared {
     pub arrivals: mpsc::Sender<Arrival>,
 }
 
-/// Requests that cannot be served yet; with more, none is.
+/// Requests that cannot be served yet; with more, none is until a tick has closed. Those that wait for somebody else
+/// hold up nobody: more of them are refused.
 const WAITING_MAX: usize = 64;
 
 /// What comes to the coordinator.
@@ -358,9 +359,9 @@ impl Coordinator {
                 Some(drafted) = drafts.recv() => self.drafted(drafted),
                 Some(bytes) = published.recv() => self.snapshot_published(bytes),
                 Some(note) = notes.recv(), if !self.is_pausing => self.note(note),
-                request = requests.recv(), if self.waiting.len() < WAITING_MAX && !self.is_pausing && !self.is_reliving() => match request {
+                request = requests.recv(), if self.takes_requests() => match request {
                     Some(Request::Shutdown { reply }) => return Ok(Some(reply)),
-                    Some(request) if self.must_wait(&request) => self.waiting.push_back(request),
+                    Some(request) if self.must_wait(&request) => self.put_off(request),
                     Some(request) => self.serve(request),
                     None => return Ok(None),
                 },
@@ -388,6 +389,15 @@ impl Coordinator {
             self.advance();
             self.answer_settled();
         }
+    }
+
+    fn takes_requests(&self) -> bool {
+        !self.is_pausing && !self.is_reliving() && (self.waiting.len() < WAITING_MAX || self.is_stuck())
+    }
+
+    /// Whether it is others that writes or statements wait for: the disk, or a sink.
+    fn is_stuck(&self) -> bool {
+        self.full.is_some() || self.waits_for_followers()
     }
 
     /// Whether input is taken in now.

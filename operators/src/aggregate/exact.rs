@@ -1,7 +1,8 @@
 //! DataFusion's own aggregates, where they compute in batch: in OVER, in `recompute` and in reads.
 //!
 //! Its `sum` wraps around: integers and decimals are summed in a wider type here, and a result that
-//! does not fit its own is an error. A frame that slides takes a float out by subtracting it, which
+//! does not fit its own is an error. Its grouped `min` and `max` begin at the largest finite float and compare as floats,
+//! so infinities and NaN are lost: floats are compared in their total order here, group by group. A frame that slides takes a float out by subtracting it, which
 //! leaves what rounding lost, and NaN for ever: `sum` and `avg` slide with this crate's exact
 //! accumulators, what builds on squares and products is computed anew for each frame.
 
@@ -26,9 +27,8 @@ use crate::usage::Usage;
 /// `function`, or one that stands for it and answers right.
 pub fn exact(function: &Arc<AggregateUDF>) -> Arc<AggregateUDF> {
     match function.name() {
-        "sum" | "avg" | "bool_and" | "bool_or" | "var" | "var_pop" | "stddev" | "stddev_pop" | "covar_samp" | "covar_pop" | "corr" => {
-            Arc::new(AggregateUDF::from(Exact(Arc::clone(function))))
-        }
+        "min" | "max" | "sum" | "avg" | "bool_and" | "bool_or" | "var" | "var_pop" | "stddev" | "stddev_pop" | "covar_samp"
+        | "covar_pop" | "corr" => Arc::new(AggregateUDF::from(Exact(Arc::clone(function)))),
         name if name.starts_with("regr_") => Arc::new(AggregateUDF::from(Exact(Arc::clone(function)))),
         _ => Arc::clone(function),
     }
@@ -46,6 +46,10 @@ impl Exact {
             DataType::Decimal128(_, scale) => Some(DataType::Decimal256(76, *scale)),
             _ => None,
         }
+    }
+
+    fn is_extreme(&self) -> bool {
+        matches!(self.name(), "min" | "max")
     }
 
     fn sliding(&self, argument: &DataType) -> Option<Function> {
@@ -71,6 +75,10 @@ impl AggregateUDFImpl for Exact {
 
     fn signature(&self) -> &Signature {
         self.0.signature()
+    }
+
+    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
+        self.0.coerce_types(arguments)
     }
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
@@ -112,7 +120,8 @@ impl AggregateUDFImpl for Exact {
     }
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
-        self.0.groups_accumulator_supported(args)
+        let is_total = !(self.is_extreme() && args.return_type().is_floating());
+        is_total && self.0.groups_accumulator_supported(args)
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
@@ -124,6 +133,9 @@ impl AggregateUDFImpl for Exact {
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        if self.is_extreme() {
+            return self.0.create_sliding_accumulator(args);
+        }
         let argument = args.expr_fields[0].data_type();
         Ok(match self.sliding(argument) {
             Some(function) => {
@@ -415,6 +427,21 @@ mod tests {
         let decimals = format!("(CAST('{nines}' AS DECIMAL(38, 0))), (CAST('{nines}' AS DECIMAL(38, 0)))");
         assert!(of("sum(a)", &decimals).contains("sum is out of range for Decimal128"));
         assert_eq!(of("sum(DISTINCT a)", &decimals), format!("|{nines}|"));
+    }
+
+    #[test]
+    fn the_extremes_of_a_group_of_floats_may_be_infinite_or_nan() {
+        let of = |call: &str, values: &str| {
+            let floats: Vec<String> = values.split(' ').map(|value| format!("(1, CAST('{value}' AS DOUBLE))")).collect();
+            answer(&format!("SELECT {call} AS s FROM (VALUES {}) t(k, x) GROUP BY k", floats.join(", ")))
+        };
+        for (values, least, most) in
+            [("NaN inf 1.5", "1.5", "NaN"), ("NaN 0", "0.0", "NaN"), ("-inf", "inf", "inf"), ("inf", "inf", "inf"), ("NaN", "NaN", "NaN")]
+        {
+            assert_eq!([of("min(x)", values), of("max(x)", values)], [format!("|{least}|"), format!("|{most}|")], "{values}");
+        }
+        assert_eq!(of("max(CAST(x AS REAL)) FILTER (WHERE x > 0)", "inf 1"), "|inf|");
+        assert_eq!(of("max(DISTINCT x)", "-1 -1"), "|1.0|", "signs are not shown");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A DATE among TIMESTAMPs is its midnight in milliseconds, as they are, and so is a text that one is compared
-//! with. DataFusion would make nanoseconds of all of them, which know the years 1677 to 2262 only.
+//! with. DataFusion would make nanoseconds of all of them, which know the years 1677 to 2262 only. A DATE and an
+//! INTERVAL make a TIMESTAMP, where DataFusion would drop the hours.
 
 use std::sync::Arc;
 
@@ -34,6 +35,10 @@ pub(super) fn among_timestamps(plan: LogicalPlan) -> Result<LogicalPlan> {
 
 fn within(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if shifts(&left, op, &right, schema)? => {
+            let (left, right) = (midnight(*left, schema)?, midnight(*right, schema)?);
+            Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))))
+        }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(op) || op == Operator::Minus => {
             let sides = together(vec![*left, *right], compares(op), schema)?;
             Ok(sides.update_data(|sides| {
@@ -64,6 +69,23 @@ fn within(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         other => Ok(Transformed::no(other)),
     }
+}
+
+/// Whether a date is moved by an interval.
+fn shifts(left: &Expr, op: Operator, right: &Expr, schema: &DFSchema) -> Result<bool> {
+    if !matches!(op, Operator::Plus | Operator::Minus) {
+        return Ok(false);
+    }
+    Ok(match (left.get_type(schema)?, right.get_type(schema)?) {
+        (DataType::Date32, DataType::Interval(_)) => true,
+        (DataType::Interval(_), DataType::Date32) => op == Operator::Plus,
+        _ => false,
+    })
+}
+
+/// A date as a time, and what is none as it is.
+fn midnight(side: Expr, schema: &DFSchema) -> Result<Expr> {
+    Ok(if side.get_type(schema)? == DataType::Date32 { cast(side, millisecond()) } else { side })
 }
 
 fn compares(op: Operator) -> bool {

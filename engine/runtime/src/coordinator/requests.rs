@@ -18,7 +18,7 @@ use super::beside::{History, Order, Prepared};
 use super::room::{Level, no_room};
 use super::statements::definition_key;
 use super::tables::Write;
-use super::{Coordinator, Generation};
+use super::{Coordinator, Generation, WAITING_MAX};
 use crate::interface::{Response, Snapshot};
 use crate::log::record::{Ran, Record};
 use crate::worker::Command;
@@ -110,6 +110,17 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether who asked is gone, of those that may have to wait.
+    fn is_given_up(&self) -> bool {
+        match self {
+            Self::Execute { reply, .. } => reply.is_closed(),
+            Self::Write { reply, .. } | Self::Push { reply, .. } => reply.is_closed(),
+            _ => false,
+        }
+    }
+}
+
 impl Coordinator {
     pub(super) fn must_wait(&self, request: &Request) -> bool {
         match request {
@@ -118,6 +129,25 @@ impl Coordinator {
             Request::Execute { .. } => self.closing.is_some() || self.full.is_some(),
             Request::Write { .. } | Request::Push { .. } => self.waits_for_followers(),
             _ => false,
+        }
+    }
+
+    /// It is served once it can be. Whom nobody waits for any more makes way where too many wait.
+    pub(super) fn put_off(&mut self, request: Request) {
+        if WAITING_MAX <= self.waiting.len() {
+            self.waiting.retain(|waiting| !waiting.is_given_up());
+        }
+        if self.waiting.len() < WAITING_MAX {
+            return self.waiting.push_back(request);
+        }
+        let error = match self.full {
+            Some(_) => no_room(),
+            None => Error::conflict(format!("{WAITING_MAX} statements wait already for sinks that are behind: sys.sinks tells which")),
+        };
+        match request {
+            Request::Execute { reply, .. } => drop(reply.send(Err(error))),
+            Request::Write { reply, .. } | Request::Push { reply, .. } => drop(reply.send(Err(error))),
+            other => self.serve(other),
         }
     }
 

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tempfile::TempDir;
 
 use super::door::{Answer, Connection, Request, ask, exchange};
 use super::overload::Running;
@@ -32,12 +33,7 @@ const PACK: &str = "
 
 #[test]
 fn a_full_disk_takes_nothing_in_and_loses_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let Some(disk) = Disk::mount(folder.path().join("data")) else {
-        return println!("no disk could be mounted, for which one must be root: passed over");
-    };
-    write_pack(folder.path());
-    let engine = Running::start(folder.path());
+    let Some((folder, disk, engine)) = started() else { return };
     let mut acknowledged = 0;
     for fill_mib in [SIZE_MIB * 94 / 100, 2 * SIZE_MIB] {
         until("it takes rows in", || post(&engine, acknowledged) == Some(200));
@@ -61,21 +57,21 @@ fn a_full_disk_takes_nothing_in_and_loses_nothing() {
 
 #[test]
 fn reads_are_answered_while_statements_wait_for_room() {
-    let folder = tempfile::tempdir().unwrap();
-    let Some(disk) = Disk::mount(folder.path().join("data")) else {
-        return println!("no disk could be mounted, for which one must be root: passed over");
-    };
-    write_pack(folder.path());
-    let engine = Running::start(folder.path());
+    let Some((_folder, disk, engine)) = started() else { return };
     until("it takes rows in", || post(&engine, 0) == Some(200));
     let filler = disk.fill(2 * SIZE_MIB);
     until("nothing can be written", || get(&engine, "/readyz").is_some_and(|answer| answer.body.contains("no room to write")));
     let at = engine.at;
-    let statements = ["CREATE MATERIALIZED VIEW another AS SELECT count(*) AS n FROM posts", "CHECKPOINT"];
-    let [made, snapshot] = statements.map(|sql| {
-        let request = Request { method: "POST", path: "/v1/execute", kind: "application/sql", key: None, body: sql.as_bytes() };
-        thread::spawn(move || exchange(at, &request))
-    });
+    let send = |sql: String| {
+        thread::spawn(move || {
+            exchange(at, &Request { method: "POST", path: "/v1/execute", kind: "application/sql", key: None, body: sql.as_bytes() })
+        })
+    };
+    let made = send("CREATE MATERIALIZED VIEW another AS SELECT count(*) AS n FROM posts".into());
+    let snapshot = send("CHECKPOINT".into());
+    thread::sleep(PATIENCE);
+    // More than may wait.
+    let crowd: Vec<_> = (0..100).map(|i| send(format!("CREATE VIEW of_crowd_{i} AS SELECT n FROM seen"))).collect();
     let begun = Instant::now();
     while begun.elapsed() < 3 * PATIENCE {
         assert_eq!(seen(&engine), [1, 1]);
@@ -86,17 +82,15 @@ fn reads_are_answered_while_statements_wait_for_room() {
     let made = made.join().unwrap().expect("an answer");
     assert_eq!(made.status, 200, "{}", made.body);
     assert!(snapshot.join().unwrap().is_some(), "an answer");
+    let crowd: Vec<u16> = crowd.into_iter().map(|sent| sent.join().unwrap().expect("an answer").status).collect();
+    let [done, refused] = [200, 503].map(|status| crowd.iter().filter(|&&answered| answered == status).count());
+    assert!(30 < done && 30 < refused && done + refused == 100, "{crowd:?}");
     assert_eq!(ask(at, "SELECT n FROM another").expect("it answers")[0]["n"], json!(1));
 }
 
 #[test]
 fn a_start_on_a_full_disk_opens_its_door_and_goes_on_once_there_is_room() {
-    let folder = tempfile::tempdir().unwrap();
-    let Some(disk) = Disk::mount(folder.path().join("data")) else {
-        return println!("no disk could be mounted, for which one must be root: passed over");
-    };
-    write_pack(folder.path());
-    let engine = Running::start(folder.path());
+    let Some((folder, disk, engine)) = started() else { return };
     until("it takes rows in", || post(&engine, 0) == Some(200));
     drop(engine);
     let filler = disk.fill(2 * SIZE_MIB);
@@ -108,6 +102,18 @@ fn a_start_on_a_full_disk_opens_its_door_and_goes_on_once_there_is_room() {
     fs::remove_file(filler).unwrap();
     until("it takes rows in", || post(&engine, 1) == Some(200));
     assert_eq!(seen(&engine), [2, 2]);
+}
+
+/// None: no disk could be mounted.
+fn started() -> Option<(TempDir, Disk, Running)> {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = Disk::mount(folder.path().join("data")) else {
+        println!("no disk could be mounted, for which one must be root: passed over");
+        return None;
+    };
+    write_pack(folder.path());
+    let engine = Running::start(folder.path());
+    Some((folder, disk, engine))
 }
 
 fn write_pack(folder: &Path) {
