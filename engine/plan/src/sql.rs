@@ -25,13 +25,13 @@ use tidegate_types::error::{Error, Result};
 use crate::catalog::{Catalog, RelationKind};
 use crate::statement::arrow_type;
 
-mod alike;
 mod analysis;
 mod bounded;
 mod checked;
 mod dates;
 mod detectors;
 mod functions;
+mod names;
 mod null_keys;
 mod quotients;
 mod refused;
@@ -41,11 +41,11 @@ mod subqueries;
 mod unnest;
 mod wording;
 
-pub use alike::Shown;
 pub(crate) use analysis::AnalysisNode;
 use checked::Arithmetic;
 pub(crate) use detectors::detector_call;
 pub(crate) use functions::date_bin;
+pub use names::Shown;
 use null_keys::{CrossJoins, Keys};
 pub use relations::rewritten;
 pub use wording::{CREATE_IT, planning_error, planning_error_among};

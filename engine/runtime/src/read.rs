@@ -81,7 +81,7 @@ async fn answer(
         context.register_table(relation.name.as_str(), table.map_err(failed)?).map_err(failed)?;
     }
     let state = context.state();
-    let shown = Shown::apart(&mut query);
+    let shown = Shown::apart(&mut query)?;
     let plan = sound(state.statement_to_plan(statement(query)).await.map_err(failed)?)?;
     let plan = shown.restored(plan)?;
     // Where two types meet, as in CASE or UNION, DataFusion's planner leaves the first, which would be declared.

@@ -433,7 +433,7 @@ impl Reader {
                 let Statement::Query(query) = statement else { unreachable!("only queries are this duty") };
                 check_size(&query, &self.engine.relations())?;
                 let mut query = rewritten(&query)?;
-                let shown = Shown::apart(&mut query);
+                let shown = Shown::apart(&mut query)?;
                 let statement = Statement::Query(Box::new(query));
                 let planned = self.session.state().statement_to_plan(DfStatement::Statement(Box::new(statement))).await;
                 let plan = sound(planned.map_err(|error| self.misnamed(&error))?)?;

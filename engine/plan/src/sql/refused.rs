@@ -208,10 +208,6 @@ fn joins_in(from: &TableWithJoins) -> ControlFlow<Error> {
     from.joins.iter().try_for_each(|join| match &join.join_operator {
         JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) => one_column("RIGHT", constraint),
         JoinOperator::FullOuter(constraint) => one_column("FULL", constraint),
-        JoinOperator::Join(constraint)
-        | JoinOperator::Inner(constraint)
-        | JoinOperator::Left(constraint)
-        | JoinOperator::LeftOuter(constraint) => no_subquery(constraint),
         _ => ControlFlow::Continue(()),
     })
 }
@@ -221,16 +217,7 @@ fn one_column(kind: &str, constraint: &JoinConstraint) -> ControlFlow<Error> {
     let how = match constraint {
         JoinConstraint::Using(_) => format!("{kind} JOIN USING"),
         JoinConstraint::Natural => format!("NATURAL {kind} JOIN"),
-        JoinConstraint::On(_) | JoinConstraint::None => return no_subquery(constraint),
+        JoinConstraint::On(_) | JoinConstraint::None => return ControlFlow::Continue(()),
     };
     refuse(how, "write ON l.k = r.k, and coalesce(l.k, r.k) AS k")
-}
-
-fn no_subquery(constraint: &JoinConstraint) -> ControlFlow<Error> {
-    match constraint {
-        JoinConstraint::On(condition) if has_subquery(condition) => {
-            refuse("a subquery in the ON of a join", "put it into WHERE; of an outer join, into a side: JOIN (SELECT … WHERE EXISTS …)")
-        }
-        _ => ControlFlow::Continue(()),
-    }
 }

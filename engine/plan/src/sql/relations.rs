@@ -1,8 +1,6 @@
 //! What SQL says in FROM and between queries that DataFusion does not plan as a stream needs it:
 //! TUMBLE, HOP and the functions over relations, and INTERSECT ALL and EXCEPT ALL.
 
-use std::collections::HashMap;
-use std::convert::Infallible;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -16,12 +14,13 @@ use datafusion::logical_expr::{
     ScalarUDFImpl, Signature, TypeSignature, Volatility, cast,
 };
 use datafusion::sql::sqlparser::ast::{
-    self, FunctionArg, FunctionArgExpr, Query, SelectItem, SetExpr, SetOperator, SetQuantifier, TableFactor, VisitMut, VisitorMut,
+    self, FunctionArg, FunctionArgExpr, Query, SetExpr, SetOperator, SetQuantifier, TableFactor, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use tidegate_types::error::{Error, Mistake};
 
+use super::names::{self, Reader};
 use super::refused::refused;
 use super::{analysis, date_bin, millisecond};
 
@@ -31,44 +30,16 @@ use super::{analysis, date_bin, millisecond};
 pub fn rewritten(query: &Query) -> std::result::Result<Query, Error> {
     refused(query)?;
     let mut query = query.clone();
-    let ControlFlow::Continue(()) = VisitMut::visit(&mut query, &mut Rewrite::default());
-    Ok(query)
-}
-
-/// Gives columns without a name that are written alike one each, as in `SELECT 1, 1`.
-fn tell_apart(body: &mut SetExpr) {
-    match body {
-        SetExpr::Select(select) => {
-            let mut counts: HashMap<String, usize> = HashMap::new();
-            for item in &mut select.projection {
-                let SelectItem::UnnamedExpr(expr) = item else { continue };
-                let mut named = &*expr;
-                // A cast has the name of what it casts.
-                while let ast::Expr::Cast { expr, .. } = named {
-                    named = expr;
-                }
-                let name = named.to_string();
-                let count = counts.entry(name.clone()).or_default();
-                *count += 1;
-                if 1 < *count {
-                    let alias = ast::Ident::with_quote('"', format!("{}:{}", name.replace('"', ""), *count - 1));
-                    *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
-                }
-            }
-        }
-        SetExpr::SetOperation { left, right, .. } => {
-            tell_apart(left);
-            tell_apart(right);
-        }
-        SetExpr::Query(query) => tell_apart(&mut query.body),
-        _ => {}
+    match VisitMut::visit(&mut query, &mut Rewrite::default()) {
+        ControlFlow::Continue(()) => Ok(query),
+        ControlFlow::Break(error) => Err(error),
     }
 }
 
 /// DataFusion looks relations up before it plans, and finds only those it sees: TUMBLE(s, …)
 /// becomes TUMBLE((SELECT * FROM s), …). `l EXCEPT ALL r`, which it plans without the counts,
-/// becomes `SELECT * FROM except_all((l), (r))`. Columns that it would give one name get two where nobody outside sees
-/// them.
+/// becomes `SELECT * FROM except_all((l), (r))`. Columns have the names that
+/// Postgres gives them.
 #[derive(Default)]
 struct Rewrite {
     /// Of queries around the one that is visited.
@@ -76,24 +47,25 @@ struct Rewrite {
 }
 
 impl VisitorMut for Rewrite {
-    type Break = Infallible;
+    type Break = Error;
 
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Infallible> {
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
         counted(&mut query.body);
-        if 0 < self.depth {
-            tell_apart(&mut query.body);
-        }
+        let reader = if self.depth == 0 { Reader::Anybody } else { Reader::Around };
         self.depth += 1;
-        ControlFlow::Continue(())
+        named_columns(query, reader)
     }
 
-    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Infallible> {
+    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
         self.depth -= 1;
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<Infallible> {
+    fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<Error> {
         match expr {
+            ast::Expr::Subquery(query) | ast::Expr::Exists { subquery: query, .. } | ast::Expr::InSubquery { subquery: query, .. } => {
+                return named_columns(query, Reader::Nobody);
+            }
             // DataFusion's ANY and ALL of an array know no NULL.
             ast::Expr::AnyOp { left, compare_op: ast::BinaryOperator::Eq, right, .. } => {
                 if let Some(list) = elements(right) {
@@ -111,7 +83,7 @@ impl VisitorMut for Rewrite {
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_table_factor(&mut self, relation: &mut TableFactor) -> ControlFlow<Infallible> {
+    fn pre_visit_table_factor(&mut self, relation: &mut TableFactor) -> ControlFlow<Error> {
         if let TableFactor::Table { name, args: Some(args), .. } = relation {
             let function = name.to_string();
             let is_relation = |at, name: Option<&str>| match is_window(&function) {
@@ -125,6 +97,10 @@ impl VisitorMut for Rewrite {
         }
         ControlFlow::Continue(())
     }
+}
+
+fn named_columns(query: &mut Query, reader: Reader) -> ControlFlow<Error> {
+    names::named(query, reader).map_or_else(ControlFlow::Break, ControlFlow::Continue)
 }
 
 /// An argument's name, where it has one, and its value, where that is an expression.
@@ -150,9 +126,9 @@ fn elements(array: &ast::Expr) -> Option<Vec<ast::Expr>> {
     }
 }
 
-/// `s` as `(SELECT * FROM s)`.
+/// `s` as `(SELECT * FROM s)`: what is a query by itself stands in FROM, too, where its columns keep their names.
 fn as_query(relation: &mut ast::Expr) {
-    if let ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_) = relation
+    if let ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_) | ast::Expr::Subquery(_) = relation
         && let Some(query) = parsed(&format!("SELECT * FROM {relation}"))
     {
         *relation = ast::Expr::Subquery(query);

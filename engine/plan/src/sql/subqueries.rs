@@ -7,6 +7,7 @@
 //! IN       true where a row equals k; else NULL where k or one of the rows is NULL and there are rows; else false
 //! ANY, ALL true or false where a row is that makes it so; else NULL where a comparison is
 //! LATERAL  a join with the subquery's rows for each combination, by the combination
+//! ON       of an inner join: as in WHERE; of an outer one: a column of the side whose columns it names
 //! Plain    in WHERE, EXISTS and IN are a semi, an anti or a mark join, which is true or false, never NULL: for IN only
 //!          where false and NULL lead to the same rows
 
@@ -24,6 +25,8 @@ use datafusion::logical_expr::{
     Subquery, cast, ident, lit, not, when,
 };
 
+use tidegate_types::error::Error;
+
 use super::functions::only_row;
 use super::unnest::{Combinations, equated, names_outer};
 
@@ -33,7 +36,7 @@ pub(super) fn joined(plan: LogicalPlan) -> Result<LogicalPlan> {
     let rewritten = plan.transform_up_with_subqueries(|node| match node {
         LogicalPlan::Projection(_) | LogicalPlan::Filter(_) => Outer::new(&node, &mut count).node(node),
         LogicalPlan::Aggregate(_) | LogicalPlan::Window(_) => from_below(node, &mut count),
-        LogicalPlan::Join(join) => lateral(join, &mut count),
+        LogicalPlan::Join(join) => beside_each_other(join, &mut count),
         other => Ok(Transformed::no(other)),
     })?;
     Ok(rewritten.data)
@@ -78,6 +81,87 @@ fn renamed(columns: Vec<Column>, schema: &DFSchema) -> Vec<Expr> {
     named.map(|((table, field), column)| Expr::Column(column).alias_qualified(table.cloned(), field.name())).collect()
 }
 
+/// A join, of which the right side or the condition may be subqueries.
+fn beside_each_other(mut join: Join, count: &mut usize) -> Result<Transformed<LogicalPlan>> {
+    let Some(filter) = join.filter.take_if(|filter| has_subquery(filter)) else { return lateral(join, count) };
+    if join.join_type != JoinType::Inner {
+        return outer_on(join, filter, count);
+    }
+    let (asking, plain): (Vec<Expr>, Vec<Expr>) = split_conjunction_owned(filter).into_iter().partition(has_subquery);
+    join.filter = conjunction(plain);
+    let joined = lateral(join, count)?.data;
+    let condition = conjunction(asking).expect("the condition has a subquery");
+    let filtered = LogicalPlan::Filter(Filter::try_new(condition, Arc::new(joined))?);
+    Outer::new(&filtered, count).node(filtered)
+}
+
+/// An outer join by `filter`, whose subqueries do not depend on the pair of rows.
+fn outer_on(join: Join, filter: Expr, count: &mut usize) -> Result<Transformed<LogicalPlan>> {
+    let Join { left, right, on, join_type, join_constraint, schema, null_equality, null_aware, .. } = join;
+    let (mut of_left, mut of_right) = (Vec::new(), Vec::new());
+    let filter = lifted(filter, count, |subquery| {
+        let named = outer_names(&subquery);
+        let is_of = |side: &LogicalPlan| named.iter().any(|column| side.schema().has_column(column));
+        match (is_of(&left), is_of(&right)) {
+            (true, true) => {
+                let what = format!("a subquery in ON of a {join_type} JOIN that names columns of both sides");
+                let hint = "join both with what the subquery asks for in a query of their own, and that by LEFT JOIN";
+                return Err(DataFusionError::External(Box::new(Error::unsupported(what, hint))));
+            }
+            (false, true) => of_right.push(subquery),
+            _ => of_left.push(subquery),
+        }
+        Ok(())
+    })?;
+    let left = Arc::new(with_columns(Arc::unwrap_or_clone(left), of_left, count)?);
+    let right = Arc::new(with_columns(Arc::unwrap_or_clone(right), of_right, count)?);
+    let joined = Join::try_new(left, right, on, Some(filter), join_type, join_constraint, null_equality, null_aware)?;
+    let shown = schema.columns().into_iter().map(Expr::Column);
+    Ok(Transformed::yes(LogicalPlanBuilder::from(LogicalPlan::Join(joined)).project(shown)?.build()?))
+}
+
+/// The columns that `subquery` names of the query around it.
+fn outer_names(subquery: &Expr) -> Vec<Column> {
+    let mut named: Vec<Column> = subquery.column_refs().into_iter().cloned().collect();
+    let walked = subquery.apply(|expr| {
+        let plan = match expr {
+            Expr::ScalarSubquery(subquery) => subquery,
+            Expr::Exists(exists) => &exists.subquery,
+            Expr::InSubquery(member) => &member.subquery,
+            Expr::SetComparison(comparison) => &comparison.subquery,
+            _ => return Ok(TreeNodeRecursion::Continue),
+        };
+        named.extend(plan.outer_ref_columns.iter().filter_map(|expr| match expr {
+            Expr::OuterReferenceColumn(_, column) => Some(column.clone()),
+            _ => None,
+        }));
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walked.expect("the closure does not fail");
+    named
+}
+
+/// `expr` with columns in the places of its subqueries, which `below` gets under these columns' names.
+fn lifted(expr: Expr, count: &mut usize, mut below: impl FnMut(Expr) -> Result<()>) -> Result<Expr> {
+    let lifted = expr.transform_down(|expr| match is_subquery(&expr) {
+        true => {
+            let column = format!("__below_{count}");
+            *count += 1;
+            below(expr.alias(&column))?;
+            Ok(Transformed::new(ident(column), true, TreeNodeRecursion::Jump))
+        }
+        false => Ok(Transformed::no(expr)),
+    });
+    lifted.map(|lifted| lifted.data)
+}
+
+/// `input` with `more` columns, of which subqueries are values.
+fn with_columns(input: LogicalPlan, more: Vec<Expr>, count: &mut usize) -> Result<LogicalPlan> {
+    let columns = input.schema().columns().into_iter().map(Expr::Column).chain(more);
+    let projection = LogicalPlanBuilder::from(input).project(columns)?.build()?;
+    Ok(Outer::new(&projection, count).node(projection)?.data)
+}
+
 /// A node whose expressions are neither a condition nor a projection takes what they need of subqueries from a
 /// projection below it.
 fn from_below(node: LogicalPlan, count: &mut usize) -> Result<Transformed<LogicalPlan>> {
@@ -86,26 +170,18 @@ fn from_below(node: LogicalPlan, count: &mut usize) -> Result<Transformed<Logica
     }
     let schema = Arc::clone(node.schema());
     let (input, mut below) = (node.inputs()[0].clone(), Vec::new());
-    let mut lift = |expr: Expr| {
-        let lifted = expr.transform_down(|expr| match is_subquery(&expr) {
-            true => {
-                let column = format!("__below_{count}");
-                *count += 1;
-                below.push(expr.alias(&column));
-                Ok(Transformed::new(ident(column), true, TreeNodeRecursion::Jump))
-            }
-            false => Ok(Transformed::no(expr)),
-        });
-        lifted.map(|lifted| lifted.data)
-    };
-    let lifted = node.expressions().into_iter().map(&mut lift).collect::<Result<Vec<_>>>()?;
+    let exprs = node.expressions().into_iter().map(|expr| {
+        lifted(expr, count, |subquery| {
+            below.push(subquery);
+            Ok(())
+        })
+    });
+    let exprs = exprs.collect::<Result<Vec<_>>>()?;
     // An aggregate shows no column of its input by itself.
     let is_aggregate = matches!(node, LogicalPlan::Aggregate(_));
     let (width, lifted_width) = (input.schema().fields().len(), below.len());
-    let columns = input.schema().columns().into_iter().map(Expr::Column).chain(below);
-    let projection = LogicalPlanBuilder::from(input).project(columns)?.build()?;
-    let projection = Outer::new(&projection, count).node(projection)?.data;
-    let node = LogicalPlanBuilder::from(node.with_new_exprs(lifted, vec![projection])?);
+    let projection = with_columns(input, below, count)?;
+    let node = LogicalPlanBuilder::from(node.with_new_exprs(exprs, vec![projection])?);
     let mut columns = node.schema().columns();
     if !is_aggregate {
         columns.drain(width..width + lifted_width);
