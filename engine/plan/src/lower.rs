@@ -367,7 +367,6 @@ fn refuse_in_expression(expr: &Expr) -> Result<()> {
                 format!("this use of the outer column \"{}\" in a subquery", column.name()),
                 "join with the subquery on that column",
             )),
-            Expr::Placeholder(_) => Some(Error::unsupported("a parameter in a view", "write the value")),
             _ => None,
         };
         let found = refusal.is_some();

@@ -1,8 +1,9 @@
 //! Where in a statement an error is: at the word it quotes, or of the construct it names.
 
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
-use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
-use tidegate_types::error::{Error, Fault};
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer, Word};
+use tidegate_types::error::{Error, Fault, Place, did_you_mean};
 
 /// The error at its word among a statement's `words`; else where the statement begins.
 pub fn pointed(error: Error, words: &[TokenWithSpan], file: &str) -> Error {
@@ -17,13 +18,41 @@ pub fn pointed(error: Error, words: &[TokenWithSpan], file: &str) -> Error {
 
 /// The error at its word in the `nth` statement of `text`, from 0 on.
 pub fn pointed_in(error: Error, text: &str, nth: usize, file: &str) -> Error {
-    let Ok(tokens) = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize_with_location() else { return error };
-    let words: Vec<TokenWithSpan> = tokens.into_iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).collect();
+    let words = words(text);
     let mut statements = words.split(|word| word.token == Token::SemiColon).filter(|words| !words.is_empty());
     match statements.nth(nth) {
         Some(words) => pointed(error, words, file),
         None => error,
     }
+}
+
+/// Words that begin a clause, of which one that is misspelt is read as a name.
+const CLAUSES: [&str; 9] = ["FROM", "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "UNION", "JOIN", "VALUES"];
+
+/// A syntax error at the word before it, where that may have been meant as one that begins a clause.
+pub fn misspelt(error: Error, words: &[TokenWithSpan], file: &str) -> Error {
+    let Some(Place { line, column, .. }) = error.place else { return error };
+    let at = words.iter().position(|word| (word.span.start.line, word.span.start.column) == (line, column));
+    let Some(before) = at.and_then(|at| words[..at].last()) else { return error };
+    let Token::Word(Word { value, quote_style: None, keyword: Keyword::NoKeyword }) = &before.token else { return error };
+    match did_you_mean(value, CLAUSES) {
+        Some(clause) => {
+            let place = Place { file: file.into(), line: before.span.start.line, column: before.span.start.column };
+            Error { place: Some(place), ..error.hint(format!("did you mean {clause}?")) }
+        }
+        None => error,
+    }
+}
+
+/// The words of a text, where it has any.
+fn words(text: &str) -> Vec<TokenWithSpan> {
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize_with_location().unwrap_or_default();
+    tokens.into_iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).collect()
+}
+
+/// [`misspelt`] in `text`.
+pub fn misspelt_in(error: Error, text: &str, file: &str) -> Error {
+    misspelt(error, &words(text), file)
 }
 
 /// What a parser said, and the place it ended with, where it had one.
@@ -48,7 +77,9 @@ pub fn end_of(text: &str) -> Location {
 }
 
 fn place_of(message: &str, words: &[TokenWithSpan]) -> Option<Location> {
-    let quoted = message.split('"').nth(1);
+    // Of `sink "k" has no option "x"` the option.
+    let quoted = message.split_once("option \"").map_or(message.split_once('"'), |(_, name)| Some(("", name)));
+    let quoted = quoted.and_then(|(_, name)| name.split_once('"')).map(|(name, _)| name);
     // Of `l.id` the column.
     let last = quoted.and_then(|quoted| quoted.rsplit('.').next());
     let mut wanted = quoted.into_iter().chain(last).chain(constructs(message)).filter(|word| !word.is_empty());
@@ -106,6 +137,8 @@ mod tests {
             ("operator \"-\" takes numbers", (1, 24)),
             ("function upper(Utf8, Int64) does not exist", (2, 16)),
             ("WHERE and HAVING take a BOOLEAN", (2, 10)),
+            ("sink \"t\" has no option \"l\"", (1, 11)),
+            ("sink \"t\": option \"id\" cannot be 'x'", (1, 13)),
             ("so it is", (1, 11)),
         ] {
             assert_eq!(place(message), at, "{message}");

@@ -28,6 +28,7 @@ use crate::statement::arrow_type;
 mod analysis;
 mod bounded;
 mod checked;
+mod constants;
 mod dates;
 mod detectors;
 mod functions;
@@ -43,12 +44,14 @@ mod wording;
 
 pub(crate) use analysis::AnalysisNode;
 use checked::Arithmetic;
+pub use constants::typed;
 pub(crate) use detectors::detector_call;
 pub(crate) use functions::date_bin;
 pub use names::Shown;
 use null_keys::{CrossJoins, Keys};
 pub use relations::rewritten;
-pub use wording::{CREATE_IT, planning_error, planning_error_among};
+use wording::no_value;
+pub use wording::{CREATE_IT, planning_error, planning_error_among, value_error};
 
 /// DataFusion, told what the catalog knows.
 pub struct Session {
@@ -128,7 +131,9 @@ impl Session {
         let statement = statement(rewritten(query)?);
         let plan = futures::executor::block_on(self.state.statement_to_plan(statement)).map_err(|error| self.explain(&error))?;
         let plan = sound(plan)?;
+        refuse_parameters(&plan)?;
         refuse_volatile(&plan)?;
+        typed(plan.clone(), self.state.config_options()).map_err(|error| self.explain(&error))?;
         Ok(plan)
     }
 
@@ -168,6 +173,12 @@ pub fn relation_name(reference: &TableReference) -> String {
 /// A query as DataFusion's planner takes it.
 pub fn statement(query: Query) -> DfStatement {
     DfStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))))
+}
+
+/// What only who prepares a query could give.
+pub fn refuse_parameters(plan: &LogicalPlan) -> Result<()> {
+    let names = plan.get_parameter_names().map_err(|error| planning_error(&error))?;
+    names.into_iter().min().map_or(Ok(()), |name| Err(no_value(&name)))
 }
 
 /// What the optimiser would compute once for all time.

@@ -35,6 +35,6 @@ pub use read::{at_tick, check_size, reads_clock, view_over};
 #[cfg(feature = "seeded-bugs")]
 pub use seeded::Bug;
 pub use seeded::Seeded;
-pub use tidegate_plan::place::{end_of, pointed_in, unplaced};
-pub use tidegate_plan::sql::{Shown, planning_error, planning_error_among, rewritten, sound, state_builder};
+pub use tidegate_plan::place::{end_of, misspelt_in, pointed_in, unplaced};
+pub use tidegate_plan::sql::{Shown, planning_error, planning_error_among, refuse_parameters, rewritten, sound, state_builder, typed};
 pub use tidegate_plan::statement::check_text;

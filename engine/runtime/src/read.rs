@@ -11,12 +11,12 @@ use datafusion::datasource::{MemTable, TableProvider, ViewTable, provider_as_sou
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, TableScan};
-use datafusion::optimizer::Analyzer;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::ast;
 use tidegate_plan::size::Size;
 use tidegate_plan::sql::{
-    CREATE_IT, Shown, planning_error, planning_error_among, relation_name, rewritten, sound, state_builder, statement,
+    CREATE_IT, Shown, planning_error, planning_error_among, refuse_parameters, relation_name, rewritten, sound, state_builder, statement,
+    typed,
 };
 use tidegate_types::Tick;
 use tidegate_types::error::Result;
@@ -83,9 +83,10 @@ async fn answer(
     let state = context.state();
     let shown = Shown::apart(&mut query)?;
     let plan = sound(state.statement_to_plan(statement(query)).await.map_err(failed)?)?;
+    refuse_parameters(&plan)?;
     let plan = shown.restored(plan)?;
     // Where two types meet, as in CASE or UNION, DataFusion's planner leaves the first, which would be declared.
-    let plan = Analyzer::new().execute_and_check(plan, state.config_options(), |_, _| {}).map_err(failed)?;
+    let plan = typed(plan, state.config_options()).map_err(failed)?;
     let plan = at_tick(plan, snapshot.tick).map_err(failed)?;
     let frame = context.execute_logical_plan(plan).await.map_err(failed)?;
     let schema = Arc::new(frame.schema().as_arrow().clone());

@@ -51,7 +51,7 @@ use tokio::net::TcpStream;
 use crate::door::exchange::{SLOW, attend};
 use crate::door::patience::Pace;
 use crate::door::{Seat, Seats, Tally, accept, seats_affordable};
-use crate::read::{Answer, CONFLICT, Reader, Refusal, STARTING};
+use crate::read::{Answer, Reader, Refusal, STARTING};
 
 /// Rows one query may answer here: they are JSON, and in memory at once.
 pub const ROWS_MAX: usize = 100_000;
@@ -353,10 +353,10 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = match (self.code, self.error.fault) {
             (FORBIDDEN, _) => StatusCode::FORBIDDEN,
-            (CONFLICT, _) => StatusCode::CONFLICT,
+            (_, Fault::Conflict) => StatusCode::CONFLICT,
             (STARTING, _) | (_, Fault::NoRoom) => StatusCode::SERVICE_UNAVAILABLE,
             (_, Fault::Engine) => StatusCode::INTERNAL_SERVER_ERROR,
-            (_, Fault::User | Fault::Conflict | Fault::TooMuch) => StatusCode::BAD_REQUEST,
+            (_, Fault::User | Fault::TooMuch) => StatusCode::BAD_REQUEST,
         };
         told(status, &self.error, Some(self.code))
     }

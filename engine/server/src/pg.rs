@@ -260,7 +260,7 @@ impl Service {
 
     async fn rows(&self, asked: Asked<'_>, options: FormatOptions) -> PgWireResult<QueryResponse> {
         let Asked { statement, sql, nth } = asked;
-        let plan = self.reader.plan(statement).await.map_err(|refusal| told_in(sql, refusal.pointed(sql, nth)))?;
+        let plan = self.reader.plan_whole(statement).await.map_err(|refusal| told_in(sql, refusal.pointed(sql, nth)))?;
         let (_, plan) = self.reader.freeze(plan).await.map_err(told)?;
         df::encode_dataframe(self.reader.frame(plan), &Format::UnifiedText, Some(Arc::new(options))).await
     }

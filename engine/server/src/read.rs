@@ -10,7 +10,6 @@
 //!           at once; the error names the one that was met
 //! Refuses   everything that writes, with SQLSTATE 25006
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::ControlFlow;
@@ -33,7 +32,6 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TableScan,
     TypeSignature, Volatility,
 };
-use datafusion::optimizer::Analyzer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use datafusion::scalar::ScalarValue;
@@ -47,10 +45,10 @@ use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use futures::StreamExt;
 use tidegate_runtime::{
-    Engine, RelationInfo, Response, Shown, at_tick, check_size, check_text, end_of, planning_error, planning_error_among, pointed_in,
-    reads_clock, rewritten, sound, state_builder, unplaced, view_over,
+    Engine, RelationInfo, Response, Shown, at_tick, check_size, check_text, end_of, misspelt_in, planning_error, planning_error_among,
+    pointed_in, reads_clock, refuse_parameters, rewritten, sound, state_builder, typed, unplaced, view_over,
 };
-use tidegate_types::error::{Error, Fault, Mistake, Result};
+use tidegate_types::error::{Error, Mistake, Result};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
@@ -78,18 +76,6 @@ const SYSTEM: &str = "sys";
 /// What errors call the text that was sent.
 const TEXT: &str = "query";
 
-/// SQLSTATE serialization_failure: the same statement may succeed when it is run again.
-pub const CONFLICT: &str = "40001";
-
-/// SQLSTATE invalid_regular_expression.
-const INVALID_REGEX: &str = "2201B";
-
-/// SQLSTATE program_limit_exceeded.
-const LIMIT_EXCEEDED: &str = "54000";
-
-/// SQLSTATE disk_full.
-pub const DISK_FULL: &str = "53100";
-
 /// SQLSTATE cannot_connect_now.
 pub const STARTING: &str = "57P03";
 
@@ -111,10 +97,10 @@ impl Refusal {
         Self { error: pointed_in(self.error, sql, nth, TEXT), ..self }
     }
 
-    /// Where a parser found nothing more to read, that is at the end.
-    fn at_the_end(self, sql: &str) -> Self {
+    /// Where a parser found nothing more to read, that is at the end; or at a word that is misspelt.
+    fn placed(self, sql: &str) -> Self {
         let end = end_of(sql);
-        Self { error: self.error.at(TEXT, end.line, end.column), ..self }
+        Self { error: misspelt_in(self.error.at(TEXT, end.line, end.column), sql, TEXT), ..self }
     }
 
     pub fn too_slow(limit: Duration) -> Self {
@@ -123,8 +109,8 @@ impl Refusal {
     }
 
     pub fn too_many_rows(limit: usize) -> Self {
-        let error = Error::user(format!("the query answers more than the {limit} rows allowed"));
-        Self::new(LIMIT_EXCEEDED, error.hint("add a WHERE or a LIMIT"))
+        let error = Error::too_much(format!("the query answers more than the {limit} rows allowed"));
+        Self::from(error.hint("add a WHERE or a LIMIT"))
     }
 
     pub fn read_only(what: &str) -> Self {
@@ -144,25 +130,17 @@ impl From<&DataFusionError> for Refusal {
         {
             return Self::from(ours.clone());
         }
-        let said: Cow<str> = root.message();
-        if let Some(reason) = regex_mistake(&said) {
-            return Self::new(INVALID_REGEX, Error::user(format!("invalid regular expression: {reason}")));
-        }
         let planning = planning_error(root);
         if planning.mistake.is_some() {
             return Self::from(planning);
         }
         // Only the first line: the rest is for DataFusion's developers.
+        let said = root.message();
         let message = said.lines().next().unwrap_or_default();
         match root {
-            DataFusionError::Plan(_) | DataFusionError::SchemaError(..) | DataFusionError::SQL(..) => Self::from(planning),
-            DataFusionError::NotImplemented(_) => Self::new("0A000", planning),
+            DataFusionError::Plan(_) | DataFusionError::SQL(..) => Self::from(planning),
             DataFusionError::ResourcesExhausted(_) => {
                 Self::new("53200", Error::user(message).hint("ask for fewer rows or groups at a time"))
-            }
-            // No disk is read and nobody else is asked: what functions pass on is said of the values they were given.
-            DataFusionError::ArrowError(..) | DataFusionError::Execution(_) | DataFusionError::External(_) => {
-                Self::new("22000", Error::user(message))
             }
             _ => Self::new("XX000", Error::engine(message)),
         }
@@ -191,37 +169,8 @@ impl From<&ParserError> for Refusal {
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        let code = match (error.mistake, error.fault) {
-            (Some(mistake), _) => sqlstate(mistake),
-            (None, Fault::User) => "42000",
-            (None, Fault::Conflict) => CONFLICT,
-            (None, Fault::TooMuch) => LIMIT_EXCEEDED,
-            (None, Fault::NoRoom) => DISK_FULL,
-            (None, Fault::Engine) => "XX000",
-        };
-        Self::new(code, error)
+        Self::new(error.sqlstate(), error)
     }
-}
-
-fn sqlstate(mistake: Mistake) -> &'static str {
-    match mistake {
-        Mistake::Syntax => "42601",
-        Mistake::Unsupported => "0A000",
-        Mistake::NoRelation => "42P01",
-        Mistake::NoColumn => "42703",
-        Mistake::NoFunction => "42883",
-        Mistake::AmbiguousColumn => "42702",
-        Mistake::DuplicateColumn => "42701",
-        Mistake::DuplicateAlias => "42712",
-        Mistake::Grouping => "42803",
-        Mistake::WrongType => "42804",
-    }
-}
-
-/// What is wrong with a pattern: the last line of several, of which the others draw it.
-fn regex_mistake(said: &str) -> Option<&str> {
-    let (_, drawn) = said.split_once("regex parse error:")?;
-    drawn.lines().find_map(|line| line.strip_prefix("error: "))
 }
 
 /// Who answers a statement.
@@ -258,7 +207,7 @@ pub fn duty(statement: &Statement) -> Result<Duty, Refusal> {
         Statement::Close { .. } => Duty::Courtesy("CLOSE CURSOR"),
         Statement::Prepare { .. } | Statement::Execute { .. } => {
             let way_out = "send the query itself, or prepare it as drivers do, in the protocol";
-            return Err(Error::unsupported("PREPARE and EXECUTE as statements", way_out).into());
+            return Err(Error::unsupported("PREPARE or EXECUTE as a statement", way_out).into());
         }
         other => return Err(Refusal::read_only(&verb(other))),
     })
@@ -357,7 +306,7 @@ impl Reader {
         let parsed = Parser::parse_sql(&PostgreSqlDialect {}, sql);
         let is_about_server = names_server(sql) && !parsed.as_ref().is_ok_and(|statements| self.reads_ours(statements));
         let parsed = if is_about_server { self.server_parser.parse(sql) } else { parsed };
-        let mut statements = parsed.map_err(|error| Refusal::from(&error).at_the_end(sql))?;
+        let mut statements = parsed.map_err(|error| Refusal::from(&error).placed(sql))?;
         if is_about_server {
             statements.iter_mut().for_each(without_members);
         }
@@ -403,7 +352,7 @@ impl Reader {
         let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
             return Err(Refusal::new("42601", Error::user("one query is wanted").hint("send each statement by itself")));
         };
-        let plan = self.plan(statement).await.map_err(|refusal| refusal.pointed(sql, 0))?;
+        let plan = self.plan_whole(statement).await.map_err(|refusal| refusal.pointed(sql, 0))?;
         let (tick, plan) = self.freeze(plan).await?;
         let frame = self.frame(plan);
         let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
@@ -418,6 +367,13 @@ impl Reader {
             batches.push(batch);
         }
         Ok(Answer { tick, schema, batches })
+    }
+
+    /// The plan of a statement that is run as it is: nobody gives its parameters a value.
+    pub async fn plan_whole(&self, statement: Statement) -> Result<LogicalPlan, Refusal> {
+        let plan = self.plan(statement).await?;
+        refuse_parameters(&plan)?;
+        Ok(plan)
     }
 
     /// The plan of a statement that answers rows. It is to be frozen before it runs.
@@ -458,7 +414,7 @@ impl Reader {
     /// meet, as in CASE or UNION, DataFusion's planner leaves the first. A plan that has to wait for its
     /// parameters' types is left as it is.
     fn typed(&self, plan: LogicalPlan) -> Result<LogicalPlan, Refusal> {
-        let typed = Analyzer::new().execute_and_check(plan.clone(), self.session.state().config_options(), |_, _| {});
+        let typed = typed(plan.clone(), self.session.state().config_options());
         match typed {
             Err(_) if !plan.get_parameter_names()?.is_empty() => Ok(plan),
             typed => Ok(typed?),
@@ -744,6 +700,8 @@ fn setting(name: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_types::error::Fault;
+
     use super::*;
 
     fn judged(sql: &str) -> Result<Duty, Refusal> {

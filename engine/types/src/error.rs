@@ -25,15 +25,76 @@ pub enum Mistake {
     Syntax,
     Unsupported,
     NoRelation,
+    /// One that is there, but not for this.
+    WrongRelation,
+    DuplicateRelation,
+    /// Others are made of it.
+    Dependents,
     NoColumn,
     /// Nor an operator, of this name and for these types.
     NoFunction,
+    /// Nor a value for it.
+    NoParameter,
     AmbiguousColumn,
     DuplicateColumn,
     DuplicateAlias,
     /// What is neither in GROUP BY nor aggregated, or aggregated where it cannot be.
     Grouping,
+    /// By what is not to be ordered by.
+    BadOrder,
     WrongType,
+    /// A value that cannot be computed with, in no way of its own.
+    BadValue,
+    /// A text that is no number, truth value or list.
+    BadText,
+    /// A text that is no time.
+    BadTime,
+    /// A time that there is none of.
+    NoSuchTime,
+    BadPattern,
+    BadLimit,
+    BadOffset,
+    OutOfRange,
+    DivisionByZero,
+    /// Where one is wanted.
+    SeveralRows,
+    /// NULL where there must be a value.
+    Null,
+    DuplicateKey,
+}
+
+impl Mistake {
+    fn sqlstate(self) -> &'static str {
+        match self {
+            Self::Syntax => "42601",
+            Self::Unsupported => "0A000",
+            Self::NoRelation => "42P01",
+            Self::WrongRelation => "42809",
+            Self::DuplicateRelation => "42P07",
+            Self::Dependents => "2BP01",
+            Self::NoColumn => "42703",
+            Self::NoFunction => "42883",
+            Self::NoParameter => "42P02",
+            Self::AmbiguousColumn => "42702",
+            Self::DuplicateColumn => "42701",
+            Self::DuplicateAlias => "42712",
+            Self::Grouping => "42803",
+            Self::BadOrder => "42P10",
+            Self::WrongType => "42804",
+            Self::BadValue => "22000",
+            Self::BadText => "22P02",
+            Self::BadTime => "22007",
+            Self::NoSuchTime => "22008",
+            Self::BadPattern => "2201B",
+            Self::BadLimit => "2201W",
+            Self::BadOffset => "2201X",
+            Self::OutOfRange => "22003",
+            Self::DivisionByZero => "22012",
+            Self::SeveralRows => "21000",
+            Self::Null => "23502",
+            Self::DuplicateKey => "23505",
+        }
+    }
 }
 
 /// Where in the user's text.
@@ -96,6 +157,18 @@ impl Error {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// As Postgres's clients know it.
+    pub fn sqlstate(&self) -> &'static str {
+        match (self.mistake, self.fault) {
+            (Some(mistake), _) => mistake.sqlstate(),
+            (None, Fault::User) => "42000",
+            (None, Fault::Conflict) => "40001",
+            (None, Fault::TooMuch) => "54000",
+            (None, Fault::NoRoom) => "53100",
+            (None, Fault::Engine) => "XX000",
+        }
     }
 
     /// Names the place, unless a closer one is named already.

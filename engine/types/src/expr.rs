@@ -86,7 +86,11 @@ fn as_boolean(column: &ArrayRef) -> Result<&BooleanArray, String> {
 /// What went wrong, without the layers that DataFusion wraps its errors in, and without a backtrace.
 pub fn reason(error: &datafusion::error::DataFusionError) -> String {
     let text = error.find_root().strip_backtrace();
-    ["Execution error: ", "Arrow error: "].iter().find_map(|layer| text.strip_prefix(layer)).unwrap_or(&text).to_string()
+    ["Execution error: ", "Arrow error: ", "External error: "]
+        .iter()
+        .find_map(|layer| text.strip_prefix(layer))
+        .unwrap_or(&text)
+        .to_string()
 }
 
 /// All of `parts` in one batch.

@@ -10,11 +10,12 @@ use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Float32Type, Float64Type, Int64Type, IntervalMonthDayNanoType, TimestampMillisecondType,
 };
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Result, ScalarValue, exec_datafusion_err, exec_err, plan_err};
+use datafusion::common::{DataFusionError, Result, ScalarValue, exec_datafusion_err, exec_err, plan_err};
 use datafusion::functions::datetime;
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use datafusion::physical_expr_common::datum::apply;
+use tidegate_types::error::{Error, Mistake};
 use tidegate_types::row::canonical_floats;
 
 use super::millisecond;
@@ -225,7 +226,8 @@ impl ScalarUDFImpl for OnlyRow {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let rows = args.args[0].to_array(args.number_rows)?;
         if rows.as_primitive::<Int64Type>().iter().flatten().any(|rows| 1 < rows) {
-            return exec_err!("more than one row returned by a subquery used as an expression");
+            let error = Error::user("more than one row returned by a subquery used as an expression").mistake(Mistake::SeveralRows);
+            return Err(DataFusionError::External(Box::new(error)));
         }
         Ok(args.args[1].clone())
     }

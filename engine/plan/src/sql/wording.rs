@@ -1,5 +1,6 @@
 //! DataFusion's errors as ours: the thing as the user wrote it, with a way out where one is known.
 
+use arrow::error::ArrowError;
 use datafusion::common::{Column, DataFusionError, SchemaError};
 use tidegate_types::error::{Error, Mistake, did_you_mean};
 
@@ -30,10 +31,52 @@ pub fn planning_error(error: &DataFusionError) -> Error {
     {
         return ours.clone();
     }
-    match root {
+    let error = match root {
         DataFusionError::SchemaError(error, _) => names(error),
+        DataFusionError::ArrowError(error, _) => value_error(error),
         root => said(&root.strip_backtrace()),
+    };
+    match (error.mistake, root) {
+        (None, DataFusionError::NotImplemented(_)) => error.mistake(Mistake::Unsupported),
+        // No disk is read and nobody else is asked: what functions pass on is said of the values they were given.
+        (None, DataFusionError::Execution(_) | DataFusionError::External(_)) => error.mistake(Mistake::BadValue),
+        _ => error,
     }
+}
+
+/// What Arrow said of a value.
+pub fn value_error(error: &ArrowError) -> Error {
+    let (text, mistake) = match error {
+        ArrowError::DivideByZero => ("divide by zero error", Mistake::DivisionByZero),
+        ArrowError::ArithmeticOverflow(text) => (&text[..], Mistake::OutOfRange),
+        ArrowError::CastError(text) => (&text[..], cast_mistake(text)),
+        ArrowError::ParseError(text) if text.contains("type interval") => {
+            return Error::user(plain(text)).hint("name the units: INTERVAL '90 minutes'").mistake(Mistake::BadTime);
+        }
+        ArrowError::ParseError(text) => (&text[..], time_mistake(between(text, "from '", "'").unwrap_or_default())),
+        ArrowError::InvalidArgumentError(text) if text.contains(" to store in a Decimal") => (&text[..], Mistake::OutOfRange),
+        other => return Error::user(plain(&other.to_string())).mistake(Mistake::BadValue),
+    };
+    Error::user(plain(text)).mistake(mistake)
+}
+
+/// `Cannot cast string 'x' to value of Int32 type`
+fn cast_mistake(text: &str) -> Mistake {
+    let Some((value, target)) = text.strip_prefix("Cannot cast ").and_then(|text| text.split_once("' to value of ")) else {
+        return Mistake::OutOfRange;
+    };
+    let value = value.split_once('\'').map_or(value, |(_, value)| value);
+    match target {
+        target if target.starts_with("Date") || target.starts_with("Time") => time_mistake(value),
+        target if !target.starts_with("Boolean") && value.parse::<f64>().is_ok_and(|number| number.fract() == 0.0) => Mistake::OutOfRange,
+        _ => Mistake::BadText,
+    }
+}
+
+/// Of one that is written as times are.
+fn time_mistake(text: &str) -> Mistake {
+    let is_written_so = !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || " -:.+TZ".contains(c));
+    if is_written_so { Mistake::NoSuchTime } else { Mistake::BadTime }
 }
 
 fn names(error: &SchemaError) -> Error {
@@ -77,20 +120,21 @@ fn two_columns(name: &str) -> Error {
 }
 
 fn said(text: &str) -> Error {
-    const KNOWN: [fn(&str) -> Option<Error>; 9] =
-        [relation, function, arguments, operand, operands, no_common_type, condition, grouping, construct];
+    const KNOWN: [fn(&str) -> Option<Error>; 11] =
+        [relation, function, arguments, operand, operands, no_common_type, condition, count, grouping, construct, pattern];
     KNOWN.iter().find_map(|known| known(text)).unwrap_or_else(|| Error::user(plain(text)))
 }
 
 /// Without what is for DataFusion's developers.
 fn plain(text: &str) -> String {
-    const PREFIXES: [&str; 6] = [
+    const PREFIXES: [&str; 7] = [
         "Error during planning: ",
         "This feature is not implemented: ",
         "Optimizer rule 'simplify_expressions' failed\ncaused by\n",
         "Internal error: ",
         "Execution error: ",
         "Arrow error: ",
+        "External error: ",
     ];
     let text = PREFIXES.iter().fold(text, |text, prefix| text.strip_prefix(prefix).unwrap_or(text));
     let text = text.split("\nThis issue was likely caused by a bug").next().unwrap_or_default();
@@ -115,18 +159,47 @@ fn relation(text: &str) -> Option<Error> {
         return Some(error.hint("TUMBLE, HOP, UNNEST and what SHOW FUNCTIONS lists can be there"));
     }
     let name = between(text, "able '", "' not found")?;
-    let name = name.rsplit('.').next().unwrap_or(name);
+    let name = match name.splitn(3, '.').collect::<Vec<_>>()[..] {
+        [_, "public", name] => name.to_string(),
+        [_, schema, name] => format!("{schema}.{name}"),
+        _ => name.to_string(),
+    };
     Some(Error::user(format!("relation \"{name}\" does not exist")).mistake(Mistake::NoRelation))
 }
 
 fn function(text: &str) -> Option<Error> {
     let name = between(text, "Invalid function '", "'")?;
     let close = between(text, "Did you mean '", "'").and_then(|close| did_you_mean(name, [close]));
-    let hint = match close {
-        Some(close) => format!("did you mean {close}()?"),
-        None => "functions are DataFusion's; over relations, what SHOW FUNCTIONS lists".into(),
+    let hint = match (instead(name), close) {
+        (Some(way_out), _) => way_out.to_string(),
+        (None, Some(close)) => format!("did you mean {close}()?"),
+        (None, None) => "functions are DataFusion's; over relations, what SHOW FUNCTIONS lists".into(),
     };
     Some(Error::user(format!("function {name}() does not exist")).hint(hint).mistake(Mistake::NoFunction))
+}
+
+/// Of functions that Postgres has.
+fn instead(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "age" => "subtract: b - a is a duration, and extract(epoch FROM b - a) its seconds",
+        "sign" => "write signum(x)",
+        "div" => "divide integers, or write trunc(a / b)",
+        "every" => "write bool_and(x)",
+        "variance" => "write var_samp(x)",
+        "mode" => "count in a view: GROUP BY x ORDER BY count(*) DESC LIMIT 1",
+        "format" => "join texts: a || '-' || b, or concat(a, '-', b)",
+        "to_number" => "cast it: s::DECIMAL(10, 2)",
+        "isfinite" => "leave it out: every time is finite",
+        "clock_timestamp" | "statement_timestamp" | "transaction_timestamp" => "write now(), the time of the tick",
+        "make_interval" => "multiply: n * INTERVAL '1 day'",
+        "regexp_matches" | "regexp_split_to_table" => "write regexp_match(s, pattern), or UNNEST(string_to_array(s, ','))",
+        "json_build_object" | "jsonb_build_object" | "to_json" | "to_jsonb" | "row_to_json" | "json_agg" | "jsonb_agg" => {
+            "there is no JSON within SQL: select columns, which a sink or POST /v1/query writes as JSON"
+        }
+        "percentile_cont" | "percentile_disc" => "write approx_percentile_cont(0.5) WITHIN GROUP (ORDER BY x), or median(x)",
+        "setseed" | "nextval" | "currval" => "take the value from the input",
+        _ => return None,
+    })
 }
 
 /// So many of a function's signatures are shown.
@@ -158,9 +231,11 @@ fn operand(text: &str) -> Option<Error> {
 /// `Timestamp(ms) + Int64`
 fn operands(text: &str) -> Option<Error> {
     let expression = between(text, "Cannot coerce arithmetic expression ", " to valid types").or_else(|| {
-        let (_, rest) = text.split_once("Cannot infer common argument type for ")?;
-        rest.split_once(" operation ").map(|(_, expression)| expression)
-    })?;
+        let asked = ["Cannot infer common argument type for ", "annot infer common string type for "];
+        let rest = asked.iter().find_map(|asked| text.split_once(asked)).map(|(_, rest)| rest);
+        rest.and_then(|rest| rest.split_once(" operation ")).map(|(_, expression)| expression)
+    });
+    let expression = expression.or_else(|| between(text, "annot get result type for temporal operation ", ": "))?;
     let is_operator = |word: &&str| matches!(*word, "AND" | "OR") || !word.contains(|c: char| c.is_alphanumeric() || "(),\"".contains(c));
     let operator = expression.split(' ').find(is_operator)?;
     let (left, right) = expression.split_once(&format!(" {operator} "))?;
@@ -194,17 +269,32 @@ fn condition(text: &str) -> Option<Error> {
         let error = Error::user(format!("WHERE and HAVING take a BOOLEAN, and {condition} is {rest}"));
         return Some(error.hint("compare it with something").mistake(Mistake::WrongType));
     }
-    if let Some(found) = text.split_once("Expected LIMIT to be an integer or null, but got ").map(|(_, found)| found) {
-        return Some(
-            Error::user(format!("LIMIT takes a number of rows, not {found}")).hint("write a whole number").mistake(Mistake::WrongType),
-        );
-    }
-    if let Some(found) = between(text, "LIMIT must be >= 0, '", "'") {
-        return Some(Error::user(format!("LIMIT takes a number of rows from 0 on, not {found}")).hint("leave it out for all rows"));
-    }
     let columns = text.split_once("The subquery should only return one column: ").map(|(_, columns)| columns)?;
     let error = Error::user(format!("a subquery has several columns where one is wanted: {columns}"));
     Some(error.hint("select one of them; to compare several, use EXISTS").mistake(Mistake::Syntax))
+}
+
+/// Of LIMIT or OFFSET.
+fn count(text: &str) -> Option<Error> {
+    if let Some((before, found)) = text.split_once(" to be an integer or null, but got ") {
+        let word = if before.ends_with("OFFSET") { "OFFSET" } else { "LIMIT" };
+        return Some(
+            Error::user(format!("{word} takes a number of rows, not {found}")).hint("write a whole number").mistake(Mistake::WrongType),
+        );
+    }
+    match between(text, "LIMIT must be >= 0, '", "'") {
+        Some(found) => Some(below_zero("LIMIT", found)),
+        None => between(text, "OFFSET must be >=0, '", "'").map(|found| below_zero("OFFSET", found)),
+    }
+}
+
+/// `word`: LIMIT or OFFSET.
+pub(super) fn below_zero(word: &str, found: &str) -> Error {
+    let error = Error::user(format!("{word} takes a number of rows from 0 on, not {found}"));
+    match word {
+        "LIMIT" => error.hint("leave it out for all rows").mistake(Mistake::BadLimit),
+        _ => error.hint("leave it out to begin with the first row").mistake(Mistake::BadOffset),
+    }
 }
 
 fn grouping(text: &str) -> Option<Error> {
@@ -218,7 +308,23 @@ fn grouping(text: &str) -> Option<Error> {
     if let Some(column) = between(text, "While expanding wildcard, column \"", "\" must appear in the GROUP BY") {
         return ungrouped(format!("column \"{}\"", column.rsplit('.').next().unwrap_or(column)));
     }
+    if let Some(bounds) = text.split_once("rder by column out of bounds, specified: ").map(|(_, bounds)| bounds) {
+        return Some(no_such_place("ORDER BY", bounds.split_once(',').map_or(bounds, |(place, _)| place)));
+    }
+    if let Some(place) = between(text, "annot find column with position ", " in SELECT clause") {
+        return Some(no_such_place("GROUP BY", place));
+    }
+    if text.contains("ORDER BY expressions must appear in argument list") {
+        let error = Error::user("an aggregate with DISTINCT takes an ORDER BY of its arguments only");
+        return Some(error.hint("order by what is aggregated, or leave DISTINCT out").mistake(Mistake::BadOrder));
+    }
     between(text, "HAVING clause references: ", " must appear in the GROUP BY").and_then(|expr| ungrouped(format!("{expr} in HAVING")))
+}
+
+/// `clause`: what names a column by its place in the SELECT list.
+fn no_such_place(clause: &str, place: &str) -> Error {
+    let error = Error::user(format!("{clause} {place} names no column: there are fewer in the SELECT list"));
+    error.hint("places count from 1; or write the column's name").mistake(Mistake::BadOrder)
 }
 
 fn construct(text: &str) -> Option<Error> {
@@ -231,7 +337,7 @@ fn construct(text: &str) -> Option<Error> {
         return Some(two_columns(name.rsplit('.').next().filter(|_| is_column).unwrap_or(name)));
     }
     if let Some(name) = between(text, "Placeholder '", "' was not provided a value") {
-        return Some(Error::user(format!("parameter \"{name}\" has no value")).hint("write the value, or prepare the query and bind it"));
+        return Some(no_value(name));
     }
     let (_, expression) = text.split_once("Physical plan does not support logical expression ")?;
     Some(match expression.starts_with("WindowFunction") {
@@ -241,6 +347,19 @@ fn construct(text: &str) -> Option<Error> {
             Error::unsupported("a subquery here", way_out)
         }
     })
+}
+
+/// Of a parameter.
+pub(super) fn no_value(name: &str) -> Error {
+    let error = Error::user(format!("parameter \"{name}\" has no value"));
+    error.hint("write the value, or prepare the query and bind it").mistake(Mistake::NoParameter)
+}
+
+/// The last line of several, of which the others draw it.
+fn pattern(text: &str) -> Option<Error> {
+    let (_, drawn) = text.split_once("regex parse error:")?;
+    let reason = drawn.lines().find_map(|line| line.strip_prefix("error: "))?;
+    Some(Error::user(format!("invalid regular expression: {reason}")).mistake(Mistake::BadPattern))
 }
 
 #[cfg(test)]
@@ -262,11 +381,21 @@ mod tests {
                  \tCandidate functions:\n\trow_number(NullAry())",
                 "function row_number(Int64) does not exist\nhint: there is row_number()",
             ),
+            (
+                "Order by column out of bounds, specified: 2, max: 1",
+                "ORDER BY 2 names no column: there are fewer in the SELECT list\nhint: places count from 1; or write the column's name",
+            ),
+            ("Invalid function 'sign'.\nDid you mean 'sin'?", "function sign() does not exist\nhint: write signum(x)"),
+            ("table 'datafusion.nope.t' not found", "relation \"nope.t\" does not exist"),
             ("Invalid function 'upperr'.\nDid you mean 'upper'?", "function upperr() does not exist\nhint: did you mean upper()?"),
             (
                 "Cannot coerce arithmetic expression Decimal128(10, 2) + Timestamp(ms, \"UTC\") to valid types",
                 "operator \"+\" does not take Decimal128(10, 2) and Timestamp(ms, \"UTC\")\n\
                  hint: cast one of them; to a time add an INTERVAL",
+            ),
+            (
+                "Cannot get result type for temporal operation Interval(MonthDayNano) * Float64: Invalid argument error: no",
+                "operator \"*\" does not take Interval(MonthDayNano) and Float64\nhint: cast one of them; to a time add an INTERVAL",
             ),
             (
                 "Cannot infer common argument type for logical boolean operation Utf8 AND Boolean",
@@ -283,6 +412,32 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(planning_error(&plan_datafusion_err!("{text}")).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_value_is_wrong_in_its_own_way() {
+        let cast = |text: &str| ArrowError::CastError(text.into());
+        for (error, mistake) in [
+            (ArrowError::DivideByZero, Mistake::DivisionByZero),
+            (ArrowError::ArithmeticOverflow("Overflow happened on: 5 + 9".into()), Mistake::OutOfRange),
+            (cast("Cannot cast string 'x' to value of Int32 type"), Mistake::BadText),
+            (cast("Cannot cast string '1.5' to value of Int32 type"), Mistake::BadText),
+            (cast("Cannot cast string '99999' to value of Int16 type"), Mistake::OutOfRange),
+            (cast("Cannot cast value 'maybe' to value of Boolean type"), Mistake::BadText),
+            (cast("Can't cast value 99999 to type Int16"), Mistake::OutOfRange),
+            (cast("Cannot cast string 'x' to value of Date32 type"), Mistake::BadTime),
+            (cast("Cannot cast string '2024-13-01' to value of Date32 type"), Mistake::NoSuchTime),
+            (ArrowError::ParseError("Error parsing timestamp from '2024-13-01': error parsing date".into()), Mistake::NoSuchTime),
+            (ArrowError::ParseError("Error parsing timestamp from 'x': timestamp must contain …".into()), Mistake::BadTime),
+            (
+                ArrowError::InvalidArgumentError("123.4 is too large to store in a Decimal128 of precision 2. Max is 9.9".into()),
+                Mistake::OutOfRange,
+            ),
+            (ArrowError::InvalidArgumentError("no".into()), Mistake::BadValue),
+        ] {
+            assert_eq!(value_error(&error).mistake, Some(mistake), "{error}");
+            assert_eq!(planning_error(&DataFusionError::ArrowError(Box::new(error), None)).mistake, Some(mistake));
         }
     }
 

@@ -13,7 +13,7 @@ use tidegate_plan::statement::{self, Placed, Statement};
 use tidegate_plan::{Catalog, Node, NodeRef, Op, Relation, RelationKind, intakes};
 use tidegate_types::Delta;
 use tidegate_types::connector::{Decision, Options, SinkSpec, SourceSpec};
-use tidegate_types::error::{Error, Result, did_you_mean};
+use tidegate_types::error::{Error, Mistake, Result, did_you_mean};
 use tidegate_types::expr::RowProgram;
 
 use super::arrivals::Counts;
@@ -447,12 +447,12 @@ impl Coordinator {
         match self.kind_of(name) {
             None => Ok(()),
             Some(existing) if replace && existing == kind => self.drop_named(kind, name, false),
-            Some(existing) if replace => {
-                Err(Error::user(format!("\"{name}\" is a {existing}, not a {kind}"))
-                    .hint(format!("DROP {} {name}", existing.to_uppercase())))
-            }
+            Some(existing) if replace => Err(Error::user(format!("\"{name}\" is a {existing}, not a {kind}"))
+                .hint(format!("DROP {} {name}", existing.to_uppercase()))
+                .mistake(Mistake::WrongRelation)),
             Some(existing) => {
-                Err(Error::user(format!("{existing} \"{name}\" exists already")).hint("use CREATE OR REPLACE, or another name"))
+                let error = Error::user(format!("{existing} \"{name}\" exists already")).hint("use CREATE OR REPLACE, or another name");
+                Err(error.mistake(Mistake::DuplicateRelation))
             }
         }
     }
@@ -468,14 +468,16 @@ impl Coordinator {
             None => return Err(self.no_relation(name)),
             Some(existing) if existing != kind => {
                 return Err(Error::user(format!("\"{name}\" is a {existing}, not a {kind}"))
-                    .hint(format!("DROP {} {name}", existing.to_uppercase())));
+                    .hint(format!("DROP {} {name}", existing.to_uppercase()))
+                    .mistake(Mistake::WrongRelation));
             }
             Some(_) => {}
         }
         let dependents = self.dependents(name);
         if !dependents.is_empty() {
             let dependents: Vec<String> = dependents.iter().map(|dependent| self.described(dependent)).collect();
-            return Err(Error::user(format!("{kind} \"{name}\" is used by {}", dependents.join(", "))).hint("drop those first"));
+            let error = Error::user(format!("{kind} \"{name}\" is used by {}", dependents.join(", "))).hint("drop those first");
+            return Err(error.mistake(Mistake::Dependents));
         }
         if let Some(mut follow) = self.followers.remove(&follower_name(name)) {
             tokio::spawn(follow.queue.finish());
@@ -539,7 +541,7 @@ impl Coordinator {
     }
 
     pub(super) fn no_relation(&self, name: &str) -> Error {
-        let error = Error::user(format!("relation \"{name}\" does not exist"));
+        let error = Error::user(format!("relation \"{name}\" does not exist")).mistake(Mistake::NoRelation);
         let names = self.catalog.relations.values().map(|relation| relation.name.as_str());
         match did_you_mean(name, names) {
             Some(close) => error.hint(format!("did you mean \"{close}\"?")),

@@ -15,7 +15,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::array_value_to_string;
 use tidegate_plan::RelationKind;
-use tidegate_types::error::{Error, Result};
+use tidegate_types::error::{Error, Mistake, Result};
 use tidegate_types::row::{EncodedRows, RowCodec, project_schema};
 use tidegate_types::{Delta, Tick};
 
@@ -111,9 +111,15 @@ impl Table {
             let null = self.key.iter().any(|&column| write.insert.column(column).is_null(i));
             let twice = !own.insert(key) || (self.keys.contains(key) && !freed.contains(key));
             if null || twice {
-                let what = if null { "NULL in" } else { "duplicate value for" };
+                let (what, way_out, mistake) = match null {
+                    true => ("NULL in", "give the key a value in every row", Mistake::Null),
+                    false => {
+                        ("duplicate value for", "UPDATE the row that is there, or give the new one another key", Mistake::DuplicateKey)
+                    }
+                };
                 let shown = self.key_shown(&write.insert, i);
-                return Err(Error::user(format!("{what} the primary key of table \"{}\": {shown}", write.table)));
+                let error = Error::user(format!("{what} the primary key of table \"{}\": {shown}", write.table));
+                return Err(error.hint(way_out).mistake(mistake));
             }
         }
         Ok(())
@@ -133,7 +139,10 @@ impl Coordinator {
         if let Some(read) = &write.read {
             self.check_read(read)?;
         }
-        let table = self.tables.get_mut(&write.table).ok_or_else(|| Error::user(format!("table \"{}\" does not exist", write.table)))?;
+        let table = self
+            .tables
+            .get_mut(&write.table)
+            .ok_or_else(|| Error::user(format!("table \"{}\" does not exist", write.table)).mistake(Mistake::NoRelation))?;
         // It may have been made anew, with other columns.
         if write.read.is_some() && table.schema != write.insert.schema() {
             return Err(changed_meanwhile(&write.table));
