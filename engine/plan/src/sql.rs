@@ -23,7 +23,7 @@ use tidegate_operators::aggregate::exact;
 use tidegate_types::error::{Error, Result};
 
 use crate::catalog::{Catalog, RelationKind};
-use crate::statement::arrow_type;
+use crate::statement::{arrow_type, type_instead};
 
 mod analysis;
 mod bounded;
@@ -268,8 +268,18 @@ struct Types;
 
 impl TypePlanner for Types {
     fn plan_type_field(&self, sql_type: &ast::DataType) -> datafusion::common::Result<Option<FieldRef>> {
-        let timestamp = matches!(sql_type, ast::DataType::Timestamp(None, ast::TimezoneInfo::None | ast::TimezoneInfo::WithoutTimeZone));
-        Ok(arrow_type(sql_type).filter(|_| timestamp).map(|data_type| Arc::new(Field::new("", data_type, true))))
+        use ast::{DataType as Sql, ExactNumberInfo, TimezoneInfo};
+        let ours = |data_type| Ok(Some(Arc::new(Field::new("", data_type, true))));
+        match (sql_type, arrow_type(sql_type)) {
+            (Sql::Timestamp(None, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone), Some(data_type)) => ours(data_type),
+            (Sql::Decimal(ExactNumberInfo::None) | Sql::Numeric(ExactNumberInfo::None) | Sql::Dec(ExactNumberInfo::None), _) => Ok(None),
+            (Sql::Decimal(_) | Sql::Numeric(_) | Sql::Dec(_), Some(data_type)) => ours(data_type),
+            (Sql::Decimal(_) | Sql::Numeric(_) | Sql::Dec(_), None) => {
+                let error = Error::unsupported(format!("type {sql_type}"), type_instead(sql_type));
+                Err(DataFusionError::External(Box::new(error)))
+            }
+            _ => Ok(None),
+        }
     }
 }
 

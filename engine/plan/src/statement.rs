@@ -12,12 +12,30 @@ use tidegate_types::connector::{Decision, Options};
 use tidegate_types::error::{Error, Mistake, Result, did_you_mean};
 
 use crate::load;
-use crate::place::{pointed, unplaced};
+use crate::place::{misspelt, pointed, unplaced};
 
 /// Text longer than this is refused before it is read.
 pub const SQL_BYTES_MAX: usize = 1 << 20;
 
 pub(crate) const TYPES: &str = "types are TEXT, BOOLEAN, SMALLINT, INT, BIGINT, REAL, DOUBLE, DECIMAL(p, s), DATE, TIMESTAMP and T[]";
+
+/// What to write in the place of a type that is not one of ours.
+pub(crate) fn type_instead(data_type: &ast::DataType) -> &'static str {
+    use ast::{DataType as Sql, ExactNumberInfo};
+    match data_type {
+        Sql::Decimal(ExactNumberInfo::None) | Sql::Numeric(ExactNumberInfo::None) | Sql::Dec(ExactNumberInfo::None) => {
+            "say how many digits it has, and how many of them behind the point: DECIMAL(38, 9)"
+        }
+        Sql::Decimal(_) | Sql::Numeric(_) | Sql::Dec(_) => {
+            "a DECIMAL has 1 to 38 digits, and 0 to all of them behind the point: DECIMAL(38, 9)"
+        }
+        Sql::Varchar(_) | Sql::CharVarying(_) | Sql::CharacterVarying(_) | Sql::Char(_) | Sql::Character(_) => {
+            "write TEXT, which has no length"
+        }
+        Sql::Uuid => "write TEXT",
+        _ => TYPES,
+    }
+}
 
 /// A statement and where it begins.
 pub struct Placed {
@@ -208,6 +226,85 @@ fn slice(text: &str, start: Location, end: Location) -> String {
     text[at(start)..at(end)].to_string()
 }
 
+/// Words that another SQL would take.
+struct Refused {
+    words: &'static [&'static str],
+    what: &'static str,
+    way_out: &'static str,
+}
+
+const fn refused(words: &'static [&'static str], what: &'static str, way_out: &'static str) -> Refused {
+    Refused { words, what, way_out }
+}
+
+const BEGINNING: [Refused; 14] = [
+    refused(&["ALTER"], "ALTER", "make it anew: CREATE OR REPLACE"),
+    refused(&["TRUNCATE"], "TRUNCATE", "write DELETE FROM t"),
+    refused(&["MERGE"], "MERGE", "UPDATE the rows that are there, then INSERT … SELECT those that are not"),
+    refused(&["COPY"], "COPY", "INSERT the rows, or read a file by CREATE SOURCE … WITH (connector = 'file')"),
+    refused(&["GRANT"], "GRANT", "whoever reaches a door may read: keep it to this machine"),
+    refused(&["REVOKE"], "REVOKE", "whoever reaches a door may read: keep it to this machine"),
+    refused(&["BEGIN"], "BEGIN", "leave it out: each statement is a transaction"),
+    refused(&["START"], "START TRANSACTION", "leave it out: each statement is a transaction"),
+    refused(&["COMMIT"], "COMMIT", "leave it out: each statement is a transaction"),
+    refused(&["ROLLBACK"], "ROLLBACK", "leave it out: each statement is a transaction"),
+    refused(&["REFRESH"], "REFRESH", "leave it out: a materialized view is kept current"),
+    refused(&["SET"], "SET", "leave it out: options of tidegate run say what can be set"),
+    refused(&["VACUUM"], "VACUUM", "leave it out: nothing has to be cleaned up"),
+    refused(&["ANALYZE"], "ANALYZE", "leave it out: no statistics are kept"),
+];
+
+const BEHIND: [Refused; 5] = [
+    refused(&["CASCADE"], "DROP … CASCADE", "drop first what is made of it; a DROP without CASCADE names it"),
+    refused(&["RESTRICT"], "DROP … RESTRICT", "leave it out: what others are made of is not dropped"),
+    refused(&["WITH", "NO", "DATA"], "WITH NO DATA", "leave it out: a view is filled as it is made"),
+    refused(&["WITH", "DATA"], "WITH DATA", "leave it out: a view is filled as it is made"),
+    refused(&["WITH"], "WITH (…) behind the statement", "leave it out: sources, detections, sinks and actions have options"),
+];
+
+const BEFORE_A_NAME: [Refused; 1] = [refused(
+    &["IF", "NOT", "EXISTS"],
+    "CREATE … IF NOT EXISTS",
+    "write CREATE OR REPLACE, which leaves alone what is there already as it is written",
+)];
+
+const BEHIND_A_NAME: [Refused; 3] = [
+    refused(&["("], "a list of columns behind a view's name", "name them in the query: SELECT a AS x"),
+    refused(&["WITH"], "WITH (…) of a view", "leave it out: a view has no options, but a detection has"),
+    refused(&["USING"], "USING of a view", "leave it out"),
+];
+
+const INSTEAD_OF_COLUMNS: [Refused; 1] = [refused(
+    &["AS"],
+    "CREATE TABLE … AS",
+    "CREATE TABLE with its columns, then INSERT INTO it what the SELECT says; or keep it as a MATERIALIZED VIEW",
+)];
+
+const INSTEAD_OF_A_COLUMN: [Refused; 6] = [
+    refused(&["UNIQUE"], "UNIQUE", UNIQUE_INSTEAD),
+    refused(&["CHECK"], "CHECK", CHECK_INSTEAD),
+    refused(&["FOREIGN", "KEY"], "FOREIGN KEY", REFERENCES_INSTEAD),
+    refused(&["CONSTRAINT"], "a CONSTRAINT with a name", "write PRIMARY KEY (…) without one"),
+    refused(&["EXCLUDE"], "EXCLUDE", UNIQUE_INSTEAD),
+    refused(&["LIKE"], "LIKE", "write the columns out"),
+];
+
+const UNIQUE_INSTEAD: &str = "a table has one key, its PRIMARY KEY; a view may find what is there twice: GROUP BY x HAVING 1 < count(*)";
+const CHECK_INSTEAD: &str = "filter in a view, or find what should not be there by a detection";
+const REFERENCES_INSTEAD: &str = "a view may find what has no partner: WHERE NOT EXISTS (SELECT 1 FROM …)";
+
+/// What to write in the place of a column's option.
+fn option_instead(option: &ColumnOption) -> &'static str {
+    match option {
+        ColumnOption::Default(_) => "INSERT the value itself; what is left out is NULL",
+        ColumnOption::Check(_) => CHECK_INSTEAD,
+        ColumnOption::ForeignKey(_) => REFERENCES_INSTEAD,
+        ColumnOption::Unique(_) => UNIQUE_INSTEAD,
+        ColumnOption::Generated { .. } | ColumnOption::Identity(_) | ColumnOption::Materialized(_) => "compute it in a view",
+        _ => "leave it out",
+    }
+}
+
 struct One<'a> {
     tokens: Vec<TokenWithSpan>,
     file: &'a str,
@@ -220,8 +317,26 @@ impl One<'_> {
         let statement = parsed.map_err(|error| self.placed(error))?;
         match self.parser.peek_token().token {
             Token::EOF => Ok(statement),
-            token => Err(self.error(format!("unexpected {token} after the end of the statement"))),
+            token => {
+                self.refuse_words(&BEHIND)?;
+                let error = self.error(format!("unexpected {token} after the end of the statement")).mistake(Mistake::Syntax);
+                Err(misspelt(error, &self.tokens, self.file))
+            }
         }
+    }
+
+    /// What may be ahead, and is refused by its name.
+    fn refuse_words(&self, refused: &[Refused]) -> Result<()> {
+        let is_ahead = |words: &&Refused| words.words.iter().enumerate().all(|(i, word)| self.word(i) == *word);
+        match refused.iter().find(is_ahead) {
+            Some(refused) => Err(self.refused(refused.what, refused.way_out)),
+            None => Ok(()),
+        }
+    }
+
+    /// The refusal of what the parser is at.
+    fn refused(&self, what: impl std::fmt::Display, way_out: &str) -> Error {
+        self.error(format!("{what} is not supported")).hint(way_out).mistake(Mistake::Unsupported)
     }
 
     fn statement(&mut self) -> std::result::Result<Statement, Trouble> {
@@ -243,10 +358,12 @@ impl One<'_> {
             "UPDATE" => Ok(Statement::Update(Box::new(self.parser.parse_statement()?))),
             "DELETE" => Ok(Statement::Delete(Box::new(self.parser.parse_statement()?))),
             "SELECT" | "WITH" | "VALUES" | "(" => Ok(Statement::Query(self.parser.parse_query()?)),
-            other => Err(self
-                .error(format!("{other} does not begin a statement"))
-                .hint("statements are CREATE, DROP, INSERT, UPDATE, DELETE, SELECT, SHOW, EXPLAIN, CHECKPOINT, and APPROVE, REJECT and RESOLVE ACTION")
-                .into()),
+            other => {
+                self.refuse_words(&BEGINNING)?;
+                let error = self.error(format!("{other} does not begin a statement")).mistake(Mistake::Syntax);
+                Err(error.hint("statements are CREATE, DROP, INSERT, UPDATE, DELETE, SELECT, SHOW, EXPLAIN, CHECKPOINT, and APPROVE, REJECT and RESOLVE ACTION")
+                .into())
+            }
         }
     }
 
@@ -281,25 +398,25 @@ impl One<'_> {
             "SOURCE" => self.create_source(replace),
             "TABLE" => self.create_table(replace),
             "VIEW" => {
-                let name = self.name()?;
+                let name = self.name_to_make(&BEHIND_A_NAME)?;
                 self.parser.expect_keyword_is(Keyword::AS)?;
                 Ok(Statement::CreateView { name, replace, query: self.parser.parse_query()? })
             }
             "MATERIALIZED" => {
                 self.parser.expect_keyword_is(Keyword::VIEW)?;
-                let name = self.name()?;
+                let name = self.name_to_make(&BEHIND_A_NAME)?;
                 self.parser.expect_keyword_is(Keyword::AS)?;
                 let query = self.parser.parse_query()?;
                 Ok(Statement::CreateKept { name, replace, detection: false, options: Options::new(), query })
             }
             "DETECTION" => {
-                let name = self.name()?;
+                let name = self.name_to_make(&[])?;
                 let options = self.options()?;
                 self.parser.expect_keyword_is(Keyword::AS)?;
                 Ok(Statement::CreateKept { name, replace, detection: true, options, query: self.parser.parse_query()? })
             }
             "SINK" | "ACTION" => {
-                let name = self.name()?;
+                let name = self.name_to_make(&[])?;
                 self.parser.expect_keyword_is(Keyword::FROM)?;
                 let from = self.name()?;
                 let options = self.options()?;
@@ -312,9 +429,17 @@ impl One<'_> {
         }
     }
 
+    /// A new name. `refused`: what may not be behind it.
+    fn name_to_make(&mut self, refused: &[Refused]) -> std::result::Result<String, Trouble> {
+        self.refuse_words(&BEFORE_A_NAME)?;
+        let name = self.name()?;
+        self.refuse_words(refused)?;
+        Ok(name)
+    }
+
     fn unknown_kind(&self, verb: &str, kind: &str) -> Error {
         let kinds = ["SOURCE", "TABLE", "VIEW", "MATERIALIZED VIEW", "DETECTION", "SINK", "ACTION"];
-        let error = self.error(format!("{verb} {kind} is not supported"));
+        let error = self.error(format!("{verb} {kind} is not supported")).mistake(Mistake::Unsupported);
         match did_you_mean(kind, kinds) {
             Some(kind) => error.hint(format!("did you mean {verb} {kind}?")),
             None => error.hint(format!("there are {}", kinds.map(|kind| format!("{verb} {kind}")).join(", "))),
@@ -322,7 +447,7 @@ impl One<'_> {
     }
 
     fn create_source(&mut self, replace: bool) -> std::result::Result<Statement, Trouble> {
-        let name = self.name()?;
+        let name = self.name_to_make(&[])?;
         self.parser.expect_token(&Token::LParen)?;
         let (mut fields, mut watermark) = (Vec::new(), None);
         loop {
@@ -331,14 +456,14 @@ impl One<'_> {
                 self.parser.next_token();
                 watermark = Some(self.watermark()?);
             } else {
+                let from = self.parser.index();
                 let column = self.parser.parse_column_def()?;
                 if let Some(option) = column.options.iter().find(|option| !matches!(option.option, ColumnOption::Null)) {
-                    return Err(self
-                        .error(format!("{} on column \"{}\" of a source is not supported", option.option, column.name.value))
-                        .hint("filter in a view; a row that does not fit its types goes to sys.dead_letter")
-                        .into());
+                    let what = format!("{} on column \"{}\" of a source", option.option, column.name.value);
+                    let way_out = "filter in a view; a row that does not fit its types goes to sys.dead_letter";
+                    return Err(self.refused_option(from, &option.option, &what, way_out).into());
                 }
-                fields.push(self.field(&column)?);
+                fields.push(self.field(from, &column)?);
             }
             if !self.parser.consume_token(&Token::Comma) {
                 break;
@@ -394,7 +519,7 @@ impl One<'_> {
     }
 
     fn create_table(&mut self, replace: bool) -> std::result::Result<Statement, Trouble> {
-        let name = self.name()?;
+        let name = self.name_to_make(&INSTEAD_OF_COLUMNS)?;
         self.parser.expect_token(&Token::LParen)?;
         let (mut fields, mut key) = (Vec::new(), Vec::new());
         loop {
@@ -406,6 +531,8 @@ impl One<'_> {
                 key.extend(columns.iter().map(normal));
                 self.parser.expect_token(&Token::RParen)?;
             } else {
+                self.refuse_words(&INSTEAD_OF_A_COLUMN)?;
+                let from = self.parser.index();
                 let column = self.parser.parse_column_def()?;
                 let mut nullable = true;
                 for option in &column.options {
@@ -414,11 +541,12 @@ impl One<'_> {
                         ColumnOption::NotNull => nullable = false,
                         ColumnOption::PrimaryKey(_) => key.push(normal(&column.name)),
                         other => {
-                            return Err(self.error(format!("{other} on column \"{}\" is not supported", column.name.value)).into());
+                            let what = format!("{other} on column \"{}\"", column.name.value);
+                            return Err(self.refused_option(from, other, &what, option_instead(other)).into());
                         }
                     }
                 }
-                let field = self.field(&column)?;
+                let field = self.field(from, &column)?;
                 fields.push(field.with_nullable(nullable));
             }
             if !self.parser.consume_token(&Token::Comma) {
@@ -442,11 +570,29 @@ impl One<'_> {
         }
     }
 
-    fn field(&self, column: &ColumnDef) -> std::result::Result<Field, Trouble> {
+    /// `from`: where the column begins, among the words.
+    fn field(&self, from: usize, column: &ColumnDef) -> Result<Field> {
         let data_type = arrow_type(&column.data_type).ok_or_else(|| {
-            self.error(format!("type {} of column \"{}\" is not supported", column.data_type, column.name.value)).hint(TYPES)
+            let what = format!("type {} of column \"{}\"", column.data_type, column.name.value);
+            self.at_word(from + 1, Error::unsupported(what, type_instead(&column.data_type)))
         })?;
         Ok(Field::new(normal(&column.name), data_type, true))
+    }
+
+    /// The refusal of a column's option, at its first word.
+    fn refused_option(&self, from: usize, option: &ColumnOption, what: &str, way_out: &str) -> Error {
+        let text = option.to_string();
+        let first = text.split(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
+        let is_first = |token: &TokenWithSpan| matches!(&token.token, Token::Word(word) if word.value.eq_ignore_ascii_case(first));
+        let at = self.tokens[from..].iter().position(is_first).map_or(from, |behind| from + behind);
+        self.at_word(at, Error::unsupported(what, way_out))
+    }
+
+    fn at_word(&self, at: usize, error: Error) -> Error {
+        match self.tokens.get(at) {
+            Some(token) => error.at(self.file, token.span.start.line, token.span.start.column),
+            None => error,
+        }
     }
 
     /// `WITH (key = 'value', …)`, or nothing.
@@ -499,6 +645,9 @@ impl One<'_> {
 
     fn explain(&mut self) -> std::result::Result<Statement, Trouble> {
         self.parser.next_token();
+        if self.word(0) == "ANALYZE" {
+            return Err(self.refused("EXPLAIN ANALYZE", "EXPLAIN says what bounds each state, and sys.views how large it is").into());
+        }
         if matches!(self.word(0).as_str(), "SELECT" | "WITH" | "VALUES" | "(") {
             return Ok(Statement::Explain { query: self.parser.parse_query()? });
         }
@@ -572,10 +721,11 @@ impl One<'_> {
             }
             Trouble::Parser(ParserError::ParserError(message) | ParserError::TokenizerError(message)) => message,
         };
-        match unplaced(&message) {
+        let error = match unplaced(&message) {
             (text, Some(place)) => syntax(text).at(self.file, place.line, place.column),
             (text, None) => self.error(text).mistake(Mistake::Syntax),
-        }
+        };
+        misspelt(error, &self.tokens, self.file)
     }
 }
 
@@ -684,6 +834,36 @@ mod tests {
         assert!(message("\nCREATE SOURCE s (ts TEXT, WATERMARK FOR ts AS ts)").contains("needs a TIMESTAMP column"));
         assert!(message("SELECT 1 FROM t WHERE )").starts_with("t.sql:1:23: "));
         assert!(message("CREATE TABLE t (a INT, a TEXT)").contains("declared twice"));
+    }
+
+    #[test]
+    fn what_another_sql_would_take_is_refused_by_name_at_its_place() {
+        for (text, start) in [
+            ("CREATE TABLE t (a INT NOT NULL DEFAULT 0)", "t.sql:1:32: DEFAULT 0 on column \"a\" is not supported\nhint: INSERT"),
+            ("CREATE TABLE t (a INT CHECK (a > 0))", "t.sql:1:23: CHECK (a > 0) on column \"a\" is not supported\nhint: filter"),
+            ("CREATE TABLE t (a INT REFERENCES u (a))", "t.sql:1:23: REFERENCES u (a) on column \"a\" is not supported\nhint: a view"),
+            ("CREATE TABLE t (a INT UNIQUE)", "t.sql:1:23: UNIQUE on column \"a\" is not supported\nhint: a table has one key"),
+            ("CREATE TABLE t (a INT, UNIQUE (a))", "t.sql:1:24: UNIQUE is not supported"),
+            ("CREATE TABLE t (a INT, CONSTRAINT k PRIMARY KEY (a))", "t.sql:1:24: a CONSTRAINT with a name is not supported"),
+            (
+                "CREATE TABLE t (a DECIMAL(50, 2))",
+                "t.sql:1:19: type DECIMAL(50,2) of column \"a\" is not supported\nhint: a DECIMAL has 1 to 38",
+            ),
+            ("CREATE TABLE t (a NUMERIC)", "t.sql:1:19: type NUMERIC of column \"a\" is not supported\nhint: say how many"),
+            ("CREATE TABLE IF NOT EXISTS t (a INT)", "t.sql:1:14: CREATE … IF NOT EXISTS is not supported"),
+            ("CREATE TABLE t AS SELECT 1", "t.sql:1:16: CREATE TABLE … AS is not supported"),
+            ("CREATE TABLE t (a INT) WITH (b = 1)", "t.sql:1:24: WITH (…) behind the statement is not supported"),
+            ("CREATE VIEW v (a) AS SELECT 1", "t.sql:1:15: a list of columns behind a view's name is not supported"),
+            ("DROP TABLE t CASCADE", "t.sql:1:14: DROP … CASCADE is not supported\nhint: drop first"),
+            ("MERGE INTO t", "t.sql:1:1: MERGE is not supported\nhint: UPDATE"),
+            ("EXPLAIN ANALYZE SELECT 1", "t.sql:1:9: EXPLAIN ANALYZE is not supported"),
+            ("SELECT * form t", "t.sql:1:10: unexpected t after the end of the statement\nhint: did you mean FROM?"),
+            ("SELECT a FROM t WEHRE a = 1", "t.sql:1:17: unexpected a after the end of the statement\nhint: did you mean WHERE?"),
+            ("SELECT 1 2", "t.sql:1:10: unexpected 2 after the end of the statement"),
+        ] {
+            assert!(message(text).starts_with(start), "{text}: {}", message(text));
+        }
+        assert!(message("CREATE TABLE t (\"check\" INT)").starts_with("accepted"));
     }
 
     #[test]

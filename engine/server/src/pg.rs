@@ -537,7 +537,8 @@ mod tests {
         let statement = client.prepare("SELECT CASE WHEN b THEN k ELSE d END FROM t WHERE k = $1").await.unwrap();
         assert_eq!((statement.params(), statement.columns()[0].type_()), (&[Type::INT4][..], &Type::FLOAT8));
         assert_eq!(client.query_one(&statement, &[&1i32]).await.unwrap().get::<_, f64>(0), 1.0);
-        for (sql, code) in [("SELECT s ~ '(' FROM t", "2201B"), ("SELECT CAST(s AS INT) FROM t", "22000")] {
+        for (sql, code) in [("SELECT s ~ '(' FROM t", "2201B"), ("SELECT CAST(s AS INT) FROM t", "22P02"), ("SELECT k / 0 FROM t", "22012")]
+        {
             let simple = client.simple_query(sql).await.unwrap_err();
             let extended = client.query(sql, &[]).await.unwrap_err();
             for error in [simple, extended] {
@@ -566,10 +567,29 @@ mod tests {
             ("SELECT id FROM t WHERE", "42601", 23, None),
             ("SELECT upperr(s) FROM t", "42883", 8, Some("did you mean upper()?")),
             ("SELECT ~id FROM t", "0A000", 8, Some("write -1 - x")),
+            ("SELECT * form t", "42601", 10, Some("did you mean FROM?")),
+            ("SELECT id FROM t FOR UPDATE", "0A000", 18, Some("leave it out: a read sees one closed tick")),
+            ("SELECT id FROM t LIMIT -1", "2201W", 18, Some("leave it out for all rows")),
+            ("SELECT (t).id FROM t", "0A000", 9, Some("write t.id for column id of t")),
+            (
+                "SELECT id::DECIMAL(50, 2) FROM t",
+                "0A000",
+                12,
+                Some("a DECIMAL has 1 to 38 digits, and 0 to all of them behind the point: DECIMAL(38, 9)"),
+            ),
+            (
+                "SELECT id FROM t WHERE DATE '2024-13-01' < now()",
+                "22008",
+                29,
+                Some("write a time that there is, as in '2024-12-31' or '2024-12-31 23:59:59.999'"),
+            ),
         ] {
             check(sql, client.simple_query(sql).await.unwrap_err(), code, position, hint);
             check(sql, client.prepare(sql).await.unwrap_err(), code, position, hint);
         }
+        let unbound = "SELECT id FROM t WHERE id = $1";
+        let way_out = Some("write the value, or prepare the query and bind it");
+        check(unbound, client.simple_query(unbound).await.unwrap_err(), "42P02", 29, way_out);
         let second = "SELECT 1; SELECT id, ids FROM t";
         check(second, client.simple_query(second).await.unwrap_err(), "42703", 22, Some("did you mean \"id\"?"));
         engine.shutdown().await.unwrap();

@@ -8,6 +8,8 @@ use datafusion::sql::sqlparser::ast::{
 };
 use tidegate_types::error::{Error, Result};
 
+use super::wording::below_zero;
+
 /// Errors: what is not supported, by its name, and a way out.
 pub(super) fn refused(query: &Query) -> Result<()> {
     match query.visit(&mut Refuse) {
@@ -22,22 +24,21 @@ impl Visitor for Refuse {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Error> {
-        if !query.locks.is_empty() {
-            return refuse("FOR UPDATE and FOR SHARE", "leave it out: a read sees one closed tick");
+        if let Some(lock) = query.locks.first() {
+            return refuse(format!("FOR {}", lock.lock_type), "leave it out: a read sees one closed tick");
         }
         let by_rank = "filter by rank() OVER (ORDER BY …) in a query around it";
         if query.fetch.as_ref().is_some_and(|fetch| fetch.with_ties || fetch.percent) {
             return refuse("FETCH … WITH TIES or PERCENT", by_rank);
         }
-        let counts = query.limit_clause.as_ref().map_or(Vec::new(), |clause| match clause {
-            LimitClause::LimitOffset { limit, offset, .. } => limit.iter().chain(offset.as_ref().map(|offset| &offset.value)).collect(),
-            LimitClause::OffsetCommaLimit { offset, limit } => vec![offset, limit],
-        });
+        for (word, count) in limits(query) {
+            negative(word, count)?;
+        }
         let by_number = "join with it, and filter by row_number() OVER (ORDER BY …)";
-        if counts.iter().any(|count| has_subquery(count)) {
+        if limits(query).iter().any(|(_, count)| has_subquery(count)) {
             return refuse("a subquery in LIMIT or OFFSET", by_number);
         }
-        if counts.iter().any(|count| matches!(count, ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_))) {
+        if limits(query).iter().any(|(_, count)| matches!(count, ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_))) {
             return refuse("a column in LIMIT or OFFSET", by_number);
         }
         if let Some(OrderBy { kind: OrderByKind::Expressions(keys), .. }) = &query.order_by
@@ -49,6 +50,14 @@ impl Visitor for Refuse {
     }
 
     fn pre_visit_select(&mut self, select: &ast::Select) -> ControlFlow<Error> {
+        if select.into.is_some() {
+            return refuse("SELECT INTO", "CREATE TABLE, then INSERT INTO it what the SELECT says");
+        }
+        if let ast::GroupByExpr::Expressions(keys, _) = &select.group_by
+            && matches!(&keys[..], [ast::Expr::Tuple(columns)] if columns.is_empty())
+        {
+            return refuse("GROUP BY ()", "leave it out: without GROUP BY, an aggregate is over all rows");
+        }
         select.named_window.iter().try_for_each(|ast::NamedWindowDefinition(_, window)| match window {
             ast::NamedWindowExpr::WindowSpec(spec) => window_specification(spec),
             ast::NamedWindowExpr::NamedWindow(_) => ControlFlow::Continue(()),
@@ -61,6 +70,10 @@ impl Visitor for Refuse {
             ast::Expr::Like { escape_char: Some(_), .. } | ast::Expr::ILike { escape_char: Some(_), .. } => {
                 refuse("LIKE … ESCAPE", "the backslash escapes, as in s LIKE '5\\%'; or write s ~ '5%'")
             }
+            ast::Expr::Interval(ast::Interval { last_field: Some(_), .. }) => {
+                refuse("INTERVAL of one unit TO another", "name the units: INTERVAL '1 year 2 months'")
+            }
+            ast::Expr::CompoundFieldAccess { root, access_chain } => field_in_brackets(root, access_chain),
             ast::Expr::Collate { .. } => refuse("COLLATE", "leave it out: text is compared by its bytes; lower(s) compares without case"),
             ast::Expr::InSubquery { expr, .. } if matches!(expr.as_ref(), ast::Expr::Tuple(_)) => {
                 refuse("several columns before IN (subquery)", "use EXISTS (SELECT 1 FROM … WHERE x = a AND y = b)")
@@ -80,6 +93,11 @@ impl Visitor for Refuse {
             TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {
                 refuse("TABLESAMPLE", "filter by a hash or a remainder of a column")
             }
+            TableFactor::Table { with_ordinality: true, .. }
+            | TableFactor::Function { with_ordinality: true, .. }
+            | TableFactor::UNNEST { with_ordinality: true, .. } => {
+                refuse("WITH ORDINALITY", "number the elements first: FROM t, UNNEST(range(1, cardinality(l) + 1)) AS u(i), and take l[i]")
+            }
             TableFactor::Pivot { .. } => {
                 refuse("PIVOT", "aggregate each value by itself: SELECT k, sum(x) FILTER (WHERE s = 'a') AS a, … FROM t GROUP BY k")
             }
@@ -96,8 +114,39 @@ impl Visitor for Refuse {
     }
 }
 
+/// `(t).id`
+fn field_in_brackets(root: &ast::Expr, access_chain: &[ast::AccessExpr]) -> ControlFlow<Error> {
+    match root {
+        ast::Expr::Nested(root) if matches!(access_chain.first(), Some(ast::AccessExpr::Dot(_))) => {
+            refuse(format!("a field of \"{root}\" in brackets"), "write t.id for column id of t")
+        }
+        _ => ControlFlow::Continue(()),
+    }
+}
+
 fn refuse(what: impl std::fmt::Display, hint: &str) -> ControlFlow<Error> {
     ControlFlow::Break(Error::unsupported(what.to_string(), hint))
+}
+
+/// What LIMIT and OFFSET say, each with its name.
+fn limits(query: &Query) -> Vec<(&'static str, &ast::Expr)> {
+    match &query.limit_clause {
+        None => Vec::new(),
+        Some(LimitClause::LimitOffset { limit, offset, .. }) => {
+            let offset = offset.iter().map(|offset| ("OFFSET", &offset.value));
+            limit.iter().map(|limit| ("LIMIT", limit)).chain(offset).collect()
+        }
+        Some(LimitClause::OffsetCommaLimit { offset, limit }) => vec![("OFFSET", offset), ("LIMIT", limit)],
+    }
+}
+
+fn negative(word: &'static str, count: &ast::Expr) -> ControlFlow<Error> {
+    match count {
+        ast::Expr::UnaryOp { op: UnaryOperator::Minus, expr } if matches!(expr.as_ref(), ast::Expr::Value(_)) => {
+            ControlFlow::Break(below_zero(word, &count.to_string()))
+        }
+        _ => ControlFlow::Continue(()),
+    }
 }
 
 fn is_planned_before(op: UnaryOperator) -> bool {

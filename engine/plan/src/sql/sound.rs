@@ -11,11 +11,11 @@ use datafusion::logical_expr::expr::{Between, InList, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    BinaryExpr, Case, Distinct, DistinctOn, Expr, ExprFunctionExt, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, cast, ident,
-    lit,
+    BinaryExpr, Case, Distinct, DistinctOn, Expr, ExprFunctionExt, ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast, ident, lit,
 };
-use tidegate_types::error::{Error, Result};
+use tidegate_types::error::{Error, Mistake, Result};
 
+use super::dates::compares;
 use super::functions::{Ties, canonical, named, rounded};
 use super::planning_error;
 use super::subqueries::joined;
@@ -27,13 +27,17 @@ pub fn sound(plan: LogicalPlan) -> Result<LogicalPlan> {
     let numbered = plan.transform_up_with_subqueries(first_of_each);
     let joined = numbered.and_then(|numbered| joined(numbered.data)).map_err(|error| planning_error(&error))?;
     let rewritten = joined.transform_up_with_subqueries(|node| {
+        if let Some(error) = ambiguous_order(&node) {
+            return Err(DataFusionError::External(Box::new(error)));
+        }
         let schema = merge_schema(&node.inputs());
         let names = NamePreserver::new(&node);
         node.map_expressions(|expr| {
             let name = names.save(&expr);
             let rewritten = expr.transform_up(|expr| match refusal(&expr) {
                 Some(error) => Err(DataFusionError::External(Box::new(error))),
-                None => comparison(expr, &schema)?
+                None => known_sketch(expr, &schema)?
+                    .transform_data(|expr| comparison(expr, &schema))?
                     .transform_data(|expr| rounding(expr, &schema))?
                     .transform_data(|expr| part_of_duration(expr, &schema)),
             });
@@ -57,15 +61,50 @@ fn first_of_each(node: LogicalPlan) -> datafusion::common::Result<Transformed<Lo
     Ok(Transformed::yes(sorted.project(select_expr)?.build()?))
 }
 
+/// A name within an expression of ORDER BY is that of a column there is; DataFusion takes a new one first.
+fn ambiguous_order(node: &LogicalPlan) -> Option<Error> {
+    let LogicalPlan::Sort(sort) = node else { return None };
+    let LogicalPlan::Projection(selected) = sort.input.as_ref() else { return None };
+    let given = selected.expr.iter().filter_map(|expr| match expr {
+        Expr::Alias(alias) if !matches!(alias.expr.as_ref(), Expr::Column(column) if column.name == alias.name) => Some(&alias.name),
+        _ => None,
+    });
+    let given: Vec<&String> = given.filter(|name| selected.input.schema().has_column_with_unqualified_name(name)).collect();
+    let keys = sort.expr.iter().map(|key| &key.expr).filter(|key| !matches!(key, Expr::Column(_) | Expr::Alias(_)));
+    let meant = keys.flat_map(Expr::column_refs).filter(|column| column.relation.is_none() && given.contains(&&column.name));
+    let name = meant.map(|column| &column.name).min()?;
+    let error = Error::user(format!("column \"{name}\" within an expression of ORDER BY is ambiguous"));
+    Some(
+        error
+            .hint("write the relation before the column's name, or select the expression, and order by it")
+            .mistake(Mistake::AmbiguousColumn),
+    )
+}
+
+/// `approx_distinct`, over what it has no sketch of.
+fn known_sketch(expr: Expr, schema: &DFSchema) -> datafusion::common::Result<Transformed<Expr>> {
+    if let Expr::AggregateFunction(call) = &expr
+        && call.func.name() == "approx_distinct"
+        && call.params.args.iter().any(|value| is_float(value, schema))
+    {
+        let error = Error::unsupported("approx_distinct() of a float", "count(DISTINCT x), or cast it: approx_distinct(x::TEXT)");
+        return Err(DataFusionError::External(Box::new(error)));
+    }
+    Ok(Transformed::no(expr))
+}
+
 fn refusal(expr: &Expr) -> Option<Error> {
     match expr {
         Expr::AggregateFunction(call) if call.params.distinct && 1 < call.params.args.len() && call.func.name() == "count" => {
             Some(Error::unsupported("count(DISTINCT) of several columns", "SELECT DISTINCT them in a subquery, and count its rows"))
         }
-        // Without a pattern it would answer the format itself.
-        Expr::ScalarFunction(call) if call.func.name() == "to_char" => match &call.args[..] {
+        // Without a pattern to_char would answer the format itself.
+        Expr::ScalarFunction(call) if matches!(call.func.name(), "to_char" | "to_date" | "to_timestamp") => match &call.args[..] {
             [_, Expr::Literal(format, _)] if format.try_as_str().flatten().is_some_and(|format| !format.contains('%')) => {
-                Some(Error::unsupported(format!("to_char() with the format {format}"), "use strftime's patterns: '%Y-%m-%d %H:%M:%S'"))
+                Some(Error::unsupported(
+                    format!("{}() with the format {format}", call.func.name()),
+                    "use strftime's patterns: '%Y-%m-%d %H:%M:%S'",
+                ))
             }
             _ => None,
         },
