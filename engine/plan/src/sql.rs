@@ -34,6 +34,7 @@ mod detectors;
 mod functions;
 mod names;
 mod null_keys;
+mod numbers;
 mod quotients;
 mod refused;
 mod relations;
@@ -93,6 +94,7 @@ pub fn state_builder() -> SessionStateBuilder {
     builder.scalar_functions().get_or_insert_default().iter_mut().for_each(|function| *function = bounded::bounded(function));
     // The last of a name counts.
     builder.scalar_functions().get_or_insert_default().push(functions::date_bin());
+    builder.scalar_functions().get_or_insert_default().push(numbers::number_as_written());
     builder.scalar_functions().get_or_insert_default().push(Arc::new(ScalarUDF::from(OpenClock::now())));
     builder.scalar_functions().get_or_insert_default().extend(detectors::scalar_functions());
     builder.window_functions().get_or_insert_default().extend(detectors::window_functions());
@@ -158,7 +160,8 @@ impl Session {
 ///
 /// Errors: it cannot be made to.
 pub fn sound(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let plan = dates::among_timestamps(plan).and_then(quotients::rounded).map_err(|error| planning_error(&error))?;
+    let plan =
+        numbers::as_meant(plan).and_then(dates::among_timestamps).and_then(quotients::rounded).map_err(|error| planning_error(&error))?;
     sound::sound(plan)
 }
 

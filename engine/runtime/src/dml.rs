@@ -9,12 +9,15 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, new_null_
 use arrow::compute::{CastOptions, cast, cast_with_options, concat_batches};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
 use arrow::util::display::FormatOptions;
-use datafusion::sql::sqlparser::ast::{self, FromTable, Query, TableFactor, TableObject, TableWithJoins};
+use datafusion::sql::sqlparser::ast::{
+    self, FromTable, ObjectName, Query, SelectItem, SetExpr, SetOperator, SetQuantifier, TableFactor, TableObject, TableWithJoins,
+};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
+use tidegate_plan::sql::value_error;
 use tidegate_plan::statement::normal;
 use tidegate_types::Tick;
-use tidegate_types::error::{Error, Result, did_you_mean};
+use tidegate_types::error::{Error, Mistake, Result, did_you_mean};
 use tidegate_types::row::{RowCodec, project_schema};
 use tokio::task::spawn_blocking;
 
@@ -69,30 +72,16 @@ async fn insert(engine: &Engine, insert: &ast::Insert) -> Result<(Write, String)
     let Some(source) = &insert.source else {
         return Err(Error::unsupported("INSERT without VALUES or SELECT", "say the rows"));
     };
-    let (rows, tick) = rows_of(engine, source).await?;
+    let columns = named_columns(&insert.columns, &table, &schema)?;
+    let targets: Vec<&DataType> = columns.iter().map(|&i| schema.field(i).data_type()).collect();
+    let (rows, tick) = rows_of(engine, &with_digits(source, &targets)?).await?;
     let read = Read { tick, relations: named(source).into_iter().collect() };
-    let columns: Vec<String> = match insert.columns.is_empty() {
-        true => schema.fields().iter().map(|field| field.name().clone()).collect(),
-        false => {
-            insert.columns.iter().map(|column| column.0.last().and_then(|part| part.as_ident()).map(normal).unwrap_or_default()).collect()
-        }
-    };
-    if rows.num_columns() != columns.len() && (!insert.columns.is_empty() || columns.len() < rows.num_columns()) {
-        return Err(Error::user(format!("INSERT has {} expressions and {} columns", rows.num_columns(), columns.len())));
+    if columns.len() < rows.num_columns() || (rows.num_columns() < columns.len() && !insert.columns.is_empty()) {
+        let error = Error::user(format!("INSERT has {} expressions and {} columns", rows.num_columns(), columns.len()));
+        return Err(error.hint("give one value for each column").mistake(Mistake::Syntax));
     }
-    if let Some(twice) = columns.iter().enumerate().find_map(|(i, column)| columns[..i].contains(column).then_some(column)) {
-        return Err(Error::user(format!("column \"{twice}\" is named twice")).hint("name each column once"));
-    }
-    let unknown = columns.iter().find(|column| schema.column_with_name(column).is_none());
-    if let Some(column) = unknown {
-        let error = Error::user(format!("column \"{column}\" does not exist in table \"{table}\""));
-        return Err(match did_you_mean(column, schema.fields().iter().map(|field| field.name().as_str())) {
-            Some(close) => error.hint(format!("did you mean \"{close}\"?")),
-            None => error,
-        });
-    }
-    let fitted = schema.fields().iter().map(|field| {
-        let position = columns.iter().position(|column| column == field.name()).filter(|i| *i < rows.num_columns());
+    let fitted = schema.fields().iter().enumerate().map(|(column, field)| {
+        let position = columns.iter().position(|named| *named == column).filter(|i| *i < rows.num_columns());
         match position {
             Some(i) => fit(rows.column(i), field.data_type(), field.name()),
             None => Ok(new_null_array(field.data_type(), rows.num_rows())),
@@ -101,6 +90,111 @@ async fn insert(engine: &Engine, insert: &ast::Insert) -> Result<(Write, String)
     let insert = batch(&schema, fitted.collect::<Result<_>>()?)?;
     let tag = format!("INSERT 0 {}", insert.num_rows());
     Ok((Write { table, delete: RecordBatch::new_empty(schema), insert, read: Some(read) }, tag))
+}
+
+/// The places of an INSERT's columns in the table: those it names, or all.
+fn named_columns(names: &[ObjectName], table: &str, schema: &Schema) -> Result<Vec<usize>> {
+    if names.is_empty() {
+        return Ok((0..schema.fields().len()).collect());
+    }
+    let mut columns = Vec::with_capacity(names.len());
+    for name in names {
+        let (column, _) = column(name, table, schema)?;
+        if columns.contains(&column) {
+            let error = Error::user(format!("column \"{}\" is named twice", schema.field(column).name())).hint("name each column once");
+            return Err(error.mistake(Mistake::DuplicateColumn));
+        }
+        columns.push(column);
+    }
+    Ok(columns)
+}
+
+/// The column of this name, and its place.
+fn column<'a>(name: &ObjectName, table: &str, schema: &'a Schema) -> Result<(usize, &'a Field)> {
+    let name = name.0.last().and_then(|part| part.as_ident()).map(normal).unwrap_or_default();
+    schema.column_with_name(&name).ok_or_else(|| {
+        let error = Error::user(format!("column \"{name}\" does not exist in table \"{table}\"")).mistake(Mistake::NoColumn);
+        match did_you_mean(&name, schema.fields().iter().map(|field| field.name().as_str())) {
+            Some(close) => error.hint(format!("did you mean \"{close}\"?")),
+            None => error.hint(format!("SHOW TABLES tells what \"{table}\" has")),
+        }
+    })
+}
+
+/// The rows to insert, with their numbers as they are written. `targets`: the types of the columns they are for.
+fn with_digits(source: &Query, targets: &[&DataType]) -> Result<Query> {
+    let mut source = source.clone();
+    keep_digits(&mut source.body, targets)?;
+    Ok(source)
+}
+
+fn keep_digits(rows: &mut SetExpr, targets: &[&DataType]) -> Result<()> {
+    match rows {
+        SetExpr::Values(values) => {
+            let cells = values.rows.iter_mut().flat_map(|row| row.content.iter_mut().zip(targets));
+            cells.into_iter().try_for_each(|(value, target)| assign(value, target))
+        }
+        SetExpr::Select(select) => {
+            let items = select.projection.iter_mut().map_while(|item| match item {
+                SelectItem::UnnamedExpr(value) | SelectItem::ExprWithAlias { expr: value, .. } => Some(value),
+                _ => None,
+            });
+            items.zip(targets).try_for_each(|(value, target)| assign(value, target))
+        }
+        SetExpr::Query(query) => keep_digits(&mut query.body, targets),
+        SetExpr::SetOperation { op: SetOperator::Union, set_quantifier: SetQuantifier::All, left, right } => {
+            keep_digits(left, targets)?;
+            keep_digits(right, targets)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A number with a point that is for a DECIMAL or an integer keeps its digits until it is rounded.
+///
+/// Errors: the value is DEFAULT.
+fn assign(value: &mut ast::Expr, target: &DataType) -> Result<()> {
+    if matches!(value, ast::Expr::Identifier(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("default")) {
+        return Err(Error::unsupported("DEFAULT", "no column has one: leave the column out, or write NULL"));
+    }
+    let scale = match target {
+        DataType::Decimal128(_, scale) => i64::from(*scale),
+        integer if integer.is_integer() => 0,
+        _ => return Ok(()),
+    };
+    if is_number(value) && has_point(value) {
+        *value = ast::Expr::Cast {
+            kind: ast::CastKind::Cast,
+            expr: Box::new(value.clone()),
+            data_type: ast::DataType::Decimal(ast::ExactNumberInfo::PrecisionAndScale(38, scale)),
+            array: false,
+            format: None,
+        };
+    }
+    Ok(())
+}
+
+/// A constant of numbers as they are written.
+fn is_number(value: &ast::Expr) -> bool {
+    use ast::BinaryOperator::{Minus, Multiply, Plus};
+    match value {
+        ast::Expr::Value(value) => matches!(value.value, ast::Value::Number(..)),
+        ast::Expr::Nested(inner) => is_number(inner),
+        ast::Expr::UnaryOp { op: ast::UnaryOperator::Minus | ast::UnaryOperator::Plus, expr } => is_number(expr),
+        ast::Expr::BinaryOp { left, op: Plus | Minus | Multiply, right } => is_number(left) && is_number(right),
+        _ => false,
+    }
+}
+
+/// Whether one of its numbers is no integer, or too large for one.
+fn has_point(number: &ast::Expr) -> bool {
+    let pointed = |expr: &ast::Expr| match expr {
+        ast::Expr::Value(ast::ValueWithSpan { value: ast::Value::Number(text, _), .. }) if text.parse::<i64>().is_err() => {
+            ControlFlow::Break(())
+        }
+        _ => ControlFlow::Continue(()),
+    };
+    ast::visit_expressions(number, pointed).is_break()
 }
 
 async fn update(engine: &Engine, update: &ast::Update) -> Result<(Write, String)> {
@@ -115,11 +209,10 @@ async fn update(engine: &Engine, update: &ast::Update) -> Result<(Write, String)
         let ast::AssignmentTarget::ColumnName(target) = &assignment.target else {
             return Err(Error::unsupported("UPDATE of several columns at once", "assign them one by one"));
         };
-        let column = target.0.last().and_then(|part| part.as_ident()).map(normal).unwrap_or_default();
-        let Some((i, _)) = schema.column_with_name(&column) else {
-            return Err(Error::user(format!("column \"{column}\" does not exist in table \"{table}\"")));
-        };
-        news[i] = format!("({})", assignment.value);
+        let (i, field) = column(target, &table, &schema)?;
+        let mut value = assignment.value.clone();
+        assign(&mut value, field.data_type())?;
+        news[i] = format!("({value})");
     }
     let width = schema.fields().len();
     let olds: Vec<String> = schema.fields().iter().enumerate().map(|(i, field)| format!("{} AS old_{i}", quoted(field.name()))).collect();
@@ -174,13 +267,14 @@ async fn table(engine: &Engine, name: &str) -> Result<(String, SchemaRef)> {
     match relations.iter().find(|relation| relation.name == wanted) {
         Some(relation) if relation.kind == "table" => Ok((wanted, Arc::clone(&relation.schema))),
         Some(relation) => {
-            Err(Error::user(format!("{} \"{wanted}\" cannot be written", relation.kind)).hint("only tables can: CREATE TABLE"))
+            let error = Error::user(format!("{} \"{wanted}\" cannot be written", relation.kind));
+            Err(error.hint("only tables can: CREATE TABLE").mistake(Mistake::WrongRelation))
         }
         None => {
-            let error = Error::user(format!("table \"{wanted}\" does not exist"));
+            let error = Error::user(format!("table \"{wanted}\" does not exist")).mistake(Mistake::NoRelation);
             Err(match did_you_mean(&wanted, relations.iter().map(|relation| relation.name.as_str())) {
                 Some(close) => error.hint(format!("did you mean \"{close}\"?")),
-                None => error,
+                None => error.hint("create it first: CREATE TABLE"),
             })
         }
     }
@@ -304,23 +398,19 @@ fn fit(column: &ArrayRef, data_type: &DataType, name: &str) -> Result<ArrayRef> 
         _ => Arc::clone(column),
     };
     let options = CastOptions { safe: false, format_options: FormatOptions::default() };
-    cast_with_options(column, data_type, &options)
-        .map_err(|error| Error::user(format!("column \"{name}\" is {data_type}: {}", error.to_string().to_lowercase())))
-}
-
-fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>) -> Result<RecordBatch> {
-    RecordBatch::try_new(Arc::clone(schema), columns).map_err(|error| {
-        let text = error.to_string();
-        match text.contains("non-nullable") {
-            true => Error::user(format!("NULL in a NOT NULL column: {}", not_null_columns(schema))),
-            false => Error::user(text),
-        }
+    cast_with_options(column, data_type, &options).map_err(|error| {
+        let error = value_error(&error);
+        Error { message: format!("column \"{name}\" is {data_type}: {}", error.message), ..error }
     })
 }
 
-fn not_null_columns(schema: &Schema) -> String {
-    let names: Vec<&str> = schema.fields().iter().filter(|field| !field.is_nullable()).map(|field| field.name().as_str()).collect();
-    names.join(", ")
+fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>) -> Result<RecordBatch> {
+    let mut filled = columns.iter().zip(schema.fields());
+    if let Some((_, field)) = filled.find(|(column, field)| !field.is_nullable() && 0 < column.null_count()) {
+        let error = Error::user(format!("NULL in a NOT NULL column: {}", field.name()));
+        return Err(error.hint("give it a value in every row").mistake(Mistake::Null));
+    }
+    RecordBatch::try_new(Arc::clone(schema), columns).map_err(|error| Error::engine(error.to_string()))
 }
 
 #[cfg(test)]

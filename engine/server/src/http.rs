@@ -552,21 +552,31 @@ mod tests {
         let engine = crate::tests::engine(inbox.clone());
         let to = serve(engine.clone(), inbox, local(), true, Limits::default()).await.unwrap();
         engine.execute("CREATE TABLE t (k BIGINT, s TEXT); INSERT INTO t VALUES (9223372036854775807, 'x')", "test").await.unwrap();
-        let wrong = [
-            "SELECT s ~ '(' FROM t",
-            "SELECT k FROM t WHERE s ~ '('",
-            "SELECT k FROM t WHERE regexp_like(s, '(')",
-            "SELECT regexp_replace(s, '(', 'y') FROM t",
-            "SELECT CAST(s AS INT) FROM t",
-            "SELECT k + k FROM t",
-            "SELECT CAST(k AS INT) FROM t",
-        ];
-        for sql in wrong {
+        for (sql, code) in [
+            ("SELECT s ~ '(' FROM t", "2201B"),
+            ("SELECT k FROM t WHERE s ~ '('", "2201B"),
+            ("SELECT k FROM t WHERE regexp_like(s, '(')", "2201B"),
+            ("SELECT regexp_replace(s, '(', 'y') FROM t", "2201B"),
+            ("SELECT CAST(s AS INT) FROM t", "22P02"),
+            ("SELECT CAST(s AS BOOLEAN) FROM t", "22P02"),
+            ("SELECT CAST(s AS DATE) FROM t", "22007"),
+            ("SELECT CAST(s || '2024-13-01' AS DATE) FROM (SELECT '' AS s FROM t) u", "22008"),
+            ("SELECT k + k FROM t", "22003"),
+            ("SELECT CAST(k AS INT) FROM t", "22003"),
+            ("SELECT CAST(k AS DECIMAL(4, 2)) FROM t", "22003"),
+            ("SELECT k / 0 FROM t", "22012"),
+            ("SELECT 1.0::DECIMAL(2, 1) / (k - k) FROM t", "22012"),
+            ("SELECT (SELECT k FROM t UNION ALL SELECT 1)", "21000"),
+            ("SELECT k FROM t WHERE k = $1", "42P02"),
+            ("SELECT k FROM t LIMIT -1", "2201W"),
+            ("SELECT k FROM t OFFSET -1", "2201X"),
+            ("SELECT string_agg(DISTINCT s, ',' ORDER BY k) FROM t", "42P10"),
+        ] {
             for (status, answer) in read(to, sql).await {
-                assert_eq!(status, 400, "{sql}: {answer}");
+                assert_eq!((status, answer["code"].as_str()), (400, Some(code)), "{sql}: {answer}");
             }
         }
-        let [(_, answer), _] = read(to, wrong[0]).await;
+        let [(_, answer), _] = read(to, "SELECT s ~ '(' FROM t").await;
         assert_eq!(
             (answer["code"].as_str(), answer["error"].as_str()),
             (Some("2201B"), Some("invalid regular expression: unclosed group"))
@@ -588,12 +598,61 @@ mod tests {
             ("SELECT upperr(s) FROM t", "42883", 1, 8, "function upperr() does not exist"),
             ("SELECT sum(1, 2) FROM t", "42883", 1, 8, "function sum(Int64, Int64) does not exist"),
             ("SELECT ~id FROM t", "0A000", 1, 8, "operator \"~\" is not supported"),
+            ("SELECT * form t", "42601", 1, 10, ""),
+            ("SELECT id FROM t LIMIT -1", "2201W", 1, 18, "LIMIT takes a number of rows from 0 on, not -1"),
+            ("SELECT id FROM t WHERE id = $1", "42P02", 1, 29, "parameter \"$1\" has no value"),
+            ("SELECT (t).id FROM t", "0A000", 1, 9, "a field of \"t\" in brackets is not supported"),
+            ("SELECT count(*) FROM t GROUP BY ()", "0A000", 1, 24, "GROUP BY () is not supported"),
+            ("SELECT id::DECIMAL(50, 2) FROM t", "0A000", 1, 12, "type DECIMAL(50,2) is not supported"),
+            ("SELECT id::DECIMAL(10, 11) FROM t", "0A000", 1, 12, "type DECIMAL(10,11) is not supported"),
+            ("SELECT DATE '2024-13-01' FROM t", "22008", 1, 13, "\"2024-13-01\" cannot be cast to Date32"),
+            ("SELECT id FROM t WHERE id = 'abc'", "22P02", 1, 29, "\"abc\" cannot be cast to Int32"),
+            ("SELECT INTERVAL 'x' FROM t", "22007", 1, 17, "invalid input syntax for type interval"),
+            ("SELECT INTERVAL '1-2' YEAR TO MONTH FROM t", "0A000", 1, 8, "INTERVAL of one unit TO another is not supported"),
+            ("SELECT * INTO u FROM t", "0A000", 1, 1, "SELECT INTO is not supported"),
         ] {
             for (status, answer) in read(to, sql).await {
                 let told = (status, answer["code"].as_str(), answer["line"].as_u64(), answer["column"].as_u64());
                 assert_eq!(told, (400, Some(code), Some(line), Some(column)), "{sql}: {answer}");
                 assert!(answer["error"].as_str().is_some_and(|error| error.starts_with(said)), "{sql}: {answer}");
             }
+        }
+        engine.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_statement_does_wrong_has_its_code() {
+        let inbox = Inbox::default();
+        let engine = crate::tests::engine(inbox.clone());
+        let to = serve(engine.clone(), inbox, local(), true, Limits::default()).await.unwrap();
+        let made = "CREATE TABLE t (k INT PRIMARY KEY, s TEXT NOT NULL); CREATE VIEW v AS SELECT k FROM t; INSERT INTO t VALUES (1, 'x')";
+        engine.execute(made, "test").await.unwrap();
+        for (sql, code, column) in [
+            ("INSERT INTO t VALUES (1, 'y')", "23505", 1),
+            ("INSERT INTO t VALUES (NULL, 'y')", "23502", 1),
+            ("INSERT INTO t (k) VALUES (2)", "23502", 1),
+            ("INSERT INTO t (k, q) VALUES (2, 'y')", "42703", 19),
+            ("INSERT INTO t (k, k) VALUES (2, 3)", "42701", 16),
+            ("INSERT INTO t VALUES (2)", "23502", 1),
+            ("INSERT INTO t VALUES (2, 'y', 3)", "42601", 1),
+            ("INSERT INTO t VALUES (2, DEFAULT)", "0A000", 26),
+            ("INSERT INTO t (k, s) VALUES ('z', 'y')", "22P02", 16),
+            ("INSERT INTO t VALUES (1 / 0, 'y')", "22012", 1),
+            ("INSERT INTO u VALUES (1)", "42P01", 13),
+            ("INSERT INTO v VALUES (1)", "42809", 13),
+            ("UPDATE t SET q = 1", "42703", 14),
+            ("UPDATE t SET s = DEFAULT", "0A000", 18),
+            ("CREATE TABLE t (a INT)", "42P07", 14),
+            ("DROP TABLE t", "2BP01", 12),
+            ("DROP TABLE u", "42P01", 12),
+            ("DROP SOURCE t", "42809", 13),
+            ("DROP TABLE t CASCADE", "0A000", 14),
+            ("CREATE SINK k FROM t WITH (connector = 'stdout', formt = 'json')", "42000", 50),
+        ] {
+            let answer = post(to, "/v1/execute", "application/sql", sql).await;
+            let (status, _, body) = parts(&answer);
+            let told = (status, body["code"].as_str(), body["column"].as_u64());
+            assert_eq!(told, (400, Some(code), Some(column)), "{sql}: {answer}");
         }
         engine.shutdown().await.unwrap();
     }

@@ -88,7 +88,7 @@ fn midnight(side: Expr, schema: &DFSchema) -> Result<Expr> {
     Ok(if side.get_type(schema)? == DataType::Date32 { cast(side, millisecond()) } else { side })
 }
 
-fn compares(op: Operator) -> bool {
+pub(super) fn compares(op: Operator) -> bool {
     use Operator::*;
     matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
 }
@@ -121,7 +121,8 @@ fn membership_of(membership: InSubquery, schema: &DFSchema) -> Result<Transforme
     Ok(Transformed::new_transformed(Expr::InSubquery(InSubquery { expr, subquery, negated }), is_changed))
 }
 
-fn renewed(node: LogicalPlan) -> Result<LogicalPlan> {
+/// The node with the types that its inputs have now.
+pub(super) fn renewed(node: LogicalPlan) -> Result<LogicalPlan> {
     match node {
         LogicalPlan::Union(Union { inputs, .. }) => Ok(LogicalPlan::Union(Union::try_new_with_loose_types(inputs)?)),
         other => other.recompute_schema(),

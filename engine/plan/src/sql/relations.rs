@@ -21,6 +21,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 use tidegate_types::error::{Error, Mistake};
 
 use super::names::{self, Reader};
+use super::numbers::keep_digits;
 use super::refused::refused;
 use super::{analysis, date_bin, millisecond};
 
@@ -78,8 +79,14 @@ impl VisitorMut for Rewrite {
                 }
             }
             ast::Expr::IsDistinctFrom(..) | ast::Expr::IsNotDistinctFrom(..) => bind_tightly(expr),
+            ast::Expr::Function(function) => {
+                if let Some(remainder) = remainder(function) {
+                    *expr = remainder;
+                }
+            }
             _ => {}
         }
+        keep_digits(expr);
         ControlFlow::Continue(())
     }
 
@@ -133,6 +140,17 @@ fn as_query(relation: &mut ast::Expr) {
     {
         *relation = ast::Expr::Subquery(query);
     }
+}
+
+/// `mod(a, b)` as `(a) % (b)`.
+fn remainder(function: &ast::Function) -> Option<ast::Expr> {
+    let ast::FunctionArguments::List(list) = &function.args else { return None };
+    let [FunctionArg::Unnamed(FunctionArgExpr::Expr(of)), FunctionArg::Unnamed(FunctionArgExpr::Expr(by))] = &list.args[..] else {
+        return None;
+    };
+    let nested = |side: &ast::Expr| Box::new(ast::Expr::Nested(Box::new(side.clone())));
+    let is_mod = function.over.is_none() && function.name.to_string().eq_ignore_ascii_case("mod");
+    is_mod.then(|| ast::Expr::BinaryOp { left: nested(of), op: ast::BinaryOperator::Modulo, right: nested(by) })
 }
 
 /// The parser gives `a IS DISTINCT FROM b AND c` the right side `b AND c`; only `b` belongs to it.

@@ -227,23 +227,18 @@ fn is_numeric(expr: &Expr, schema: &DFSchema) -> datafusion::common::Result<bool
     Ok(!is_double?)
 }
 
-fn compares(op: Operator) -> bool {
-    use Operator::*;
-    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
-}
-
 fn is_float(expr: &Expr, schema: &DFSchema) -> bool {
     expr.get_type(schema).is_ok_and(|data_type| data_type.is_floating())
 }
 
-/// DataFusion compares decimals with floats as decimals, which have room for few floats.
-fn comparable_number(side: Expr, data_type: &DataType, with_doubles: bool) -> Expr {
+/// A number among floats. DataFusion compares decimals with them as decimals, which have room for few floats.
+fn comparable_number(side: Expr, data_type: &DataType) -> Expr {
     let name = side.schema_name().to_string();
     match side {
         Expr::Literal(ScalarValue::Float64(Some(number)), metadata) => Expr::Literal(ScalarValue::Float64(Some(number + 0.0)), metadata),
         Expr::Literal(..) => side,
         _ if data_type.is_floating() => named(canonical(side), name),
-        _ if with_doubles && data_type.is_decimal() => named(cast(side, DataType::Float64), name),
+        _ if data_type.is_decimal() => named(cast(side, DataType::Float64), name),
         _ => side,
     }
 }
@@ -255,9 +250,7 @@ fn comparable(sides: Vec<Expr>, schema: &DFSchema) -> datafusion::common::Result
         return refused("a comparison of rows", "compare column by column");
     }
     if types.iter().any(DataType::is_floating) {
-        // A number with a point as it is written is as good as a decimal.
-        let with_doubles = sides.iter().zip(&types).any(|(side, data_type)| data_type.is_floating() && !matches!(side, Expr::Literal(..)));
-        let sides = sides.into_iter().zip(types).map(|(side, data_type)| comparable_number(side, &data_type, with_doubles));
+        let sides = sides.into_iter().zip(types).map(|(side, data_type)| comparable_number(side, &data_type));
         return Ok(Transformed::yes(sides.collect()));
     }
     if !types.iter().any(|data_type| matches!(data_type, DataType::Interval(_))) {
