@@ -104,7 +104,8 @@ fn outer_on(join: Join, filter: Expr, count: &mut usize) -> Result<Transformed<L
         let is_of = |side: &LogicalPlan| named.iter().any(|column| side.schema().has_column(column));
         match (is_of(&left), is_of(&right)) {
             (true, true) => {
-                let what = format!("a subquery in ON of a {join_type} JOIN that names columns of both sides");
+                let kind = join_type.to_string().to_uppercase();
+                let what = format!("a subquery in ON of a {kind} JOIN that names columns of both sides");
                 let hint = "join both with what the subquery asks for in a query of their own, and that by LEFT JOIN";
                 return Err(DataFusionError::External(Box::new(Error::unsupported(what, hint))));
             }
@@ -482,17 +483,22 @@ impl<'a> Outer<'a> {
     }
 
     /// Whether DataFusion's join with groups is right: of an aggregate over conditions that the outer columns are
-    /// equal to something.
+    /// equal to something of their type.
     fn is_grouped(&self, plan: &LogicalPlan) -> bool {
-        let is_here = |column: &Column| self.schema.has_column(column);
+        let is_of_type = |outer: &Column, inner: &Expr, schema: &DFSchema| {
+            let outer = self.schema.field_from_column(outer).map(|field| field.data_type().clone()).ok();
+            outer.is_some() && outer == inner.get_type(schema).ok()
+        };
         match plan {
             LogicalPlan::Projection(projection) if !projection.expr.iter().any(|expr| names_outer(expr) || has_subquery(expr)) => {
                 self.is_grouped(&projection.input)
             }
             LogicalPlan::Aggregate(aggregate) => {
                 let is_own = !aggregate.aggr_expr.iter().any(names_outer);
-                let is_equality = |condition: &&Expr| equated(condition).is_some_and(|(outer, _)| is_here(outer));
-                let are_equalities = |conditions: Vec<&Expr>| conditions.iter().filter(|expr| names_outer(expr)).all(is_equality);
+                let is_equality = |(condition, schema): &(&Expr, &DFSchema)| {
+                    !names_outer(condition) || equated(condition).is_some_and(|(outer, inner)| is_of_type(outer, inner, schema))
+                };
+                let are_equalities = |conditions: Vec<_>| conditions.iter().all(is_equality);
                 let below = &aggregate.input;
                 aggregate.group_expr.is_empty() && is_own && !sees_rows_of_others(below) && conditions(below).is_some_and(are_equalities)
             }
@@ -566,13 +572,16 @@ fn is_ambiguous(filter: &Filter, shown: &DFSchema) -> bool {
     })
 }
 
-/// All conditions of `plan` down to the last that names an outer column. None: such a column is named elsewhere.
-fn conditions(plan: &LogicalPlan) -> Option<Vec<&Expr>> {
+/// All conditions of `plan` down to the last that names an outer column, and what they are over. None: such a column is
+/// named elsewhere.
+fn conditions(plan: &LogicalPlan) -> Option<Vec<(&Expr, &DFSchema)>> {
     if plan.all_out_ref_exprs().is_empty() {
         return Some(Vec::new());
     }
     let mut found = match plan {
-        LogicalPlan::Filter(filter) if !has_subquery(&filter.predicate) => split_conjunction(&filter.predicate),
+        LogicalPlan::Filter(filter) if !has_subquery(&filter.predicate) => {
+            split_conjunction(&filter.predicate).into_iter().map(|condition| (condition, filter.input.schema().as_ref())).collect()
+        }
         LogicalPlan::Projection(_) | LogicalPlan::Sort(_) if !plan.expressions().iter().any(names_outer) => Vec::new(),
         LogicalPlan::SubqueryAlias(_) => Vec::new(),
         _ => return None,
