@@ -131,6 +131,8 @@ fn what_is_lost_to_rot_can_be_given_up() {
             .unwrap_or_else(|error| panic!("bit {bit} of {} ({length} bytes): {error}; {:?}", path.display(), rest.files));
         let next = rest.state(&disk.copy(&Power::default()), false).expect("what is left is whole");
         assert_eq!(begun, next, "bit {bit} of {}", path.display());
+        let is_kept = |(path, length): &(PathBuf, u64)| path.extension().is_some_and(|ending| ending == "lost") && 0 < *length;
+        assert!(disk.files().iter().any(is_kept), "bit {bit} of {}: what was cut off is gone", path.display());
     }
 }
 

@@ -19,7 +19,7 @@ pub const BODY_BYTES_MAX: usize = 1 << 30;
 
 const MAGIC: [u8; 4] = *b"tide";
 /// Raised with the format, and where an engine computes rows otherwise than the one before: snapshots hold computed ones.
-const VERSION: u8 = 3;
+pub const FORMAT: u8 = 3;
 const PLAIN: u8 = 0;
 const LZ4: u8 = 1;
 
@@ -73,7 +73,7 @@ impl Header {
     fn bytes(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..4].copy_from_slice(&MAGIC);
-        bytes[4] = VERSION;
+        bytes[4] = FORMAT;
         bytes[5] = self.codec;
         bytes[8..12].copy_from_slice(&self.tag.to_le_bytes());
         bytes[12..20].copy_from_slice(&self.tick.to_le_bytes());
@@ -91,11 +91,11 @@ impl Header {
     fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Self, String> {
         let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
         let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-        if u32_at(84) != crc32fast::hash(&bytes[..84]) || bytes[88..] != [0; HEADER_BYTES - 88] {
+        if !is_as_written(bytes) || bytes[88..] != [0; HEADER_BYTES - 88] {
             return Err("its header is damaged".into());
         }
-        if bytes[..4] != MAGIC || bytes[4] != VERSION {
-            return Err(format!("it is of format version {}, and this engine reads version {VERSION}", bytes[4]));
+        if bytes[..4] != MAGIC || bytes[4] != FORMAT {
+            return Err(format!("it is of format {}, and this build reads format {FORMAT}", bytes[4]));
         }
         let header = Self {
             codec: bytes[5],
@@ -131,6 +131,17 @@ impl Header {
             other => Err(format!("its codec {other} is not known")),
         }
     }
+}
+
+/// The format of a file's first frame; None where it has none that is whole.
+pub fn format_of(mut reader: impl Read) -> io::Result<Option<u8>> {
+    let mut bytes = [0; HEADER_BYTES];
+    let is_header = fill(&mut reader, &mut bytes)? == HEADER_BYTES && bytes[..4] == MAGIC && is_as_written(&bytes);
+    Ok(is_header.then_some(bytes[4]))
+}
+
+fn is_as_written(header: &[u8; HEADER_BYTES]) -> bool {
+    header[84..88] == crc32fast::hash(&header[..84]).to_le_bytes()
 }
 
 /// Why no further frame could be read.

@@ -22,7 +22,7 @@ use super::Place;
 use super::frame::Broken;
 use super::quarantine::{Guilty, Quarantine};
 use super::record::{COMMIT, GUILTY, Record};
-use super::scan::{Replay, Replayed, frames};
+use super::scan::{Replay, Replayed, check_format, frames};
 use super::segment::{Mark, Segment, rewrite_copies, segments, set_mark, unreadable};
 use super::snapshot::{self, Head};
 
@@ -68,6 +68,7 @@ fn lay_out(disk: &Arc<dyn Disk>, folder: &Path, at: Option<Tick>) -> Result<Past
         return Err(none_in(folder));
     }
     let all = segments(&**disk, folder)?;
+    check_format(&**disk, folder, &all)?;
     let beginning = beginning(&**disk, folder, &all, at)?;
     let start = beginning.as_ref().map_or(Place::START, |(segment, head)| Place {
         segment: *segment,

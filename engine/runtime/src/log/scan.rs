@@ -1,8 +1,10 @@
 //! What a restart reads: where the log ends, then all of it, tick by tick.
 //!
+//! Format    files of another one are refused as they are, whatever loss is accepted
 //! Damaged   in a segment: all before it, where the loss of the rest is accepted. In a snapshot: the newest older one
 //!           that has its segments, or the beginning of the log, where that is accepted. What is given up or passed
-//!           over has another name from then on
+//!           over has another name from then on; of a segment that is cut, what is cut off
+//! Missing   a snapshot that the log was trimmed to: nobody can begin with what is left
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -16,12 +18,15 @@ use tidegate_types::disk::Disk;
 use tidegate_types::error::{Error, Fault, Result};
 
 use super::Place;
-use super::frame::{Broken, Chain, Frames, Header};
+use super::frame::{self, Broken, Chain, FORMAT, Frames, Header};
 use super::quarantine::Quarantine;
 use super::record::{Arrived, BEGIN, COMMIT, GUILTY, Record, tag_of};
 use super::segment::{Holdings, Mark, Segment, copies, marked, rewrite_copies, segments, unreadable, unwritable};
 use super::snapshot::{self, Head};
 use crate::seeded::{Bug, Seeded};
+
+/// Of what is given up.
+const LOST_ENDING: &str = ".lost";
 
 /// Where a log ends.
 pub struct Found {
@@ -70,6 +75,7 @@ impl Found {
 /// Errors: damage before the last commit, unless its loss is accepted.
 pub fn scan(disk: &dyn Disk, folder: &Path, accept_loss: bool, seeded: Seeded) -> Result<Found> {
     let mut all = segments(disk, folder)?;
+    check_format(disk, folder, &all)?;
     let mut found = begin(disk, folder, &all, accept_loss)?;
     match missing(disk, folder, &all, &found) {
         Err(error) if accept_loss => tracing::error!(%error, "what it held is given up, as asked"),
@@ -95,6 +101,9 @@ pub fn scan(disk: &dyn Disk, folder: &Path, accept_loss: bool, seeded: Seeded) -
         let is_reached = found.end.segment == *segment;
         let given_up = all[i + usize::from(is_reached)..].iter();
         set_aside(disk, folder, given_up.flat_map(|segment| [segment.path(folder), segment.copies_path(folder)]))?;
+        if is_reached {
+            keep_cut(disk, folder, &found.end)?;
+        }
         found.is_new = i == 0 && !is_reached;
         break;
     }
@@ -104,16 +113,34 @@ pub fn scan(disk: &dyn Disk, folder: &Path, accept_loss: bool, seeded: Seeded) -
     Ok(found)
 }
 
-/// Where the newest snapshot leaves off, or the beginning. Errors: it is damaged, and nothing older will do.
+/// Errors: a snapshot or a segment is of another format than this engine's.
+pub fn check_format(disk: &dyn Disk, folder: &Path, all: &[Segment]) -> Result<()> {
+    let snapshots = snapshot::all(disk, folder)?;
+    let paths = snapshots.iter().map(|segment| snapshot::path(folder, segment)).chain(all.iter().map(|segment| segment.path(folder)));
+    for path in paths {
+        let found = disk.read(&path).and_then(frame::format_of).map_err(|error| unreadable(&path, &error))?;
+        if let Some(found) = found.filter(|found| *found != FORMAT) {
+            let error = Error::user(format!("{} is of format {found}, and this build reads format {FORMAT}", path.display()));
+            return Err(error.hint("start the build that wrote the data folder, or begin with another --data-dir"));
+        }
+    }
+    Ok(())
+}
+
+/// Where the newest snapshot leaves off, or the beginning. Errors: it is damaged or gone, and nothing older will do.
 fn begin(disk: &dyn Disk, folder: &Path, all: &[Segment], accept_loss: bool) -> Result<Found> {
     snapshot::remove_drafts(disk, folder)?;
+    let first = marked(disk, folder, Mark::First)?;
     let mut passed_over: Vec<(PathBuf, String)> = Vec::new();
     for segment in snapshot::all(disk, folder)?.into_iter().rev() {
         let path = snapshot::path(folder, &segment);
         let why = match snapshot::verified(disk, folder, &segment) {
-            Ok(head) if passed_over.is_empty() || (all.contains(&segment) && head.is_served_by(all)) => {
+            Ok(head) if is_served(&head, &segment, all, first, passed_over.is_empty()) => {
                 pass_over(disk, folder, passed_over)?;
                 return Ok(Found::behind(Some((segment, head))));
+            }
+            Ok(_) if passed_over.is_empty() => {
+                format!("a snapshot is missing: it let go of what the newest one there is needs, {}", path.display())
             }
             Ok(_) => format!("what it needs of the log is gone: {}", path.display()),
             Err(damage) if damage.fault != Fault::User => return Err(damage),
@@ -130,8 +157,22 @@ fn begin(disk: &dyn Disk, folder: &Path, all: &[Segment], accept_loss: bool) -> 
         let error = Error::user(format!("{}; and there is no {} to begin with", whys.join("; "), first.display()));
         return Err(error.hint("restore the data folder"));
     }
+    if let Some(first) = first.filter(|first| *first != Segment::FIRST && passed_over.is_empty()) {
+        let (gone, log) = (snapshot::path(folder, &first), first.path(folder));
+        let error = Error::user(format!("{}, or a later one, is missing: the log begins with {}", gone.display(), log.display()));
+        return Err(error.hint("restore the data folder"));
+    }
     pass_over(disk, folder, passed_over)?;
     Ok(Found::behind(None))
+}
+
+/// Whether the log has what a snapshot needs of it. Of the newest one that is there only what was trimmed since is asked,
+/// as a newer one let go: what else is missing is told by its name.
+fn is_served(head: &Head, segment: &Segment, all: &[Segment], first: Option<Segment>, is_newest: bool) -> bool {
+    match is_newest {
+        true => !head.segments.iter().any(|(segment, holdings)| Some(*segment) < first && !all.contains(segment) && head.needs(holdings)),
+        false => all.contains(segment) && head.is_served_by(all),
+    }
 }
 
 /// They are not found any more by who looks for the newest.
@@ -216,13 +257,31 @@ fn verify(disk: &dyn Disk, folder: &Path, segment: &Segment, copied: Option<u64>
 fn set_aside(disk: &dyn Disk, folder: &Path, given_up: impl Iterator<Item = PathBuf>) -> Result<()> {
     for path in given_up {
         let mut aside = path.clone().into_os_string();
-        aside.push(".lost");
+        aside.push(LOST_ENDING);
         match disk.rename(&path, Path::new(&aside)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unwritable(&path, &error)),
-            _ => {}
+            Ok(()) => tracing::error!(path = %Path::new(&aside).display(), "kept under this name is all of what is given up"),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(unwritable(&path, &error)),
         }
     }
     disk.sync_folder(folder).map_err(|error| unwritable(folder, &error))
+}
+
+/// Keeps what is about to be cut off beside its segment, behind what was cut off there before.
+fn keep_cut(disk: &dyn Disk, folder: &Path, end: &Place) -> Result<()> {
+    let (path, kept) = (end.segment.path(folder), end.segment.named(folder, LOST_ENDING));
+    let mut cut = Vec::new();
+    let mut reader = disk.read(&path).map_err(|error| unreadable(&path, &error))?;
+    let read = std::io::copy(&mut reader.by_ref().take(end.position), &mut std::io::sink()).and_then(|_| reader.read_to_end(&mut cut));
+    read.map_err(|error| unreadable(&path, &error))?;
+    if cut.is_empty() {
+        return Ok(());
+    }
+    let unkept = |error: std::io::Error| unwritable(&kept, &error);
+    let mut file = if disk.len(&kept).is_ok() { disk.append(&kept) } else { disk.create(&kept) }.map_err(unkept)?;
+    file.write_all(&cut).and_then(|()| file.sync()).and_then(|()| disk.sync_folder(folder)).map_err(unkept)?;
+    tracing::error!(path = %kept.display(), bytes = cut.len(), "kept there is what is cut off");
+    Ok(())
 }
 
 /// The segment ends at the found end, all of it for good, and its copies at a whole copy.
@@ -343,5 +402,51 @@ pub fn broken_at(path: &Path, broken: &Broken) -> Error {
     match broken {
         Broken::Damage(what) => Error::engine(format!("the log is damaged: {}: {what}", path.display())),
         Broken::Disk(error) => unreadable(path, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_types::ScratchDisk;
+
+    use super::*;
+
+    /// The same frame as another build would have written it.
+    fn of_format(format: u8, frame: &[u8]) -> Vec<u8> {
+        let mut bytes = frame.to_vec();
+        bytes[4] = format;
+        let crc = crc32fast::hash(&bytes[..84]);
+        bytes[84..88].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn another_format_is_refused_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut frame = Vec::new();
+        frame::write(&mut frame, 1, 0, COMMIT, &Chain::default(), b"{}");
+        let older = of_format(FORMAT - 1, &frame);
+        for path in [Segment::FIRST.path(folder.path()), snapshot::path(folder.path(), &Segment { number: 7, chain: [1; 16] })] {
+            std::fs::write(&path, &older).unwrap();
+            for accept_loss in [false, true] {
+                let error = scan(&ScratchDisk, folder.path(), accept_loss, Seeded::default()).map(drop).unwrap_err();
+                let told = format!("{} is of format {}, and this build reads format {FORMAT}", path.display(), FORMAT - 1);
+                assert_eq!((error.fault, &error.message), (Fault::User, &told));
+                assert!(!error.to_string().contains("accept-loss"), "{error}");
+                assert_eq!(std::fs::read(&path).unwrap(), older);
+            }
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_is_kept_beside_its_segment() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, kept) = (Segment::FIRST.path(folder.path()), Segment::FIRST.named(folder.path(), LOST_ENDING));
+        for (torn, expected) in [("abcde", "de"), ("abcfg", "defg"), ("abc", "defg")] {
+            std::fs::write(&path, torn).unwrap();
+            keep_cut(&ScratchDisk, folder.path(), &Place { position: 3, ..Place::START }).unwrap();
+            assert_eq!(std::fs::read_to_string(&kept).unwrap(), expected);
+        }
     }
 }
