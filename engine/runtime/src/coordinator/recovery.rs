@@ -163,11 +163,10 @@ impl Coordinator {
     }
 
     pub(super) fn repeat_statement(&mut self, file: &str, text: &str, is_pack: bool) -> Result<()> {
-        for placed in statement::parse(text, file)? {
-            self.change(placed, is_pack).map_err(|error| {
-                Error::engine(format!("a statement of the log can no longer be executed: {error}"))
-                    .hint("start the version that wrote the data folder, or begin with another --data-dir")
-            })?;
+        let placed = statement::parse(text, file).map_err(|error| unrepeatable("a statement", &error))?;
+        for placed in placed {
+            let what = placed.statement.object().map_or_else(|| "a statement".into(), |(name, _)| format!("\"{name}\""));
+            self.change(placed, is_pack).map_err(|error| unrepeatable(&what, &error))?;
         }
         Ok(())
     }
@@ -177,5 +176,70 @@ impl Coordinator {
             self.open = Some(OpenTick::new(tick));
             self.last_used = tick;
         }
+    }
+}
+
+/// What an earlier build took, and this one does not.
+fn unrepeatable(what: &str, error: &Error) -> Error {
+    let place = error.place.as_ref().map_or_else(String::new, |place| format!(" ({}:{})", place.file, place.line));
+    Error::engine(format!("{what}{place} can no longer be made as the data folder has it: {}", error.message))
+        .hint("start the build that wrote the data folder and replace or drop it there, or begin with another --data-dir")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use tidegate_types::connector::{Connectors, Responder, Sink, SinkSpec, Source, SourceSpec};
+    use tidegate_types::{MachineRandom, ScratchDisk};
+
+    use super::*;
+    use crate::engine::Engine;
+    use crate::interface::{Config, Durability};
+    use crate::log::{Event, Log, Opened, Opening};
+    use crate::seeded::Seeded;
+
+    struct Nowhere;
+
+    impl Connectors for Nowhere {
+        fn source(&self, _: &SourceSpec) -> Result<Box<dyn Source>> {
+            Err(Error::user("there is none"))
+        }
+
+        fn sink(&self, _: &SinkSpec) -> Result<Box<dyn Sink>> {
+            Err(Error::user("there is none"))
+        }
+
+        fn responder(&self, _: &SinkSpec) -> Result<Box<dyn Responder>> {
+            Err(Error::user("there is none"))
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_can_no_longer_be_made_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_path_buf();
+        let opening = Opening {
+            disk: Arc::new(ScratchDisk),
+            folder: path.clone(),
+            random: Arc::new(MachineRandom),
+            now_ms: 1000,
+            accept_loss: false,
+            temporary: None,
+            past: None,
+            seeded: Seeded::default(),
+        };
+        let Opened { log, mut events, .. } = Log::open(opening).unwrap();
+        let text = "CREATE MATERIALIZED VIEW v AS SELECT a FROM nothing".into();
+        log.append(2000, Record::Statement { file: "10_all.sql".into(), text, is_pack: true });
+        log.commit(2000, BTreeMap::new());
+        while !matches!(events.recv().await.expect("the log goes on"), Event::Durable(2000)) {}
+        drop(log);
+        let config = Config { durability: Durability::Folder { path, accept_loss: false }, ..Config::default() };
+        let engine = Engine::start(config, Arc::new(Nowhere)).unwrap();
+        let refusal = engine.recovered().await.unwrap_err().to_string();
+        assert!(refusal.starts_with("\"v\" (10_all.sql:1) can no longer be made as the data folder has it: "), "{refusal}");
+        assert!(refusal.contains("\"nothing\"") && refusal.contains("replace or drop it there"), "{refusal}");
     }
 }
