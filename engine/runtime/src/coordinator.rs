@@ -50,7 +50,7 @@ pub use statements::{definition_key, lines};
 pub use tables::{Read, Write};
 
 use crate::followers::Queue;
-use crate::interface::{Config, Directory, Health};
+use crate::interface::{Config, Directory, Health, Hindrance};
 use crate::log::past::Later;
 use crate::log::quarantine::Suspect;
 pub use crate::log::record::Ran;
@@ -84,8 +84,8 @@ pub struct Inlets {
     pub events: mpsc::UnboundedReceiver<Event>,
     pub notes: mpsc::UnboundedReceiver<Note>,
     pub drafts: mpsc::UnboundedReceiver<Result<Drafted>>,
-    /// The bytes of a snapshot that counts.
-    pub published: mpsc::UnboundedReceiver<u64>,
+    /// The bytes of a snapshot that counts, or why one does not.
+    pub published: mpsc::UnboundedReceiver<Result<u64>>,
 }
 
 /// The coordinator's ends of some of these, for who speaks to it.
@@ -93,7 +93,7 @@ pub struct Inlets {
 pub struct Outlets {
     pub notes: mpsc::UnboundedSender<Note>,
     pub drafts: mpsc::UnboundedSender<Result<Drafted>>,
-    pub published: mpsc::UnboundedSender<u64>,
+    pub published: mpsc::UnboundedSender<Result<u64>>,
 }
 
 pub struct Coordinator {
@@ -129,6 +129,12 @@ pub struct Coordinator {
     half_done: Option<Error>,
     /// Why nothing becomes durable for now.
     full: Option<String>,
+    /// Why the log has no further segment, and snapshots wait.
+    crowded: Option<String>,
+    /// Why the last snapshot is none.
+    no_snapshot: Option<String>,
+    /// A follower that is behind holds up all writes.
+    held_up: Option<Hindrance>,
     /// How much the disk still takes.
     level: Level,
     /// What a worker failed on, as long as it is not known or passed over.
@@ -156,11 +162,13 @@ pub struct Coordinator {
     /// What actions say to the log.
     notes: mpsc::UnboundedSender<Note>,
     drafts: mpsc::UnboundedSender<Result<Drafted>>,
-    published: mpsc::UnboundedSender<u64>,
+    published: mpsc::UnboundedSender<Result<u64>>,
     /// A snapshot is being read.
     is_restoring: bool,
     /// A snapshot is on its way.
     is_snapshotting: bool,
+    /// The last try failed: another may do better then.
+    snapshot_not_before: Instant,
     /// No tick is opened until a snapshot is taken.
     is_pausing: bool,
     is_checkpoint_asked: bool,
@@ -277,6 +285,9 @@ impl Coordinator {
             ran: BTreeSet::new(),
             delivered: BTreeMap::new(),
             full: None,
+            crowded: None,
+            no_snapshot: None,
+            held_up: None,
             level: Level::Fine,
             suspect: None,
             failure,
@@ -303,6 +314,7 @@ impl Coordinator {
             is_history_unread: false,
             half_done: None,
             is_snapshotting: false,
+            snapshot_not_before: Instant::now(),
             is_pausing: false,
             is_checkpoint_asked: false,
             checkpoints: Vec::new(),
@@ -357,7 +369,7 @@ impl Coordinator {
                 Some(said) = reports.recv() => self.said(said)?,
                 Some(event) = events.recv() => self.logged(event)?,
                 Some(drafted) = drafts.recv() => self.drafted(drafted),
-                Some(bytes) = published.recv() => self.snapshot_published(bytes),
+                Some(published) = published.recv() => self.snapshot_published(published),
                 Some(note) = notes.recv(), if !self.is_pausing => self.note(note),
                 request = requests.recv(), if self.takes_requests() => match request {
                     Some(Request::Shutdown { reply }) => return Ok(Some(reply)),
@@ -387,6 +399,7 @@ impl Coordinator {
                 return Err(error);
             }
             self.advance();
+            self.note_held_up();
             self.answer_settled();
         }
     }
@@ -410,6 +423,7 @@ impl Coordinator {
             Event::Failed(error) => return Err(error),
             Event::Durable(tick) => self.durable(tick),
             Event::Full(reason) => self.disk_full(reason),
+            Event::Crowded(reason) => self.disk_crowded(reason),
             Event::Room(room) => self.disk_has(room),
         }
         Ok(())
@@ -439,6 +453,9 @@ impl Coordinator {
             (None, true) => String::new(),
         };
         health.ready = health.reason.is_empty();
+        let lasting = self.crowded.as_ref().or(self.no_snapshot.as_ref());
+        let lasting = lasting.map(|reason| Hindrance { from: Instant::now(), reason: reason.clone() });
+        health.hindrance = lasting.or_else(|| self.held_up.clone());
     }
 
     /// Lets followers finish, and logs their last words. Errors: the log fails.

@@ -60,7 +60,15 @@ impl Engine {
         };
         let (workers, reports) = Workers::start(config.workers, config.witness.clone(), config.state_bytes_max)?;
         let metrics = Metrics::new();
-        let health = Health { ready: false, reason: RECOVERING.into(), tick: 0, lag_ms: 0, behind_since: None, closing_since: None };
+        let health = Health {
+            ready: false,
+            reason: RECOVERING.into(),
+            tick: 0,
+            lag_ms: 0,
+            behind_since: None,
+            closing_since: None,
+            hindrance: None,
+        };
         let health = Arc::new(Mutex::new(health));
         let (requests, requested) = mpsc::channel(REQUESTS_MAX);
         let (arrivals, arrived) = mpsc::channel(ARRIVALS_MAX);
@@ -215,14 +223,7 @@ impl Engine {
     }
 
     pub fn health(&self) -> Health {
-        let health = self.health.lock().clone();
-        let behind = health.behind_since.map_or(Duration::ZERO, |since| since.elapsed());
-        let lag_ms = health.lag_ms.max(behind.as_millis() as u64);
-        let closing = health.closing_since.map_or(Duration::ZERO, |since| since.elapsed());
-        match health.ready && CLOSING_MAX <= closing {
-            true => Health { ready: false, reason: format!("a tick is being computed for {} s now", closing.as_secs()), lag_ms, ..health },
-            false => Health { lag_ms, ..health },
-        }
+        judged(self.health.lock().clone(), Instant::now())
     }
 
     /// Why no input is taken in: the engine is not that far yet, or has no room. None: it is, slowly though it may be.
@@ -231,7 +232,8 @@ impl Engine {
         (!health.ready).then(|| health.reason.clone())
     }
 
-    /// Stops sources, lets sinks and actions finish, stops the workers.
+    /// Stops sources, lets sinks and actions finish, stops the workers. Errors: the disk is full, so that what is not
+    /// durable yet will not be.
     pub async fn shutdown(&self) -> Result<()> {
         self.ask(|reply| Request::Shutdown { reply }).await
     }
@@ -252,6 +254,18 @@ impl Engine {
             Ok(answer) => Ok(answer),
             Err(_) => Err(self.stopped().await),
         }
+    }
+}
+
+/// As it is at that moment: what goes on for too long is told.
+fn judged(health: Health, now: Instant) -> Health {
+    let since = |begun: Option<Instant>| begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
+    let (lag_ms, closing) = (health.lag_ms.max(since(health.behind_since).as_millis() as u64), since(health.closing_since));
+    let hindrance = health.hindrance.as_ref().filter(|hindrance| hindrance.from <= now).map(|hindrance| hindrance.reason.clone());
+    let too_long = || (CLOSING_MAX <= closing).then(|| format!("a tick is being computed for {} s now", closing.as_secs()));
+    match hindrance.or_else(too_long).filter(|_| health.ready) {
+        Some(reason) => Health { ready: false, reason, lag_ms, ..health },
+        None => Health { lag_ms, ..health },
     }
 }
 
@@ -329,4 +343,33 @@ fn open_log(config: &Config) -> Result<(Option<Opened>, Option<Later>)> {
         }
     };
     Ok((Some(Log::open(opening)?), later))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interface::Hindrance;
+
+    #[test]
+    fn what_goes_on_for_too_long_is_not_ready() {
+        let now = Instant::now();
+        let ready =
+            Health { ready: true, reason: String::new(), tick: 1, lag_ms: 5, behind_since: None, closing_since: None, hindrance: None };
+        let told = |health: Health, after: Duration| {
+            let Health { ready, reason, .. } = judged(health, now + after);
+            (ready, reason)
+        };
+        assert_eq!(told(ready.clone(), CLOSING_MAX), (true, String::new()));
+        let closing = Health { closing_since: Some(now), ..ready.clone() };
+        assert_eq!(told(closing.clone(), CLOSING_MAX - Duration::from_millis(1)), (true, String::new()));
+        assert_eq!(told(closing.clone(), CLOSING_MAX), (false, "a tick is being computed for 30 s now".into()));
+        let hindrance = Some(Hindrance { from: now + Duration::from_secs(30), reason: "input waits for sink \"s\"".into() });
+        let held_up = Health { hindrance, ..closing };
+        assert!(told(held_up.clone(), Duration::from_secs(29)).0);
+        assert_eq!(told(held_up.clone(), Duration::from_secs(30)), (false, "input waits for sink \"s\"".into()));
+        let full = Health { ready: false, reason: "full".into(), ..held_up };
+        assert_eq!(told(full, Duration::from_secs(60)), (false, "full".into()));
+        let behind = Health { behind_since: Some(now), ..ready };
+        assert_eq!(judged(behind, now + Duration::from_secs(2)).lag_ms, 2000);
+    }
 }

@@ -143,6 +143,16 @@ pub struct Health {
     pub behind_since: Option<Instant>,
     /// Since when a tick is being computed.
     pub closing_since: Option<Instant>,
+    /// Why it is not ready all the same.
+    pub hindrance: Option<Hindrance>,
+}
+
+/// What does not go on as it should, though nothing is lost by it and it mends by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hindrance {
+    /// Before, it may be passing.
+    pub from: Instant,
+    pub reason: String,
 }
 
 /// What there is, as of the last statement.

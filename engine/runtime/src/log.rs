@@ -24,13 +24,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tidegate_types::connector::Writer;
 use tidegate_types::disk::{Disk, Room};
-use tidegate_types::error::{Error, Result};
+use tidegate_types::error::{Error, Fault, Result};
 use tidegate_types::time::next_tick;
 use tidegate_types::{Random, Tick};
 use tokio::sync::mpsc;
@@ -41,7 +42,7 @@ use self::record::{Arrived, Record};
 pub use self::scan::{Replay, Replayed};
 use self::scan::{broken_at, history, read_frames};
 use self::segment::{Holdings, Mark, Segment, unless_full};
-use self::snapshot::Parts;
+use self::snapshot::{Head, Parts};
 use self::writer::LogWriter;
 use crate::seeded::{Bug, Seeded};
 
@@ -68,6 +69,8 @@ pub enum Event {
     Durable(Tick),
     /// The disk is full, and why; None: it no longer is.
     Full(Option<String>),
+    /// No further segment can be begun, and why; None: one was.
+    Crowded(Option<String>),
     /// What is left on the disk.
     Room(Room),
     /// Nothing more will be durable.
@@ -79,10 +82,13 @@ enum Order {
     Commit(Tick, BTreeMap<String, Tick>),
     /// Hands out the number of the next frame, once all before it can be read.
     Flush(Sender<u64>),
-    /// Begins another segment, and hands it out.
-    Roll(Sender<Segment>),
+    /// Begins another segment, and hands it out; None where no file can be made.
+    Roll(Sender<Option<Segment>>),
     Stop,
 }
+
+/// Between two looks whether it is room that is waited for.
+const FULL_LOOK: Duration = Duration::from_millis(1);
 
 /// How much was written since the last snapshot.
 #[derive(Default)]
@@ -95,9 +101,13 @@ pub struct Growth {
 #[derive(Clone)]
 struct Shared {
     holdings: Arc<Mutex<BTreeMap<Segment, Holdings>>>,
+    /// The snapshot that a restart begins with.
+    newest: Arc<Mutex<Option<Segment>>>,
     growth: Arc<Growth>,
     /// Room is waited for: not while the log is opened, nor when it ends.
     is_patient: Arc<AtomicBool>,
+    /// It is waited for now, and an event said so.
+    is_full: Arc<AtomicBool>,
     seeded: Seeded,
 }
 
@@ -156,7 +166,14 @@ impl Log {
         let (orders, taken) = unbounded();
         let (sender, events) = mpsc::unbounded_channel();
         let first = *found.holdings.keys().next().unwrap_or(&found.end.segment).min(&found.end.segment);
-        let shared = Shared { holdings: Arc::new(Mutex::new(found.holdings)), growth: Arc::default(), is_patient: Arc::default(), seeded };
+        let shared = Shared {
+            holdings: Arc::new(Mutex::new(found.holdings)),
+            newest: Arc::new(Mutex::new(found.snapshot.as_ref().map(|(segment, _)| *segment))),
+            growth: Arc::default(),
+            is_patient: Arc::default(),
+            is_full: Arc::default(),
+            seeded,
+        };
         let is_watched = temporary.is_none();
         let writing = LogWriter::open(Arc::clone(&disk), folder.clone(), found.end, found.is_new, is_watched, &shared);
         let mut writing = writing.map_err(|error| unusable(&folder, &error))?;
@@ -206,7 +223,20 @@ impl Log {
         self.flushing().done()
     }
 
-    /// The same for who cannot wait here: on a full disk it takes until there is room.
+    /// Whether all that was said can be read. False: that waits for room, as an event says.
+    pub fn is_written(&self) -> bool {
+        let Flushing(place) = self.flushing();
+        loop {
+            match place.recv_timeout(FULL_LOOK) {
+                Err(RecvTimeoutError::Timeout) if self.shared.is_full.load(Ordering::Relaxed) => return false,
+                Err(RecvTimeoutError::Timeout) => {}
+                // A thread that is gone has said why.
+                Ok(_) | Err(RecvTimeoutError::Disconnected) => return true,
+            }
+        }
+    }
+
+    /// The same as [`Log::flushed`] for who cannot wait here: on a full disk it takes until there is room.
     pub fn flushing(&self) -> Flushing {
         let (reply, place) = bounded(1);
         let _ = self.orders.send(Order::Flush(reply));
@@ -219,14 +249,17 @@ impl Log {
         (frames.load(Ordering::Relaxed), bytes.load(Ordering::Relaxed))
     }
 
-    /// Begins another segment behind the last commit, for a snapshot to be followed by.
-    pub fn roll(&self) -> Result<Segment> {
+    /// Begins another segment behind the last commit, for a snapshot to be followed by. None: no file can be made, as an
+    /// event says.
+    pub fn roll(&self) -> Result<Option<Segment>> {
         let (reply, segment) = bounded(1);
         let _ = self.orders.send(Order::Roll(reply));
         let segment = segment.recv().map_err(|_| Error::engine("the log has failed"))?;
-        let Growth { frames, bytes } = &*self.shared.growth;
-        frames.store(0, Ordering::Relaxed);
-        bytes.store(0, Ordering::Relaxed);
+        if segment.is_some() {
+            let Growth { frames, bytes } = &*self.shared.growth;
+            frames.store(0, Ordering::Relaxed);
+            bytes.store(0, Ordering::Relaxed);
+        }
         Ok(segment)
     }
 
@@ -238,8 +271,8 @@ impl Log {
     /// Where snapshots are written, and what sources brought is read again.
     pub fn shelf(&self) -> Shelf {
         let (disk, quarantine) = (Arc::clone(&self.disk), Arc::clone(&self.quarantine));
-        let Shared { holdings, seeded, .. } = self.shared.clone();
-        Shelf { disk, folder: self.folder.clone(), holdings, quarantine, seeded }
+        let Shared { holdings, newest, seeded, .. } = self.shared.clone();
+        Shelf { disk, folder: self.folder.clone(), holdings, newest, quarantine, seeded }
     }
 
     /// Nothing of it is there for the next engine.
@@ -300,15 +333,47 @@ pub struct Shelf {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
     holdings: Arc<Mutex<BTreeMap<Segment, Holdings>>>,
+    newest: Arc<Mutex<Option<Segment>>>,
     quarantine: Arc<Quarantine>,
     seeded: Seeded,
 }
 
 impl Shelf {
-    /// The snapshot that counts now, and how many frames are before it.
-    pub fn newest(&self) -> Result<Option<(Parts, u64)>> {
-        let Some(segment) = snapshot::newest(&*self.disk, &self.folder)? else { return Ok(None) };
-        Ok(Some((Parts::open(&*self.disk, &self.folder, &segment)?, segment.number)))
+    /// The snapshot that counts now, if it is whole, and how many frames are before it; else an older one that is
+    /// `is_enough` with the segments there are. None: the log has all from its beginning. Errors: nothing will do.
+    pub fn base(&self, is_enough: impl Fn(&Head, &[Segment]) -> bool) -> Result<Option<(Parts, u64)>> {
+        let there: Vec<Segment> = self.holdings.lock().keys().copied().collect();
+        let (all, newest) = (snapshot::all(&*self.disk, &self.folder)?, *self.newest.lock());
+        let missing = newest.filter(|newest| !all.contains(newest)).map(|newest| snapshot::path(&self.folder, &newest));
+        let mut damaged: Vec<String> = missing.map(|path| format!("{} is missing", path.display())).into_iter().collect();
+        let tell =
+            |damaged: &[String]| damaged.iter().for_each(|damage| tracing::error!("{damage}; the next one is made of what is older"));
+        for segment in all.into_iter().rev() {
+            match snapshot::verified(&*self.disk, &self.folder, &segment) {
+                Ok(head) if Some(segment) == newest || (there.contains(&segment) && is_enough(&head, &there)) => {
+                    tell(&damaged);
+                    return Ok(Some((Parts::open(&*self.disk, &self.folder, &segment)?, segment.number)));
+                }
+                Ok(_) => {}
+                Err(damage) if damage.fault == Fault::User => damaged.push(damage.message),
+                Err(error) => return Err(error),
+            }
+        }
+        if damaged.is_empty() || there.first() == Some(&Segment::FIRST) {
+            tell(&damaged);
+            return Ok(None);
+        }
+        let error = Error::engine(format!("{}; and what is older does not have all that it had", damaged.join("; ")));
+        Err(error.hint("restore that file from a copy: the engine goes on meanwhile, and a start needs it, too"))
+    }
+
+    /// The tick that what is left of the log begins with; None: all of it is there.
+    pub fn begins(&self) -> Result<Option<Tick>> {
+        let first = self.holdings.lock().keys().next().copied();
+        let Some(first) = first.filter(|first| *first != Segment::FIRST) else { return Ok(None) };
+        let frame = scan::frames(&*self.disk, &self.folder, &first)?.next(|_| false);
+        let frame = frame.map_err(|broken| broken_at(&first.path(&self.folder), &broken))?;
+        Ok(frame.map(|(header, _)| header.tick))
     }
 
     /// Hands what these sources brought in the frames `among` to `visit`, oldest first, each with its frame's number.
@@ -332,6 +397,7 @@ impl Shelf {
             known.range(..segment).take_while(|(_, holdings)| !is_needed(holdings)).map(|(segment, _)| *segment).collect();
         let first = known.keys().nth(gone.len()).unwrap_or(segment).min(segment);
         snapshot::publish(&*self.disk, &self.folder, segment, first, self.seeded)?;
+        *self.newest.lock() = Some(*segment);
         let kept = known.into_iter().filter(|(segment, _)| !gone.contains(segment)).collect();
         snapshot::thin(&*self.disk, &self.folder, &kept)?;
         snapshot::trim(&*self.disk, &self.folder, &gone)?;

@@ -25,6 +25,7 @@ pub struct Metrics {
     pub view_errors: IntGaugeVec,
     pub view_state_bytes: IntGaugeVec,
     pub views_stopped: IntGauge,
+    pub snapshot_failures: IntCounter,
     pub findings_open: IntGaugeVec,
     pub findings_raised: IntCounterVec,
     pub findings_withdrawn: IntCounterVec,
@@ -67,6 +68,8 @@ impl Metrics {
         let disk_size_bytes = IntGauge::new("tidegate_disk_size_bytes", "The size of the data folder's disk.").expect("a valid name");
         let views_stopped =
             IntGauge::new("tidegate_views_stopped", "Views whose state grew over the limit, and what reads them.").expect("a valid name");
+        let snapshot_failures =
+            IntCounter::new("tidegate_snapshot_failures_total", "Snapshots that could not be taken: the log grows.").expect("a valid name");
         let build = gauges("tidegate_build_info", "1; the version is the label.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let metrics = Self {
@@ -94,6 +97,7 @@ impl Metrics {
             view_errors: gauges("tidegate_view_errors", "Rows a view could not compute at present.", &["view"]),
             view_state_bytes: gauges("tidegate_view_state_bytes", "What a view keeps in memory, about.", &["view"]),
             views_stopped,
+            snapshot_failures,
             findings_open: gauges("tidegate_findings_open", "Open findings.", &["detection"]),
             findings_raised: counters("tidegate_findings_raised_total", "Findings that appeared.", &["detection"]),
             findings_withdrawn: counters("tidegate_findings_withdrawn_total", "Findings that were withdrawn.", &["detection"]),
@@ -130,6 +134,7 @@ impl Metrics {
             Box::new(metrics.disk_free_bytes.clone()),
             Box::new(metrics.disk_size_bytes.clone()),
             Box::new(metrics.views_stopped.clone()),
+            Box::new(metrics.snapshot_failures.clone()),
         ] {
             registry.register(collector).expect("a name of its own");
         }

@@ -3,7 +3,7 @@
 //! Forgets   after a power cut each write that was not synced is kept, lost, torn or full of zeros,
 //!           and each change of a name whose folder was not synced took place or did not
 //! Fails     any one operation: with an error, for want of room, or as the machine's last
-//! Fills up  after so many bytes, until so many writes were refused
+//! Fills up  after so many bytes, until so many writes were refused; or there is no room for the name of another file
 //! Rots      one bit at a time
 //!
 //! A failed sync loses what it was asked to keep, and the next one says nothing of it: so do real ones.
@@ -82,6 +82,11 @@ impl SimDisk {
         self.platter.lock().fill(left, refusals);
     }
 
+    /// From now on no file can be made, or it can again.
+    pub fn crowd(&self, is_crowded: bool) {
+        self.platter.lock().is_crowded = is_crowded;
+    }
+
     /// Whether a fault has happened in this boot.
     pub fn is_faulted(&self) -> bool {
         self.platter.lock().is_faulted
@@ -115,7 +120,8 @@ impl SimDisk {
             return Err(is_off());
         }
         platter.count(what.name(), path, length);
-        match platter.due(what.takes_room(), length) {
+        let is_refused = what == What::Create && platter.is_crowded;
+        match platter.due(what.takes_room(), length).or(is_refused.then_some(Fault::Full)) {
             None => act(&mut platter, true),
             Some(Fault::Error) => {
                 let _ = act(&mut platter, false);

@@ -4,6 +4,8 @@
 //! Gathered  beside the work: what the log got since the last snapshot, behind the view's first
 //!           filters and projections
 //! Merged    with what the last snapshot has, in the order of the rows; only the news are in memory
+//! Damaged   where the last one is no longer whole, an older one does as well, or the log's beginning, if what came
+//!           since is all there
 //! Left out  a view whose past is longer than `NEWS_BYTES_MAX` when it is first gathered keeps the
 //!           segments
 
@@ -21,7 +23,8 @@ use tidegate_types::{Delta, Tick};
 use super::Coordinator;
 use crate::log::Shelf;
 use crate::log::record::{Counted, Intake, Record};
-use crate::log::snapshot::{Part, Parts};
+use crate::log::segment::Segment;
+use crate::log::snapshot::{Head, Part, Parts};
 
 /// Rows of one intake in memory, as bytes, before it is left out.
 const NEWS_BYTES_MAX: usize = 512 << 20;
@@ -45,7 +48,7 @@ pub struct Before {
     parts: Parts,
     frames: u64,
     tick: Tick,
-    counted: BTreeSet<Intake>,
+    counted: Vec<Intake>,
 }
 
 /// A reading, and what came since the last snapshot.
@@ -101,11 +104,31 @@ impl Coordinator {
     }
 }
 
+impl Reading {
+    /// What was read up to then is in the snapshot.
+    fn is_in(&self, tick: Tick, counted: &[Intake]) -> bool {
+        self.born <= tick && counted.contains(&self.intake)
+    }
+}
+
+/// Whether what the readings have read so far is in the snapshot, or in segments that are `there`.
+fn is_enough(readings: &[Reading], head: &Head, there: &[Segment]) -> bool {
+    let gone = || head.segments.iter().filter(|(segment, _)| !there.contains(segment));
+    let is_there = |Reading { intake, generation, .. }: &Reading| {
+        gone().all(|(_, holdings)| holdings.latest.get(&intake.source).is_none_or(|latest| !latest.contains_key(generation)))
+    };
+    readings.iter().all(|reading| reading.is_in(head.tick, &head.counted) || is_there(reading))
+}
+
 impl Before {
-    pub fn open(shelf: &Shelf) -> Result<Option<Self>> {
-        let Some((mut parts, frames)) = shelf.newest()? else { return Ok(None) };
+    /// Nothing where nothing is read. Errors: what was read is nowhere as a whole.
+    pub fn open(shelf: &Shelf, readings: &[Reading]) -> Result<Option<Self>> {
+        if readings.is_empty() {
+            return Ok(None);
+        }
+        let Some((mut parts, frames)) = shelf.base(|head, there| is_enough(readings, head, there))? else { return Ok(None) };
         let Some(Part::Head(head)) = parts.next()? else { return Err(Error::engine("a snapshot without a head")) };
-        Ok(Some(Self { parts, frames, tick: head.tick, counted: head.counted.into_iter().collect() }))
+        Ok(Some(Self { parts, frames, tick: head.tick, counted: head.counted }))
     }
 }
 
@@ -136,7 +159,7 @@ pub fn gather(shelf: &Shelf, readings: Vec<Reading>, before: Option<&Before>, up
 
 impl Counting {
     fn new(reading: Reading, before: Option<&Before>) -> Self {
-        let is_known = before.is_some_and(|before| reading.born <= before.tick && before.counted.contains(&reading.intake));
+        let is_known = before.is_some_and(|before| reading.is_in(before.tick, &before.counted));
         Self { reading, is_known, news: BTreeMap::new(), bytes: 0, is_left_out: false }
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
@@ -20,6 +21,7 @@ use super::statements::definition_key;
 use super::tables::Write;
 use super::{Coordinator, Generation, WAITING_MAX};
 use crate::interface::{Response, Snapshot};
+use crate::log::Log;
 use crate::log::record::{Ran, Record};
 use crate::worker::Command;
 
@@ -105,6 +107,7 @@ pub enum Request {
         name: String,
         reply: oneshot::Sender<Result<String>>,
     },
+    /// Answered once all is delivered and logged. Errors: there is no room for that.
     Shutdown {
         reply: oneshot::Sender<()>,
     },
@@ -126,7 +129,7 @@ impl Coordinator {
         match request {
             // What a statement replaces is read as of the last closed tick, so none may be closing; and what it needs
             // of the log can only be read once it is written.
-            Request::Execute { .. } => self.closing.is_some() || self.full.is_some(),
+            Request::Execute { .. } => self.closing.is_some() || self.full.is_some() || !self.log.as_ref().is_none_or(Log::is_written),
             Request::Write { .. } | Request::Push { .. } => self.waits_for_followers(),
             _ => false,
         }
@@ -205,7 +208,7 @@ impl Coordinator {
             Request::Checkpoint { reply } => match self.log.is_some() {
                 true => {
                     self.checkpoints.push(reply);
-                    self.is_checkpoint_asked = true;
+                    (self.is_checkpoint_asked, self.snapshot_not_before) = (true, Instant::now());
                 }
                 false => drop(reply.send(Err(Error::user("there is no log to take a snapshot of").hint("give a --data-dir")))),
             },

@@ -1,5 +1,5 @@
 //! How full the disk of the data folder is, and what that stops: no more input is taken in near its end, and nothing
-//! becomes durable at it.
+//! becomes durable at it. Where no file can be made, only snapshots wait.
 
 use tidegate_types::disk::Room;
 use tidegate_types::error::Error;
@@ -34,6 +34,17 @@ impl Coordinator {
         self.full = reason;
         // No tick closes before there is room: who only reads would wait as long. A snapshot is as due then.
         self.is_pausing &= self.full.is_none();
+        self.tell_health();
+    }
+
+    /// Ticks go on meanwhile.
+    pub(super) fn disk_crowded(&mut self, reason: Option<String>) {
+        match (&reason, &self.crowded) {
+            (Some(reason), None) => tracing::error!("{reason}; the log's last file goes on, and snapshots wait until one can be made"),
+            (None, Some(_)) => tracing::warn!("files can be made in the data folder again"),
+            (Some(_), Some(_)) | (None, None) => return,
+        }
+        self.crowded = reason;
         self.tell_health();
     }
 }

@@ -44,6 +44,11 @@ const GROWTH_FRAMES: u64 = 100_000;
 const REPLAY_MIN: Duration = Duration::from_secs(20);
 const REPLAY_TIMES_SNAPSHOT: u32 = 4;
 
+/// Between two tries where no file can be made.
+const CROWDED_PAUSE: Duration = Duration::from_secs(1);
+/// And where it is something else that fails: each try begins another segment.
+const FAILED_PAUSE: Duration = Duration::from_secs(300);
+
 /// Between two lines about what a snapshot waits for.
 const WAITING_TOLD_EVERY: Duration = Duration::from_secs(30);
 
@@ -78,19 +83,24 @@ impl Coordinator {
     /// Whether it is time for another snapshot.
     pub(super) fn is_snapshot_due(&self) -> bool {
         // A full disk has no room for one, and who reads would wait for the pause to end.
-        let Some(log) = self.log.as_ref().filter(|_| !self.is_snapshotting && self.full.is_none()) else { return false };
+        let may_be = !self.is_snapshotting && self.full.is_none() && self.snapshot_not_before <= Instant::now();
+        let Some(log) = self.log.as_ref().filter(|_| may_be) else { return false };
         let (frames, bytes) = log.growth();
         self.is_checkpoint_asked
+            || self.no_snapshot.is_some()
             || GROWTH_FRAMES <= frames
             || GROWTH_BYTES_MIN.max(self.snapshot_bytes) <= bytes
             || REPLAY_MIN.max(REPLAY_TIMES_SNAPSHOT * self.snapshot_took) <= self.to_replay
     }
 
-    /// Takes a snapshot at the last closed tick. No tick may be open or closing.
+    /// Takes a snapshot at the last closed tick, or later where no file can be made. No tick may be open or closing.
     pub(super) fn take_snapshot(&mut self) -> Result<()> {
         let Some(log) = &self.log else { return Ok(()) };
         let tick = self.last_closed;
-        let segment = log.roll()?;
+        let Some(segment) = log.roll()? else {
+            self.snapshot_not_before = Instant::now() + CROWDED_PAUSE;
+            return Ok(());
+        };
         let mut head = self.head(&segment);
         let (shelf, readings, needs) = (log.shelf(), self.readings(), self.needs());
         let actions: Vec<_> = self.followers.values().filter_map(|follow| follow.queue.state()).collect();
@@ -106,7 +116,7 @@ impl Coordinator {
         let schemas: BTreeMap<String, _> =
             relations.iter().map(|(name, _)| (name.clone(), Arc::clone(&self.catalog.relations[name].schema))).collect();
         let draft = move || {
-            let before = Before::open(&shelf)?;
+            let before = Before::open(&shelf, &readings)?;
             let countings = gather(&shelf, readings, before.as_ref(), segment.number)?;
             head.counted = countings.iter().map(|counting| counting.intake().clone()).collect();
             for source in &mut head.sources {
@@ -213,12 +223,17 @@ impl Coordinator {
                 self.snapshot_took = self.snapshot_begun.elapsed();
                 self.drafted = Some(drafted);
             }
-            Err(error) => {
-                tracing::error!(%error, "no snapshot was taken; the log goes on");
-                self.is_snapshotting = false;
-                self.checkpoints.drain(..).for_each(|reply| drop(reply.send(Err(error.clone()))));
-            }
+            Err(error) => self.snapshot_failed(error),
         }
+    }
+
+    fn snapshot_failed(&mut self, error: Error) {
+        tracing::error!(%error, "no snapshot was taken; the log goes on");
+        self.metrics.snapshot_failures.inc();
+        (self.is_snapshotting, self.snapshot_not_before) = (false, Instant::now() + FAILED_PAUSE);
+        self.no_snapshot = Some(format!("no snapshot can be taken, and so the log grows: {}", error.message));
+        self.checkpoints.drain(..).for_each(|reply| drop(reply.send(Err(error.clone()))));
+        self.tell_health();
     }
 
     /// Makes a draft count once all sinks have what it leaves out.
@@ -246,12 +261,11 @@ impl Coordinator {
             let Drafted { segment, tick, needs, bytes, .. } = drafted;
             let is_kept = |holdings: &Holdings| is_overtaken || retained_from <= holdings.last_tick || is_needed(holdings, &needs);
             let done = shelf.publish(&segment, is_kept);
-            match &done {
-                Ok(()) => tracing::info!(tick, bytes, "a snapshot was taken"),
-                Err(error) => tracing::error!(%error, "the snapshot is not there"),
+            if done.is_ok() {
+                tracing::info!(tick, bytes, "a snapshot was taken");
             }
             replies.into_iter().for_each(|reply| drop(reply.send(done.clone())));
-            let _ = published.send(bytes);
+            let _ = published.send(done.map(|()| bytes));
         });
     }
 
@@ -269,8 +283,14 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn snapshot_published(&mut self, bytes: u64) {
-        (self.is_snapshotting, self.snapshot_bytes) = (false, bytes);
+    pub(super) fn snapshot_published(&mut self, published: Result<u64>) {
+        match published {
+            Ok(bytes) => {
+                (self.is_snapshotting, self.snapshot_bytes, self.no_snapshot) = (false, bytes, None);
+                self.tell_health();
+            }
+            Err(error) => self.snapshot_failed(error),
+        }
     }
 
     /// Brings everything to where a snapshot was taken. `upto`: frames before it.

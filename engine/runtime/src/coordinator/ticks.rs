@@ -12,7 +12,9 @@ use tidegate_types::{Delta, Tick};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Coordinator;
+use super::statements::shown_name;
 use crate::actions::Note;
+use crate::interface::Hindrance;
 use crate::log::record::Record;
 use crate::seeded::Bug;
 use crate::sources::IN_FLIGHT_BYTES_MAX;
@@ -25,6 +27,8 @@ const TICK_BYTES_MAX: usize = 48 << 20;
 /// How often the clock alone moves a view that reads it, and how often it moves nothing but the tick.
 pub(super) const HEARTBEAT_TEMPORAL: Duration = Duration::from_millis(50);
 const HEARTBEAT_IDLE: Duration = Duration::from_millis(500);
+/// A follower that holds up writes for longer is not just behind.
+const HELD_UP_MAX: Duration = Duration::from_secs(30);
 
 pub(super) struct OpenTick {
     pub(super) tick: Tick,
@@ -140,6 +144,20 @@ impl Coordinator {
 
     pub(super) fn waits_for_followers(&self) -> bool {
         self.followers.values().any(|follow| follow.queue.is_full())
+    }
+
+    /// Notes since when writes wait for a follower. Being behind passes; one that takes nothing may have to be dropped.
+    pub(super) fn note_held_up(&mut self) {
+        let full = self.followers.iter().find(|(_, follow)| follow.queue.is_full());
+        if full.is_some() == self.held_up.is_some() {
+            return;
+        }
+        self.held_up = full.map(|(name, follow)| {
+            let place = if follow.kind == "action" { "sys.actions" } else { "sys.sinks" };
+            let reason = format!("input and writes wait for {} \"{}\", which takes nothing: see {place}", follow.kind, shown_name(name));
+            Hindrance { from: Instant::now() + HELD_UP_MAX, reason }
+        });
+        self.tell_health();
     }
 
     pub(super) fn close(&mut self) {

@@ -173,10 +173,6 @@ pub fn all(disk: &dyn Disk, folder: &Path) -> Result<Vec<Segment>> {
     Ok(all)
 }
 
-pub fn newest(disk: &dyn Disk, folder: &Path) -> Result<Option<Segment>> {
-    Ok(all(disk, folder)?.pop())
-}
-
 /// The file of the snapshot before `segment`.
 pub fn path(folder: &Path, segment: &Segment) -> PathBuf {
     segment.named(folder, ENDING)

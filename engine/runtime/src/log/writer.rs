@@ -2,7 +2,8 @@
 //!
 //! Order     frames of a tick, its commit, sync of the segment; then the commit's copy, sync of the
 //!           copies; only then is the tick durable
-//! Roll      between two commits: the new segment's names are made last before it is written
+//! Roll      between two commits: the new segment's names are made last before it is written. Where no file can be
+//!           made (no inodes, no rights), the old segment goes on, however long it gets, and nobody waits
 //! Full      a write that finds the disk full takes back what it wrote and tries again each second;
 //!           nothing is lost meanwhile, and nothing becomes visible. Not so the first ones of an engine: who
 //!           starts it tries again
@@ -47,7 +48,8 @@ pub struct LogWriter {
     /// Of the segment, what is written; the buffer comes behind it.
     written: u64,
     copies_written: u64,
-    is_full: bool,
+    /// Room is waited for, and it was told.
+    is_full: Arc<AtomicBool>,
     /// What is left on the disk is told after each commit.
     is_watched: bool,
     /// What each segment holds, for whoever asks.
@@ -63,10 +65,12 @@ impl LogWriter {
     /// Goes on behind `place`. `is_new`: its segment is not there yet.
     pub fn open(disk: Arc<dyn Disk>, folder: PathBuf, place: Place, is_new: bool, is_watched: bool, shared: &Shared) -> io::Result<Self> {
         let (file, copies) = if is_new { create(&*disk, &folder, &place.segment)? } else { append(&*disk, &folder, &place.segment)? };
+        if is_new {
+            disk.sync_folder(&folder)?;
+        }
         let copies_written = disk.len(&place.segment.copies_path(&folder))?;
         let (buffer, written) = (Vec::new(), place.position);
-        let Shared { holdings, growth, is_patient, seeded } = shared.clone();
-        let is_full = false;
+        let Shared { holdings, growth, is_patient, is_full, seeded, .. } = shared.clone();
         Ok(Self {
             disk,
             folder,
@@ -92,7 +96,9 @@ impl LogWriter {
                 Order::Append(tick, record) => self.append(tick, &record, tell),
                 Order::Commit(tick, delivered) => self.commit(tick, &Record::Commit { delivered }, tell),
                 Order::Flush(reply) => self.flush(tell).map(|()| reply.send(self.place.number).unwrap_or_default()),
-                Order::Roll(reply) => self.roll(tell).map(|()| reply.send(self.place.segment).unwrap_or_default()),
+                Order::Roll(reply) => {
+                    self.roll(tell).map(|is_rolled| reply.send(is_rolled.then_some(self.place.segment)).unwrap_or_default())
+                }
                 Order::Stop => return,
             };
             if let Err(error) = done {
@@ -151,7 +157,7 @@ impl LogWriter {
         {
             tell(Event::Room(room));
         }
-        if SEGMENT_BYTES_MAX <= self.place.position { self.roll(tell) } else { Ok(()) }
+        if SEGMENT_BYTES_MAX <= self.place.position { self.roll(tell).map(drop) } else { Ok(()) }
     }
 
     /// Errors: somebody removed what was written to; what a sync says of it is worth nothing.
@@ -186,32 +192,37 @@ impl LogWriter {
 
     /// What waited for room is written.
     fn tell_room(&mut self, tell: &dyn Fn(Event)) {
-        if std::mem::take(&mut self.is_full) {
+        if self.is_full.swap(false, Ordering::Relaxed) {
             tell(Event::Full(None));
         }
     }
 
     /// Begins another segment, behind a commit; one that nothing was written to yet is as good. It has the name
-    /// the other would have, and is marked: making it again would be to remove it first.
-    fn roll(&mut self, tell: &dyn Fn(Event)) -> Result<()> {
+    /// the other would have, and is marked: making it again would be to remove it first. False: no file can be made.
+    fn roll(&mut self, tell: &dyn Fn(Event)) -> Result<bool> {
         if self.place.position == 0 {
-            return Ok(());
+            return Ok(true);
         }
         let segment = Segment { number: self.place.number, chain: self.place.chain };
         let path = segment.path(&self.folder);
-        loop {
-            match create(&*self.disk, &self.folder, &segment) {
-                Ok((file, copies)) => {
-                    set_mark(&*self.disk, &self.folder, Mark::Last, &segment)?;
-                    (self.file, self.copies) = (file, copies);
-                    self.place = Place { segment, position: 0, ..self.place };
-                    (self.written, self.copies_written) = (0, 0);
-                    self.tell_room(tell);
-                    return Ok(());
-                }
-                Err(error) => {
-                    self.wait_for_room(&path, 0, &error, tell)?;
-                }
+        let files = create(&*self.disk, &self.folder, &segment);
+        // Half a segment that came back after a power cut would be one whose frames are missing: what there is of it is
+        // known for good before the old one goes on.
+        if files.is_ok() || remove(&*self.disk, &self.folder, &segment).map_err(|error| fatal(&path, &error))? {
+            self.disk.sync_folder(&self.folder).map_err(|error| fatal(&path, &error))?;
+        }
+        match files {
+            Ok((file, copies)) => {
+                set_mark(&*self.disk, &self.folder, Mark::Last, &segment)?;
+                (self.file, self.copies) = (file, copies);
+                self.place = Place { segment, position: 0, ..self.place };
+                (self.written, self.copies_written) = (0, 0);
+                tell(Event::Crowded(None));
+                Ok(true)
+            }
+            Err(error) => {
+                tell(Event::Crowded(Some(format!("no file can be made in the data folder: {}: {error}", path.display()))));
+                Ok(false)
             }
         }
     }
@@ -226,26 +237,35 @@ impl LogWriter {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fatal(path, &error)),
             _ => {}
         }
-        if !std::mem::replace(&mut self.is_full, true) {
+        if !self.is_full.load(Ordering::Relaxed) {
             tell(Event::Full(Some(format!("no room to write {}", path.display()))));
+            self.is_full.store(true, Ordering::Relaxed);
         }
         std::thread::sleep(FULL_PAUSE);
         Ok(())
     }
 }
 
-/// A segment that nothing was written to yet. What an attempt that failed left of it goes first.
+/// A segment that nothing was written to yet, which is there for good once the folder is synced. What an attempt that
+/// failed left of it goes first.
 fn create(disk: &dyn Disk, folder: &Path, segment: &Segment) -> io::Result<(Box<dyn DiskFile>, Box<dyn DiskFile>)> {
-    for half in [segment.path(folder), segment.copies_path(folder)] {
-        match disk.remove(&half) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
+    remove(disk, folder, segment)?;
     let copies = disk.create(&segment.copies_path(folder))?;
     let file = disk.create(&segment.path(folder))?;
-    disk.sync_folder(folder)?;
     Ok((file, copies))
+}
+
+/// Removes what is there of a segment. Returns whether there was anything.
+fn remove(disk: &dyn Disk, folder: &Path, segment: &Segment) -> io::Result<bool> {
+    let mut is_any = false;
+    for half in [segment.path(folder), segment.copies_path(folder)] {
+        match disk.remove(&half) {
+            Ok(()) => is_any = true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(is_any)
 }
 
 fn append(disk: &dyn Disk, folder: &Path, segment: &Segment) -> io::Result<(Box<dyn DiskFile>, Box<dyn DiskFile>)> {

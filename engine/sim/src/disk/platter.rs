@@ -78,6 +78,8 @@ pub struct Platter {
     pub trace: blake3::Hasher,
     /// A fault has happened in this boot.
     pub is_faulted: bool,
+    /// No file can be made.
+    pub is_crowded: bool,
 }
 
 const CAPACITY: u64 = 1 << 40;
@@ -99,6 +101,7 @@ impl Platter {
             operations: 0,
             trace: blake3::Hasher::new(),
             is_faulted: false,
+            is_crowded: false,
         }
     }
 
@@ -113,7 +116,7 @@ impl Platter {
 
     pub fn calm(&mut self) {
         self.faults.clear();
-        (self.capacity, self.refusals_left) = (CAPACITY, 0);
+        (self.capacity, self.refusals_left, self.is_crowded) = (CAPACITY, 0, false);
     }
 
     pub fn fill(&mut self, left: u64, refusals: u32) {
