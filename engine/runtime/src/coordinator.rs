@@ -348,17 +348,17 @@ impl Coordinator {
         match self.serve_all(&mut inlets).await {
             Ok(stopped) => {
                 let ended = self.stop(&mut inlets).await;
-                ended.unwrap_or_else(|error| self.fail(error));
                 if let Some(reply) = stopped {
-                    let _ = reply.send(());
+                    let _ = reply.send(ended.clone());
                 }
+                ended.unwrap_or_else(|error| self.fail(error));
             }
             Err(error) => self.fail(error),
         }
     }
 
     /// Returns when told to stop: whom to tell of it.
-    async fn serve_all(&mut self, inlets: &mut Inlets) -> Result<Option<oneshot::Sender<()>>> {
+    async fn serve_all(&mut self, inlets: &mut Inlets) -> Result<Option<oneshot::Sender<Result<()>>>> {
         // Often enough to see that sinks have what a snapshot waits for, however long ticks are.
         let mut timer = tokio::time::interval(self.config.tick.clamp(Duration::from_millis(1), HEARTBEAT_TEMPORAL));
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -458,14 +458,15 @@ impl Coordinator {
         health.hindrance = lasting.or_else(|| self.held_up.clone());
     }
 
-    /// Lets followers finish, and logs their last words. Errors: the log fails.
+    /// Lets followers finish, and logs their last words. Errors: the log fails, or has no room for what is not durable
+    /// yet, which nobody waits for here.
     async fn stop(&mut self, inlets: &mut Inlets) -> Result<()> {
         for task in self.sources.values_mut().filter_map(|state| state.task.take()) {
             task.abort();
         }
         let mut finishing = join_all(self.followers.values_mut().map(|follow| follow.queue.finish()));
         let mut is_finished = false;
-        while !is_finished || self.open.is_some() || self.closing.is_some() {
+        while self.full.is_none() && (!is_finished || self.open.is_some() || self.closing.is_some()) {
             let Inlets { reports, events, notes, .. } = inlets;
             tokio::select! {
                 biased;
@@ -482,7 +483,11 @@ impl Coordinator {
         if let Some(mut log) = self.log.take() {
             let _ = tokio::task::spawn_blocking(move || log.stop()).await;
         }
-        Ok(())
+        match self.full.take() {
+            Some(reason) => Err(Error::no_room(format!("stopped on a full disk: {reason}"))
+                .hint("what was acknowledged stays; what was not must be sent again once there is room")),
+            None => Ok(()),
+        }
     }
 }
 

@@ -235,7 +235,7 @@ impl Engine {
     /// Stops sources, lets sinks and actions finish, stops the workers. Errors: the disk is full, so that what is not
     /// durable yet will not be.
     pub async fn shutdown(&self) -> Result<()> {
-        self.ask(|reply| Request::Shutdown { reply }).await
+        self.ask(|reply| Request::Shutdown { reply }).await?
     }
 
     /// Asks for what has no answer.

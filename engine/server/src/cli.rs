@@ -390,12 +390,13 @@ async fn run(args: Run) -> Result<ExitCode> {
         print(&format!("postgres://{bound}/tidegate\n"))?;
     }
     let work = async {
-        load(&engine, &pack).await?;
-        let is_good = if args.once {
-            settle(&engine, &stop).await?
-        } else {
-            stop.asked(1).await;
-            true
+        let is_good = match load(&engine, &pack, &stop).await? {
+            true if args.once => settle(&engine, &stop).await?,
+            true => {
+                stop.asked(1).await;
+                true
+            }
+            false => false,
         };
         engine.shutdown().await?;
         Ok(code(is_good))
@@ -408,8 +409,7 @@ async fn query(args: Query) -> Result<ExitCode> {
     let engine = start(&pack, &args.engine, args.data.durability(), args.data.retain, true, Inbox::default())?;
     let stop = Stop::listen()?;
     let work = async {
-        load(&engine, &pack).await?;
-        let is_settled = settle(&engine, &stop).await?;
+        let is_settled = load(&engine, &pack, &stop).await? && settle(&engine, &stop).await?;
         if is_settled {
             answer(&engine, &args.sql, args.format).await?;
         }
@@ -486,19 +486,35 @@ fn start(pack: &Pack, args: &EngineArgs, durability: Durability, retain: Duratio
     Engine::start(config, Arc::new(ServerConnectors::new(Registry::new(inbox))))
 }
 
-async fn load(engine: &Engine, pack: &Pack) -> Result<()> {
-    engine.apply(&pack.files).await?;
-    engine.start_sources().await
+/// False: someone asked to stop before all of the pack was there. Errors: also that there is nothing yet to stop in order.
+async fn load(engine: &Engine, pack: &Pack, stop: &Stop) -> Result<bool> {
+    let loading = async {
+        engine.apply(&pack.files).await?;
+        engine.start_sources().await
+    };
+    tokio::select! {
+        loaded = loading => loaded.map(|()| true),
+        () = stop.asked(1) => match engine.is_recovered() {
+            true => Ok(interrupted("all of the pack was there")),
+            false => {
+                let error = Error::user(format!("stopped before the engine had started: {}", engine.health().reason));
+                Err(error.hint("start it again; what was acknowledged stays"))
+            }
+        },
+    }
+}
+
+/// Says so; what was to be done is not.
+fn interrupted(before: &str) -> bool {
+    eprintln!("error: interrupted before {before}");
+    false
 }
 
 /// Waits until all is settled. False: someone interrupted it.
 async fn settle(engine: &Engine, stop: &Stop) -> Result<bool> {
     tokio::select! {
         settled = engine.settled() => settled.map(|()| true),
-        () = stop.asked(1) => {
-            eprintln!("error: interrupted before all was settled");
-            Ok(false)
-        }
+        () = stop.asked(1) => Ok(interrupted("all was settled")),
     }
 }
 

@@ -26,6 +26,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::json::StructMode;
@@ -47,6 +48,7 @@ use tidegate_connectors::http::is_too_slow;
 use tidegate_runtime::{Engine, Response as Executed};
 use tidegate_types::error::{Error, Fault, Result};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::door::exchange::{SLOW, attend};
 use crate::door::patience::Pace;
@@ -61,6 +63,9 @@ const SQL_BYTES_MAX: usize = 1 << 20;
 
 /// SQLSTATE insufficient_privilege; 403 here.
 const FORBIDDEN: &str = "42501";
+
+/// A start that is almost through is waited for by statements.
+const STARTING_MAX: Duration = Duration::from_secs(1);
 
 /// Seconds after which what could not be answered may be asked again.
 const RETRY_AFTER: &str = "1";
@@ -268,6 +273,10 @@ async fn execute(State(engine): State<Engine>, headers: HeaderMap, sql: Result<B
     if text(&headers, header::CONTENT_TYPE).split(';').next().map(str::trim) != Some("application/sql") {
         let error = Error::user("statements are wanted as application/sql");
         return Err(Refusal::new("22023", error.hint("send the header Content-Type: application/sql")).into());
+    }
+    match timeout(STARTING_MAX, engine.recovered()).await {
+        Ok(recovered) => recovered?,
+        Err(_) => return Err(Refusal::starting(&engine).into()),
     }
     let sql = sql.map_err(NotDone::Unread)?;
     let sql = std::str::from_utf8(&sql).map_err(|error| {

@@ -103,6 +103,11 @@ impl Refusal {
         Self { error: misspelt_in(self.error.at(TEXT, end.line, end.column), sql, TEXT), ..self }
     }
 
+    pub fn starting(engine: &Engine) -> Self {
+        let error = Error::engine(format!("the engine is starting: {}", engine.health().reason));
+        Self::new(STARTING, error.hint("ask again; /readyz tells when it is there"))
+    }
+
     pub fn too_slow(limit: Duration) -> Self {
         let error = Error::user(format!("the query took longer than the {limit:?} allowed"));
         Self::new("57014", error.hint("keep it as a materialized view, and select from that"))
@@ -379,9 +384,7 @@ impl Reader {
     /// The plan of a statement that answers rows. It is to be frozen before it runs.
     pub async fn plan(&self, statement: Statement) -> Result<LogicalPlan, Refusal> {
         if !self.engine.is_recovered() {
-            let reason = self.engine.health().reason;
-            let error = Error::engine(format!("the engine is starting: {reason}")).hint("ask again; /readyz tells when it is there");
-            return Err(Refusal::new(STARTING, error));
+            return Err(Refusal::starting(&self.engine));
         }
         match duty(&statement)? {
             Duty::Query => {

@@ -109,7 +109,7 @@ pub enum Request {
     },
     /// Answered once all is delivered and logged. Errors: there is no room for that.
     Shutdown {
-        reply: oneshot::Sender<()>,
+        reply: oneshot::Sender<Result<()>>,
     },
 }
 

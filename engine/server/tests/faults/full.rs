@@ -7,7 +7,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,9 @@ const SIZE_MIB: usize = 64;
 
 /// Until it has noticed.
 const SOON: Duration = Duration::from_secs(20);
+
+/// A stop in order may take ten seconds, and need not take them here.
+const STOPPED_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a client waits for an answer that does not come.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -99,9 +102,35 @@ fn a_start_on_a_full_disk_opens_its_door_and_goes_on_once_there_is_room() {
     let ready = get(&engine, "/readyz").expect("an answer");
     assert!(ready.status == 503 && ready.body.contains("disk full"), "{}", ready.body);
     assert_eq!(post(&engine, 1), Some(503));
+    let statement = Request { method: "POST", path: "/v1/execute", kind: "application/sql", key: None, body: b"SHOW TABLES" };
+    let refused = exchange(engine.at, &statement).expect("an answer");
+    assert!(refused.status == 503 && refused.retry_after.is_some() && refused.body.contains("disk full"), "{refused:?}");
     fs::remove_file(filler).unwrap();
     until("it takes rows in", || post(&engine, 1) == Some(200));
     assert_eq!(seen(&engine), [2, 2]);
+}
+
+#[test]
+fn who_is_asked_to_stop_on_a_full_disk_does_so_at_once_and_says_why() {
+    let Some((folder, disk, engine)) = started() else { return };
+    let said = folder.path().join("said");
+    let restarted = || Running::spawn_telling(folder.path(), Stdio::from(File::create(&said).unwrap()));
+    until("it takes rows in", || post(&engine, 0) == Some(200));
+    drop(engine);
+    let mut engine = restarted();
+    until("it takes rows in", || post(&engine, 1) == Some(200));
+    let filler = disk.fill(2 * SIZE_MIB);
+    until("nothing can be written", || get(&engine, "/readyz").is_some_and(|answer| answer.body.contains("no room to write")));
+    for told in ["stopped on a full disk: no room to write", "stopped before the engine had started: disk full"] {
+        let status = engine.terminated(STOPPED_WITHIN).expect("it stops soon");
+        let words = fs::read_to_string(&said).unwrap();
+        assert!(status.code() == Some(1) && words.contains(told) && words.contains("what was acknowledged stays"), "{status}: {words}");
+        engine = restarted();
+        until("its door is open", || get(&engine, "/healthz").is_some_and(|answer| answer.status == 200));
+    }
+    fs::remove_file(filler).unwrap();
+    until("it takes rows in", || post(&engine, 2) == Some(200));
+    assert_eq!(seen(&engine), [3, 3]);
 }
 
 /// None: no disk could be mounted.

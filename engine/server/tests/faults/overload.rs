@@ -6,7 +6,7 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::door::{self, Request};
@@ -88,6 +88,11 @@ impl Running {
 
     /// One that need not get as far as that.
     pub fn spawn(folder: &Path) -> Self {
+        Self::spawn_telling(folder, Stdio::inherit())
+    }
+
+    /// What it says goes to `stderr`.
+    pub fn spawn_telling(folder: &Path, stderr: Stdio) -> Self {
         let at = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_tidegate"))
             .arg("run")
@@ -97,9 +102,24 @@ impl Running {
             .args(["--tick", "10ms", "--workers", "2", "--allow-statements", "--listen-pg", "off", "--listen-http"])
             .arg(at.to_string())
             .stdout(Stdio::null())
+            .stderr(stderr)
             .spawn()
             .unwrap();
         Self { at, process }
+    }
+
+    /// Asks it to end in order. None: it takes longer.
+    pub fn terminated(&mut self, within: Duration) -> Option<ExitStatus> {
+        let asked = Command::new("kill").arg("-TERM").arg(self.process.id().to_string()).status().unwrap();
+        assert!(asked.success(), "no signal was sent");
+        let begun = Instant::now();
+        while begun.elapsed() < within {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return Some(status);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        None
     }
 }
 
