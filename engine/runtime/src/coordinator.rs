@@ -193,6 +193,8 @@ pub struct Coordinator {
     beside_made: u64,
     /// For the statement that is being executed.
     prepared: Option<Prepared>,
+    /// Of it.
+    notices: Vec<String>,
     /// What came after the past that this is, and the part of it that is taken in.
     later: Option<Later>,
     reliving: Option<relive::Reliving>,
@@ -211,6 +213,7 @@ struct SourceState {
     counts: arrivals::Counts,
     /// Of its creation: a source of the same name may have been dropped before.
     generation: u64,
+    created: Tick,
 }
 
 /// A statement that made something.
@@ -329,6 +332,7 @@ impl Coordinator {
             beside: BTreeMap::new(),
             beside_made: 0,
             prepared: None,
+            notices: Vec::new(),
             later: None,
             reliving: None,
         };

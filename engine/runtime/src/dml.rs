@@ -372,11 +372,11 @@ async fn rows_of(engine: &Engine, query: &Query) -> Result<(RecordBatch, Tick)> 
 /// The rows, and the tick they are of.
 fn rows(response: Response) -> Result<(RecordBatch, Tick)> {
     match response {
-        Response::Rows { tick: Some(tick), batches, schema } => {
+        Response::Rows { tick: Some(tick), batches, schema, .. } => {
             concat_batches(&schema, &batches).map(|rows| (rows, tick)).map_err(|error| Error::engine(error.to_string()))
         }
         Response::Rows { tick: None, .. } => Err(Error::engine("a query over relations answered rows of no tick")),
-        Response::Done { tag } => Err(Error::engine(format!("a query answered {tag}"))),
+        Response::Done { tag, .. } => Err(Error::engine(format!("a query answered {tag}"))),
     }
 }
 

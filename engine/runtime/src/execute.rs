@@ -79,17 +79,17 @@ impl Engine {
             }
             Statement::Checkpoint => {
                 self.checkpoint().await?;
-                Ok(Response::Done { tag: "CHECKPOINT".into() })
+                Ok(Response::done("CHECKPOINT"))
             }
             Statement::Insert(statement) | Statement::Update(statement) | Statement::Delete(statement) => {
                 if let Some(ran) = ran.clone()
                     && self.ask(|reply| Request::HasRun { ran, reply }).await?
                 {
-                    return Ok(Response::Done { tag: "has run before".into() });
+                    return Ok(Response::done("has run before"));
                 }
                 let (write, tag) = dml::evaluate(self, statement).await.map_err(|error| placed.pointed(error))?;
                 self.ask(|reply| Request::Write { write, ran, reply }).await??;
-                Ok(Response::Done { tag })
+                Ok(Response::done(tag))
             }
             _ => {
                 let is_pack = ran.is_some();

@@ -94,13 +94,29 @@ impl Default for Config {
     }
 }
 
-/// A statement's answer.
+/// A statement's answer. `notices`: what is worth knowing of it, for people.
 #[derive(Debug, Clone)]
 pub enum Response {
     /// As Postgres tags it: `CREATE VIEW`, `INSERT 0 3`.
-    Done { tag: String },
+    Done { tag: String, notices: Vec<String> },
     /// `tick`: the closed tick the rows are as of; None where they are not of a tick.
-    Rows { tick: Option<Tick>, batches: Vec<RecordBatch>, schema: SchemaRef },
+    Rows { tick: Option<Tick>, batches: Vec<RecordBatch>, schema: SchemaRef, notices: Vec<String> },
+}
+
+impl Response {
+    pub fn done(tag: impl Into<String>) -> Self {
+        Self::Done { tag: tag.into(), notices: Vec::new() }
+    }
+
+    pub fn rows(tick: Option<Tick>, schema: SchemaRef, batches: Vec<RecordBatch>) -> Self {
+        Self::Rows { tick, batches, schema, notices: Vec::new() }
+    }
+
+    pub fn with_notices(mut self, news: Vec<String>) -> Self {
+        let (Self::Done { notices, .. } | Self::Rows { notices, .. }) = &mut self;
+        notices.extend(news);
+        self
+    }
 }
 
 /// Several relations at one closed tick.

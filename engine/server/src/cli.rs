@@ -449,7 +449,7 @@ fn read_statements(path: &Path) -> Result<(String, String)> {
 async fn answer(engine: &Engine, sql: &str, format: output::Format) -> Result<()> {
     match engine.execute(sql, "query").await?.pop() {
         Some(Response::Rows { batches, schema, .. }) => print(&output::format(format, &schema, &batches)?),
-        Some(Response::Done { tag }) => print(&format!("{tag}\n")),
+        Some(Response::Done { tag, .. }) => print(&format!("{tag}\n")),
         None => Err(Error::user("the query is empty").hint("give a SELECT")),
     }
 }

@@ -8,7 +8,8 @@
 //!                             bounds as in [`crate::read`] and [`ROWS_MAX`].
 //!                             "code" of an error is a SQLSTATE
 //! POST /v1/execute            statements as text, application/sql: {"done":
-//!                             [tags], "answers": [as of a query, or null]}.
+//!                             [tags], "notices": [what is worth knowing],
+//!                             "answers": [as of a query, or null]}.
 //!                             They run in order, up to the first error. 403
 //!                             but with `run --allow-statements`, and for
 //!                             whatever a web page could have sent
@@ -283,11 +284,15 @@ async fn execute(State(engine): State<Engine>, headers: HeaderMap, sql: Result<B
         let error = Error::user(format!("the statements are not text: {error}"));
         Refusal::new("22021", error.hint("send UTF-8"))
     })?;
-    let (mut done, mut answers) = (Vec::new(), Vec::new());
+    let (mut done, mut answers, mut told) = (Vec::new(), Vec::new(), Vec::new());
     for response in engine.execute(sql, "request").await? {
         let (tag, answer) = match response {
-            Executed::Done { tag } => (tag, "null".to_string()),
-            Executed::Rows { tick, schema, batches } => {
+            Executed::Done { tag, notices } => {
+                told.extend(notices);
+                (tag, "null".to_string())
+            }
+            Executed::Rows { tick, schema, batches, notices } => {
+                told.extend(notices);
                 let count = batches.iter().map(RecordBatch::num_rows).sum::<usize>();
                 if ROWS_MAX < count {
                     return Err(Refusal::too_many_rows(ROWS_MAX).into());
@@ -298,7 +303,7 @@ async fn execute(State(engine): State<Engine>, headers: HeaderMap, sql: Result<B
         done.push(tag);
         answers.push(answer);
     }
-    let text = format!("{{\"done\":{},\"answers\":[{}]}}", json!(done), answers.join(","));
+    let text = format!("{{\"done\":{},\"notices\":{},\"answers\":[{}]}}", json!(done), json!(told), answers.join(","));
     Ok(as_json(text))
 }
 

@@ -355,7 +355,7 @@ impl AsyncDB for Database {
                 let rows = batches.iter().map(rows).collect::<Result<Vec<_>>>()?.concat();
                 DBOutput::Rows { types: types(&schema), rows }
             }
-            Some(Response::Done { tag }) => DBOutput::StatementComplete(count(&tag)),
+            Some(Response::Done { tag, .. }) => DBOutput::StatementComplete(count(&tag)),
             None => DBOutput::StatementComplete(0),
         })
     }

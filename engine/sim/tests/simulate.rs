@@ -29,6 +29,8 @@ use tidegate_sim::world::{Event, Ledger, World};
 use tidegate_types::Disk;
 use tidegate_types::error::Error;
 
+#[path = "simulate/room.rs"]
+mod room;
 #[cfg(feature = "seeded-bugs")]
 #[path = "simulate/seeded.rs"]
 mod seeded;

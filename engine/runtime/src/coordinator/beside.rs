@@ -7,6 +7,7 @@
 //! In place  with the statement, in one tick, as if it had been made and had its past in that; a restart
 //!           does so
 //! Compared  EXPLAIN CREATE OR REPLACE tells at one closed tick what a new definition would add and take
+//! Lacking   who makes it is told since when its sources' past is there, where it needs what was before
 //! One piece where a tick computes all rows anew (OVER, functions over relations), however long the past
 //! At once   in one tick, as a part of what there is: views of packs, which are made before sources are
 //!           read, and sinks over a plain view
@@ -53,6 +54,8 @@ pub struct Prepared {
     reads: BTreeMap<String, Option<Generation>>,
     /// Its dataflow's name, where there is one already.
     pub beside: Option<String>,
+    /// What it lacks.
+    notices: Vec<String>,
 }
 
 /// What a view's sources brought before it was there.
@@ -119,8 +122,9 @@ impl Coordinator {
         if let Some(stopped) = self.stopped_input(&planned.node, &BTreeSet::new()) {
             self.check_runs(&stopped)?;
         }
+        let notices = self.lacking(&name, &planned.node)?;
         let (made, reads, node) = (self.made(&name), self.made_when(&planned.reads), Arc::clone(&planned.node));
-        let mut prepared = Prepared { view: name.clone(), made, planned: Some(planned), reads, beside: None };
+        let mut prepared = Prepared { view: name.clone(), made, planned: Some(planned), reads, beside: None, notices };
         let sources = node.relations().into_iter().filter_map(|relation| {
             let made = self.sources.get(&relation)?.generation;
             Some((relation, made))
@@ -243,21 +247,30 @@ impl Coordinator {
             let replaced =
                 || Error::conflict(format!("\"{name}\" is replaced, or was dropped meanwhile: there is nothing to compare with"));
             match runs.and_then(|()| if is_same { Ok(()) } else { Err(replaced()) }) {
-                Ok(()) => now.tell_difference(name, beside, tick, reply),
+                Ok(()) => now.tell_difference(Difference { name, beside, notices: prepared.notices }, tick, reply),
                 Err(error) => drop(reply.send(Err(error))),
             }
         }));
     }
 
-    fn tell_difference(&self, name: String, beside: String, tick: Tick, reply: oneshot::Sender<Result<Response>>) {
+    fn tell_difference(&self, of: Difference, tick: Tick, reply: oneshot::Sender<Result<Response>>) {
+        let Difference { name, beside, notices } = of;
         let (schema, count) = (Arc::clone(&self.kept[&name].node.schema), self.workers.count());
         let [old, new] = [name, beside].map(|name| self.read_now(name));
         spawn_blocking(move || {
             let old = old.iter().take(count).flatten().map(|delta| delta.negate());
             let parts: Vec<Delta> = old.chain(new.iter().take(count).flatten()).collect();
-            let _ = reply.send(difference(&consolidate(&schema, &parts), tick));
+            let told = difference(&consolidate(&schema, &parts), tick);
+            let _ = reply.send(told.map(|told| told.with_notices(notices)));
         });
     }
+}
+
+/// Between a view and what is prepared for its place.
+struct Difference {
+    name: String,
+    beside: String,
+    notices: Vec<String>,
 }
 
 /// Whether a tick costs it as much as all its rows do.
@@ -276,5 +289,5 @@ fn difference(net: &Delta, tick: Tick) -> Result<Response> {
     let columns: Vec<ArrayRef> =
         [Arc::new(signs) as ArrayRef, Arc::new(counts)].into_iter().chain(net.rows.columns().iter().cloned()).collect();
     let rows = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|error| Error::engine(error.to_string()))?;
-    Ok(Response::Rows { tick: Some(tick), batches: vec![rows], schema })
+    Ok(Response::rows(Some(tick), schema, vec![rows]))
 }

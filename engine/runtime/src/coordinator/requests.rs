@@ -163,6 +163,8 @@ impl Coordinator {
                 // A pack's view that had to be stopped is no reason not to start the others.
                 let made = definition_key(&placed.statement).filter(|(_, is_drop)| !is_drop && !is_pack);
                 let response = self.change(*placed, is_pack);
+                let notices = std::mem::take(&mut self.notices);
+                let response = response.map(|response| response.with_notices(notices));
                 self.forget_prepared();
                 self.publish();
                 // What was created is readable, and right, when the statement returns.

@@ -171,7 +171,7 @@ impl Coordinator {
             definitions: definitions.into_iter().map(defined).collect(),
             ran: self.ran.iter().cloned().collect(),
             sources: sources.collect(),
-            created: self.followers.iter().map(|(name, follow)| (name.clone(), follow.created)).collect(),
+            created: self.created(),
             lost: lost.map(|(name, _)| name.clone()).collect(),
             errors: errors.collect(),
             stopped: self.stopped.clone(),
@@ -181,16 +181,26 @@ impl Coordinator {
         }
     }
 
-    /// What each reader needs of each source it reads.
-    fn needs(&self) -> Vec<Need> {
+    fn created(&self) -> BTreeMap<String, Tick> {
+        let followers = self.followers.iter().map(|(name, follow)| (name.clone(), follow.created));
+        followers.chain(self.sources.iter().map(|(name, state)| (name.clone(), state.created))).collect()
+    }
+
+    /// The event time from which on a reader needs what a source brought; None: all of it.
+    pub(super) fn horizon(&self, node: &Node, source: &str) -> Option<i64> {
         let clock = |clock| match clock {
             ClockColumn::Now => Some(self.last_closed as i64),
             ClockColumn::Watermark(index) => self.watermarks[index],
         };
+        lookback(node, source, &self.catalog).horizon(clock)
+    }
+
+    /// What each reader needs of each source it reads.
+    fn needs(&self) -> Vec<Need> {
         let of_reader = |(reader, node): (&String, &NodeRef)| {
             let sources = node.relations().into_iter().filter(|relation| self.sources.contains_key(relation));
             let need = |source: String| {
-                let horizon = lookback(node, &source, &self.catalog).horizon(clock);
+                let horizon = self.horizon(node, &source);
                 Need { reader: reader.clone(), source, horizon }
             };
             sources.map(need).collect::<Vec<_>>()
@@ -330,6 +340,8 @@ impl Coordinator {
         for SourceHead { name, resume, counts, watermark, .. } in &head.sources {
             let state = self.sources.get_mut(name).ok_or_else(|| Error::engine(format!("the snapshot has no source \"{name}\"")))?;
             (state.spec.resume, state.counts) = (resume.clone(), *counts);
+            // Where an older build took the snapshot, it is not known: as if always.
+            state.created = head.created.get(name).copied().unwrap_or(0);
             self.watermarks[state.index] = *watermark;
             self.count(name, counts);
         }

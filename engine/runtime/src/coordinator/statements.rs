@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::temporal_conversions::timestamp_ms_to_datetime;
 use tidegate_operators::analysis::{Function, functions};
 use tidegate_plan::catalog::{SourceInfo, WatermarkRule};
 use tidegate_plan::explain::explain;
@@ -36,7 +37,7 @@ impl Coordinator {
         self.opened();
         if is_pack && let Some((key, false)) = definition_key(&placed.statement) {
             match self.definitions.get(&key) {
-                Some(definition) if definition.says(&placed) => return Ok(Response::Done { tag: "unchanged".into() }),
+                Some(definition) if definition.says(&placed) => return Ok(Response::done("unchanged")),
                 Some(_) => placed.statement.replace(),
                 None => {}
             }
@@ -148,7 +149,7 @@ impl Coordinator {
             }
             Statement::Drop { kind, name, if_exists } => {
                 self.drop_named(&kind.to_lowercase(), name, *if_exists)?;
-                return Ok(Response::Done { tag: format!("DROP {kind}") });
+                return Ok(Response::done(format!("DROP {kind}")));
             }
             Statement::Show { what } => return self.show(what),
             Statement::ExplainNamed { name } => return Ok(lines("plan", self.explain(name)?.lines())),
@@ -170,7 +171,7 @@ impl Coordinator {
                 return Err(Error::engine("a statement that is read came to be executed"));
             }
         };
-        Ok(Response::Done { tag: tag.to_string() })
+        Ok(Response::done(tag))
     }
 
     fn source_spec(&self, name: &str, schema: &SchemaRef, options: &Options) -> Result<SourceSpec> {
@@ -207,6 +208,7 @@ impl Coordinator {
             task: None,
             counts: Counts::default(),
             generation: self.generation,
+            created: self.opened(),
         };
         self.sources.insert(name.to_string(), state);
         if rule.is_some() {
@@ -265,6 +267,12 @@ impl Coordinator {
             return if self.replaying { self.begin_stopped(name, &stopped) } else { runs };
         }
         self.is_stopped_no_more(name);
+        if !self.replaying && !self.is_reliving() {
+            let lacking = self.lacking(shown_name(name), node);
+            let lacking = lacking.inspect_err(|_| self.is_history_unread = true)?;
+            lacking.iter().for_each(|notice| tracing::warn!("{notice}"));
+            self.notices.extend(lacking);
+        }
         if self.put_in_place(name) {
             return Ok(());
         }
@@ -279,6 +287,22 @@ impl Coordinator {
             self.born.remove(name);
         }
         filled
+    }
+
+    /// What is no longer there of the past that a view which is made now reads, for people.
+    pub(super) fn lacking(&self, view: &str, node: &Node) -> Result<Vec<String>> {
+        let Some(begins) = self.log.as_ref().map_or(Ok(None), |log| log.shelf().begins())? else { return Ok(Vec::new()) };
+        let since = timestamp_ms_to_datetime(begins as i64).map_or_else(|| begins.to_string(), |time| format!("{time} UTC"));
+        let lacks = |source: &String| {
+            let is_older = self.sources.get(source).is_some_and(|state| state.created < begins && state.counts.received() != 0);
+            is_older && self.horizon(node, source).is_none_or(|horizon| horizon < begins as i64)
+        };
+        let sources = node.relations().into_iter().filter(lacks);
+        Ok(sources
+            .map(|source| {
+                format!("\"{view}\" is made of what source \"{source}\" brought since {since}: what came before is no longer there")
+            })
+            .collect())
     }
 
     /// Builds a dataflow on all workers. Returns the sources that it reads.
@@ -592,7 +616,7 @@ impl Coordinator {
         let names = StringArray::from_iter_values(shown.iter().map(|(name, _)| name));
         let kinds = StringArray::from_iter_values(shown.iter().map(|(_, kind)| kind));
         let rows = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(names), Arc::new(kinds)]).expect("the schema above");
-        Ok(Response::Rows { tick: None, batches: vec![rows], schema })
+        Ok(Response::rows(None, schema, vec![rows]))
     }
 
     pub(super) fn is_detection(&self, name: &str) -> bool {
@@ -699,7 +723,7 @@ fn shown_functions() -> Response {
         ("about", column(|function| function.about.to_string())),
     ];
     let rows = RecordBatch::try_from_iter(columns).expect("columns of one length");
-    Response::Rows { tick: None, schema: rows.schema(), batches: vec![rows] }
+    Response::rows(None, rows.schema(), vec![rows])
 }
 
 fn mark_wanted(node: &Node, source: &str, wanted: &mut [bool]) {
@@ -764,7 +788,7 @@ fn expand_variables(text: &str, variables: &BTreeMap<String, String>) -> Result<
 pub fn lines<'a>(column: &str, lines: impl Iterator<Item = &'a str>) -> Response {
     let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new(column, DataType::Utf8, false)]));
     let rows = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(StringArray::from(lines.collect::<Vec<_>>()))]);
-    Response::Rows { tick: None, batches: vec![rows.expect("the schema above")], schema }
+    Response::rows(None, schema, vec![rows.expect("the schema above")])
 }
 
 #[cfg(test)]

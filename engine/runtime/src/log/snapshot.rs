@@ -51,7 +51,7 @@ pub struct Head {
     pub definitions: Vec<Defined>,
     pub ran: Vec<Ran>,
     pub sources: Vec<SourceHead>,
-    /// When sinks and actions were made.
+    /// When sources, sinks and actions were made.
     pub created: BTreeMap<String, Tick>,
     /// Sinks that had failed; the others had all up to the tick.
     pub lost: Vec<String>,
