@@ -19,7 +19,7 @@ pub const READINGS_MAX: usize = 1 << 19;
 /// Errors: a bound is met.
 pub fn check(tokens: &[TokenWithSpan]) -> Result<()> {
     if TOKENS_MAX < tokens.len() {
-        return Err(Error::user(format!("a statement of {} words is longer than the {TOKENS_MAX} allowed", tokens.len()))
+        return Err(Error::too_much(format!("a statement of {} words is longer than the {TOKENS_MAX} allowed", tokens.len()))
             .hint("put long lists into a table and join it"));
     }
     let load = Load::of(tokens);

@@ -176,8 +176,8 @@ impl Statement {
 /// The statements of `text`, in order.
 pub fn parse(text: &str, file: &str) -> Result<Vec<Placed>> {
     if SQL_BYTES_MAX < text.len() {
-        return Err(Error::user(format!("{} bytes of SQL are more than the {SQL_BYTES_MAX} allowed", text.len()))
-            .hint("split it into several files")
+        return Err(Error::too_much(format!("{} bytes of SQL are more than the {SQL_BYTES_MAX} allowed", text.len()))
+            .hint("split it into several files or requests")
             .at(file, 0, 0));
     }
     let dialect = PostgreSqlDialect {};
@@ -208,7 +208,8 @@ fn syntax(message: String) -> Error {
 /// Errors: `text` is too large for the parsers of others, by its bytes or by its words.
 pub fn check_text(text: &str) -> Result<()> {
     if SQL_BYTES_MAX < text.len() {
-        return Err(Error::user(format!("{} bytes of SQL are more than the {SQL_BYTES_MAX} allowed", text.len())));
+        let error = Error::too_much(format!("{} bytes of SQL are more than the {SQL_BYTES_MAX} allowed", text.len()));
+        return Err(error.hint("put long lists into a table and join it"));
     }
     // What has no words is refused by whoever parses it.
     let Ok(tokens) = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize_with_location() else { return Ok(()) };

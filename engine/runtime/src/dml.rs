@@ -19,19 +19,14 @@ use tidegate_plan::statement::normal;
 use tidegate_types::Tick;
 use tidegate_types::error::{Error, Mistake, Result, did_you_mean};
 use tidegate_types::row::{RowCodec, project_schema};
-use tokio::task::spawn_blocking;
 
 use crate::coordinator::{Read, Write};
 use crate::engine::Engine;
 use crate::interface::Response;
-use crate::log::frame::BODY_BYTES_MAX;
-use crate::log::record::Record;
-use crate::read;
+use crate::read::{self, STATEMENT_BYTES_MAX, bytes_of, too_much};
 
-/// Rows that take no more are not measured: bitmaps and paddings do not make four times as much of them in the log.
-const UNMEASURED_BYTES_MAX: usize = BODY_BYTES_MAX / 4;
-
-/// What to write, and Postgres' tag for it. Errors: also that the log could not hold it.
+/// What to write, and Postgres' tag for it. Errors: also that it is too much for one statement, and so for a record of the
+/// log, which one tick's frame must hold as a whole.
 pub async fn evaluate(engine: &Engine, statement: &ast::Statement) -> Result<(Write, String)> {
     let (write, tag) = match statement {
         ast::Statement::Insert(insert) => self::insert(engine, insert).await?,
@@ -39,26 +34,11 @@ pub async fn evaluate(engine: &Engine, statement: &ast::Statement) -> Result<(Wr
         ast::Statement::Delete(delete) => self::delete(engine, delete).await?,
         other => return Err(Error::unsupported(other, "use INSERT, UPDATE or DELETE")),
     };
-    if write.delete.get_array_memory_size() + write.insert.get_array_memory_size() <= UNMEASURED_BYTES_MAX {
-        return Ok((write, tag));
-    }
-    let measured = spawn_blocking(move || check_length(&write, BODY_BYTES_MAX).map(|()| write)).await;
-    measured.unwrap_or_else(|_| Err(Error::engine("the rows could not be measured"))).map(|write| (write, tag))
+    check_bytes(bytes_of(&write.delete) + bytes_of(&write.insert)).map(|()| (write, tag))
 }
 
-/// Errors: it is longer as a record of the log, which one tick's frame must hold as a whole.
-fn check_length(write: &Write, bytes_max: usize) -> Result<()> {
-    let Write { table, delete, insert, .. } = write;
-    let record = Record::Write { table: table.clone(), delete: delete.clone(), insert: insert.clone() };
-    // One that cannot be encoded is longer still.
-    match record.encode().is_ok_and(|body| body.len() <= bytes_max) {
-        true => Ok(()),
-        false => {
-            let most = bytes_max >> 20;
-            let error = Error::too_much(format!("one statement may write {most} MiB, and this one writes more to table \"{table}\""));
-            Err(error.hint("write the rows by several statements"))
-        }
-    }
+fn check_bytes(bytes: usize) -> Result<()> {
+    if bytes <= STATEMENT_BYTES_MAX { Ok(()) } else { Err(too_much()) }
 }
 
 async fn insert(engine: &Engine, insert: &ast::Insert) -> Result<(Write, String)> {
@@ -80,6 +60,8 @@ async fn insert(engine: &Engine, insert: &ast::Insert) -> Result<(Write, String)
         let error = Error::user(format!("INSERT has {} expressions and {} columns", rows.num_columns(), columns.len()));
         return Err(error.hint("give one value for each column").mistake(Mistake::Syntax));
     }
+    // Before columns that are not named take theirs, which may be NULL for very many rows.
+    check_bytes(bytes_of(&rows) + 8 * rows.num_rows() * schema.fields().len().saturating_sub(rows.num_columns()))?;
     let fitted = schema.fields().iter().enumerate().map(|(column, field)| {
         let position = columns.iter().position(|named| *named == column).filter(|i| *i < rows.num_columns());
         match position {
@@ -415,21 +397,16 @@ fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>) -> Result<RecordBatch> {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::Int64Array;
     use tidegate_types::error::Fault;
 
     use super::*;
 
     #[test]
-    fn a_write_that_is_too_long_for_the_log_is_refused() {
-        let rows = |count| RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(0..count)) as ArrayRef)]).unwrap();
-        let write = Write { table: "t".into(), delete: rows(300_000), insert: rows(300_000), read: None };
-        let record = Record::Write { table: "t".into(), delete: rows(300_000), insert: rows(300_000) };
-        let length = record.encode().unwrap().len();
-        check_length(&write, length).unwrap();
-        let error = check_length(&write, length - 1).unwrap_err();
-        assert_eq!((error.fault, error.hint.as_deref()), (Fault::TooMuch, Some("write the rows by several statements")));
-        assert!(error.message.contains("table \"t\"") && error.message.contains("4 MiB"), "{error}");
+    fn a_write_that_is_too_large_is_refused() {
+        check_bytes(STATEMENT_BYTES_MAX).unwrap();
+        let error = check_bytes(STATEMENT_BYTES_MAX + 1).unwrap_err();
+        assert_eq!(error.fault, Fault::TooMuch);
+        assert!(error.message.contains("256 MiB") && error.hint.is_some_and(|hint| hint.contains("several statements")));
     }
 
     #[test]

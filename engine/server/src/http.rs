@@ -484,6 +484,25 @@ mod tests {
         engine.shutdown().await.unwrap();
     }
 
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_too_much_for_one_statement_is_refused_before_it_is_there() {
+        let inbox = Inbox::default();
+        let engine = crate::tests::engine(inbox.clone());
+        let to = serve(engine.clone(), inbox, local(), true, Limits::default()).await.unwrap();
+        engine.execute("CREATE TABLE t (s TEXT)", "test").await.unwrap();
+        for sql in
+            ["INSERT INTO t SELECT repeat('x', 1000) FROM generate_series(1, 300000)", "SELECT value FROM generate_series(1, 100000000)"]
+        {
+            let (status, _, answer) = parts(&post(to, "/v1/execute", "application/sql", sql).await);
+            assert_eq!((status, &answer["code"]), (400, &json!("54000")), "{sql}: {answer}");
+            let (error, hint) = (answer["error"].as_str().unwrap(), answer["hint"].as_str().unwrap());
+            assert!(error.contains("256 MiB") && hint.contains("several statements"), "{answer}");
+        }
+        let (_, _, answer) = parts(&post(to, "/v1/execute", "application/sql", "SELECT count(*) FROM t").await);
+        assert_eq!((&answer["answers"][0]["rows"], &answer["notices"]), (&json!([[0]]), &json!([])));
+        engine.shutdown().await.unwrap();
+    }
+
     /// Through both doors that answer rows.
     async fn read(to: SocketAddr, sql: &str) -> [(u16, serde_json::Value); 2] {
         let (asked, _, answer) = parts(&post(to, "/v1/query", "application/json", &json!({ "sql": sql }).to_string()).await);
