@@ -457,9 +457,10 @@ impl Coordinator {
             (None, true) => String::new(),
         };
         health.ready = health.reason.is_empty();
-        let lasting = self.crowded.as_ref().or(self.no_snapshot.as_ref());
-        let lasting = lasting.map(|reason| Hindrance { from: Instant::now(), reason: reason.clone() });
-        health.hindrance = lasting.or_else(|| self.held_up.clone());
+        if let Some(trouble) = self.crowded.as_ref().or(self.no_snapshot.as_ref()).filter(|_| health.ready) {
+            health.reason = trouble.clone();
+        }
+        health.hindrance = self.held_up.clone();
     }
 
     /// Lets followers finish, and logs their last words. Errors: the log fails, or has no room for what is not durable

@@ -150,6 +150,7 @@ pub struct DetectionInfo {
 #[derive(Debug, Clone)]
 pub struct Health {
     pub ready: bool,
+    /// Why it is not, or what wants to be seen to although it is.
     pub reason: String,
     /// The last closed tick.
     pub tick: Tick,

@@ -2,8 +2,8 @@
 //!
 //! GET  /metrics               Prometheus's text format
 //! GET  /healthz               200 while the process lives
-//! GET  /readyz                200 when the engine is ready, else 503; both say
-//!                             {"ready", "reason", "tick", "lag_ms"}
+//! GET  /readyz                200 when the engine is ready, else 503; both say {"ready", "reason", "tick", "lag_ms"},
+//!                             the reason also of what wants to be seen to although it is ready
 //! POST /v1/query              {"sql"} -> {"tick", "columns", "rows"}, read-only,
 //!                             bounds as in [`crate::read`] and [`ROWS_MAX`].
 //!                             "code" of an error is a SQLSTATE
