@@ -73,7 +73,13 @@ fn connector(role: &str, name: &str, options: &Options, known: &[&'static str]) 
         return Err(Error::user(format!("{role} \"{name}\" has no option \"connector\"")).hint(all));
     };
     known.iter().copied().find(|candidate| candidate == wanted).ok_or_else(|| {
-        let hint = did_you_mean(wanted, known.iter().copied()).map_or(all, |close| format!("did you mean '{close}'?"));
+        let hint = match did_you_mean(wanted, known.iter().copied()) {
+            Some(close) => format!("did you mean '{close}'?"),
+            None if role == "sink" && RESPONDERS.contains(&wanted.as_str()) => {
+                "CREATE ACTION … FROM … sends rows there as they come, and takes them back as they go".into()
+            }
+            None => all,
+        };
         Error::user(format!("{role} \"{name}\": there is no connector '{wanted}' for a {role}")).hint(hint)
     })
 }
@@ -93,5 +99,8 @@ mod tests {
             let options = options.into_iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
             assert_eq!(connector("source", "s", &options, &SOURCES).unwrap_err().to_string(), message);
         }
+        let webhook = [("connector".to_string(), "webhook".to_string())].into();
+        let error = connector("sink", "s", &webhook, &SINKS).unwrap_err();
+        assert!(error.hint.is_some_and(|hint| hint.starts_with("CREATE ACTION")));
     }
 }

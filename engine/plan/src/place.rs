@@ -137,7 +137,7 @@ mod tests {
             ("operator \"-\" takes numbers", (1, 24)),
             ("function upper(Utf8, Int64) does not exist", (2, 16)),
             ("WHERE and HAVING take a BOOLEAN", (2, 10)),
-            ("sink \"t\" has no option \"l\"", (1, 11)),
+            ("sink \"t\" has no option \"l\"", (1, 18)),
             ("sink \"t\": option \"id\" cannot be 'x'", (1, 13)),
             ("so it is", (1, 11)),
         ] {

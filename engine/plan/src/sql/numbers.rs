@@ -264,10 +264,10 @@ fn digits(text: &str) -> Option<ScalarValue> {
     let behind = i64::try_from(fraction.len()).ok()?.checked_sub(exponent.parse().ok()?)?;
     let (zeros, behind) = (usize::try_from(-behind.min(0)).ok()?, usize::try_from(behind.max(0)).ok()?);
     let excess = digits.len().max(behind).saturating_sub(DIGITS_MAX);
-    if behind < excess || DIGITS_MAX < digits.len().checked_add(zeros)? {
+    let kept = &digits[..digits.len().saturating_sub(excess)];
+    if behind < excess || DIGITS_MAX < kept.len().checked_add(zeros)? {
         return None;
     }
-    let kept = &digits[..digits.len().saturating_sub(excess)];
     let (value, scale) = (format!("0{kept}{}", "0".repeat(zeros)).parse::<i128>().ok()?, behind - excess);
     let precision = (kept.len() + zeros).max(scale).max(1);
     Some(ScalarValue::Decimal128(Some(sign * value), u8::try_from(precision).ok()?, i8::try_from(scale).ok()?))

@@ -132,8 +132,9 @@ fn outer_names(subquery: &Expr) -> Vec<Column> {
             Expr::SetComparison(comparison) => &comparison.subquery,
             _ => return Ok(TreeNodeRecursion::Continue),
         };
-        named.extend(plan.outer_ref_columns.iter().filter_map(|expr| match expr {
-            Expr::OuterReferenceColumn(_, column) => Some(column.clone()),
+        // What a query within it names is known only now that it is written as a join.
+        named.extend(plan.subquery.all_out_ref_exprs().into_iter().filter_map(|expr| match expr {
+            Expr::OuterReferenceColumn(_, column) => Some(column),
             _ => None,
         }));
         Ok(TreeNodeRecursion::Continue)
@@ -310,7 +311,7 @@ impl<'a> Outer<'a> {
             return Ok(Expr::InSubquery(InSubquery { expr: Box::new(expr), subquery: self.plain(plan)?, negated }));
         }
         let key = self.lifted(*expr)?;
-        let column = first_column(&plan)?;
+        let (plan, column) = self.renamed_column(&plan)?;
         let equal = self.any(&filtered(&plan, column.clone().eq(self.as_outer(&key)?))?)?;
         if place.is_condition() && !negated {
             return Ok(equal);
@@ -328,9 +329,9 @@ impl<'a> Outer<'a> {
             (Operator::NotEq, SetQuantifier::All) => return self.member(InSubquery { expr, subquery, negated: true }, place),
             _ => {}
         }
-        let plan = subquery.subquery;
         let key = self.lifted(*expr)?;
-        let compared = Expr::BinaryExpr(BinaryExpr::new(Box::new(self.as_outer(&key)?), op, Box::new(first_column(&plan)?)));
+        let (plan, column) = self.renamed_column(&subquery.subquery)?;
+        let compared = Expr::BinaryExpr(BinaryExpr::new(Box::new(self.as_outer(&key)?), op, Box::new(column)));
         if place.is_condition() {
             let (decisive, negated) = match quantifier {
                 SetQuantifier::Any => (compared, false),
@@ -345,6 +346,14 @@ impl<'a> Outer<'a> {
             SetQuantifier::All => (rows(compared.is_false())?, false),
         };
         when(decided, lit(value)).when(unknown, lit(ScalarValue::Boolean(None))).otherwise(lit(!value))
+    }
+
+    /// The column of `plan`, under a name that it cannot share with an outer one: a relation may be in both queries.
+    fn renamed_column(&mut self, plan: &LogicalPlan) -> Result<(LogicalPlan, Expr)> {
+        let name = format!("__member_{}", self.count);
+        *self.count += 1;
+        let plan = LogicalPlanBuilder::from(plan.clone()).project([first_column(plan)?.alias(&name)])?.build()?;
+        Ok((plan, ident(name)))
     }
 
     /// Whether `plan` has rows.
@@ -452,12 +461,13 @@ impl<'a> Outer<'a> {
         }
     }
 
-    /// `plan`, to be joined by DataFusion, which knows a column that it lifts out by its bare name: where another has
-    /// the same, it gets one of its own.
+    /// `plan`, to be joined by DataFusion, which knows a column that it lifts out by its bare name, and from an outer
+    /// one by its relation's: where another has the same, it gets one of its own.
     fn plain(&mut self, plan: LogicalPlan) -> Result<Subquery> {
         let shown = Arc::clone(plan.schema());
+        let outer = Arc::clone(&self.schema);
         let renamed = plan.transform_down(|node| match node {
-            LogicalPlan::Filter(filter) if is_ambiguous(&filter, &shown) => {
+            LogicalPlan::Filter(filter) if is_ambiguous(&filter, &shown, &outer) => {
                 self.renamed(filter).map(|plan| Transformed::new(plan, true, TreeNodeRecursion::Jump))
             }
             other => Ok(Transformed::no(other)),
@@ -561,14 +571,15 @@ fn is_one_row(plan: &LogicalPlan) -> bool {
     }
 }
 
-/// Whether a column that `filter` compares with an outer one shares its name, beside it or in `shown`.
-fn is_ambiguous(filter: &Filter, shown: &DFSchema) -> bool {
+/// Whether a column that `filter` compares with an outer one shares its name, beside it or in `shown`, or its
+/// relation's, too, with one of `outer`.
+fn is_ambiguous(filter: &Filter, shown: &DFSchema, outer: &DFSchema) -> bool {
     let lifted = split_conjunction(&filter.predicate).into_iter().filter(|condition| names_outer(condition));
     let columns = lifted.flat_map(Expr::column_refs);
     let mut of_name = columns.map(|column| (column, filter.input.schema().columns_with_unqualified_name(&column.name)));
     of_name.any(|(column, beside)| {
         let others = shown.columns_with_unqualified_name(&column.name);
-        1 < beside.len() || others.iter().any(|other| other != column)
+        1 < beside.len() || others.iter().any(|other| other != column) || outer.has_column(column)
     })
 }
 

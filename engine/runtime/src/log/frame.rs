@@ -19,7 +19,7 @@ pub const BODY_BYTES_MAX: usize = 1 << 30;
 
 const MAGIC: [u8; 4] = *b"tide";
 /// Raised with the format, and where an engine computes rows otherwise than the one before: snapshots hold computed ones.
-pub const FORMAT: u8 = 3;
+pub const FORMAT: u8 = 4;
 const PLAIN: u8 = 0;
 const LZ4: u8 = 1;
 
