@@ -84,6 +84,7 @@ INSERT INTO detection_coverage (detection, method, category, element) VALUES
   ('silent_sensor',    'STRIDE', 'denial_of_service',      'pharma.reading'),
   ('tampered_logger',  'STRIDE', 'tampering',              'pharma.reading'),
   ('tampered_logger',  'STRIDE', 'spoofing',               'pharma.logger'),
+  ('unknown_logger',   'STRIDE', 'spoofing',               'pharma.logger'),
   ('falsified_pack',   'STRIDE', 'tampering',              'pharma.packs'),
   ('restricted_sale',  'STRIDE', 'spoofing',               'pharma.patient'),
   ('restricted_sale',  'STRIDE', 'elevation_of_privilege', 'pharma.shop'),

@@ -77,23 +77,27 @@ SELECT 'P1' AS scenario, 'temperature_excursion' AS detection, 'critical' AS sev
        'two consecutive readings outside 2 to 8 °C' AS summary
 FROM temperature_excursion
 UNION ALL
-SELECT 'P1', 'reading_outside', 'low', shipment, 'one reading outside 2 to 8 °C: ' || value || ' °C, by ' || device
+SELECT 'P1', 'reading_outside', 'low', shipment, 'one reading outside 2 to 8 °C: ' || value || ' °C, by ' || coalesce(device, 'an unnamed logger')
 FROM reading_outside
 UNION ALL
 SELECT 'P2', 'sudden_change', 'medium', shipment,
-       'air at ' || device || ' changed by ' || degrees || ' °C with the door closed'
+       'air at ' || coalesce(device, 'an unnamed probe') || ' changed by ' || degrees || ' °C with the door closed'
 FROM sudden_change
 UNION ALL
-SELECT 'P3', 'silent_sensor', 'medium', device, state || ': the logger of ' || shipment
+SELECT 'P3', 'silent_sensor', 'medium', device, state || ': the logger of ' || coalesce(shipment, 'no known shipment')
 FROM silent_sensor
 UNION ALL
-SELECT 'P4', 'tampered_logger', 'high', device, 'more than 2 °C from the air of ' || shipment || ' for an hour'
+SELECT 'P3', 'unknown_logger', 'medium', device,
+       'a model nobody entered, taken for one of 15 minutes: the logger of ' || coalesce(shipment, 'no known shipment')
+FROM unknown_logger
+UNION ALL
+SELECT 'P4', 'tampered_logger', 'high', device, 'more than 2 °C from the air of ' || shipment || ', and for long'
 FROM tampered_logger
 UNION ALL
 SELECT 'P5', 'falsified_pack', 'critical', serial, reason
 FROM falsified_pack
 UNION ALL
-SELECT 'P6', 'restricted_sale', 'high', sale_id, product || ' sold to ' || buyer || ' without a credential of ' || needs
+SELECT 'P6', 'restricted_sale', 'high', sale_id, product || ' sold to ' || coalesce(buyer, 'nobody known') || ' without a credential of ' || coalesce(needs, 'any kind')
 FROM restricted_sale;
 
 CREATE MATERIALIZED VIEW pharma_failed_assets AS

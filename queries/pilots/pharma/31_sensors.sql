@@ -2,9 +2,9 @@
 
 -- Loggers and air probes, of the last day.
 CREATE MATERIALIZED VIEW sensor_readings AS
-SELECT DISTINCT ts AS time, device, shipment, split_part(shipment, '-', 1) AS lane, kind, value AS celsius
-FROM sensors
-WHERE kind IN ('temperature', 'air') AND value IS NOT NULL AND ts > watermark('sensors') - INTERVAL '24 hours';
+SELECT ts AS time, device, shipment, split_part(shipment, '-', 1) AS lane, kind, value AS celsius
+FROM readings
+WHERE value IS NOT NULL AND ts > watermark('sensors') - INTERVAL '24 hours';
 
 -- Lanes, by quarters of an hour.
 CREATE MATERIALIZED VIEW lane_temperatures AS
@@ -27,11 +27,10 @@ CREATE MATERIALIZED VIEW sensor_gaps AS
 SELECT r.since AS time, r.time AS timeend, r.device, r.shipment,
   (extract(epoch FROM r.time) - extract(epoch FROM r.since)) / 60 AS minutes
 FROM (
-  SELECT device, shipment, time, lag(time) OVER (PARTITION BY device, shipment ORDER BY time) AS since
-  FROM sensor_readings WHERE kind = 'temperature'
+  SELECT device, shipment, interval_minutes, ts AS time, lag(ts) OVER (PARTITION BY device, shipment ORDER BY ts) AS since
+  FROM logger_readings WHERE value IS NOT NULL AND ts > watermark('sensors') - INTERVAL '24 hours'
 ) r
-JOIN logger_models m ON m.model = split_part(r.device, '-', 1)
-WHERE extract(epoch FROM r.time) - extract(epoch FROM r.since) > m.interval_minutes * 90;
+WHERE extract(epoch FROM r.time) - extract(epoch FROM r.since) > r.interval_minutes * 90;
 
 -- How many deviations a reading of the air is from the twelve before it, once there are twelve.
 CREATE MATERIALIZED VIEW sensor_scores AS
