@@ -1,6 +1,7 @@
 -- The bank: orders, payments, what customers do on its site, what its pages
 -- serve, what its clerks do, and its cash machines. Each stream may deliver an
--- event minutes late, and any event twice.
+-- event minutes late, and any event twice. What was told stays told: an order or
+-- a payment is not corrected, as a contradiction between two is what B3 looks for.
 
 CREATE SOURCE orders (
   order_id TEXT, usr TEXT, amount DOUBLE, ts TIMESTAMP,

@@ -1,9 +1,9 @@
--- B3, process bypass: a payment approved without an order, or over another
--- amount than its order's.
+-- B3, process bypass: a payment approved without an order, over another amount
+-- than its order's, or for an order that another was approved for before.
 --
 -- Does not fire: an order told after its payment (a missing order is missing
--- only once the orders' watermark has passed the payment); a declined payment.
--- Duplicates add no rows.
+-- only once the orders' watermark has passed the payment); a declined payment,
+-- also before or after the one approved; half a cent. Duplicates add no rows.
 
 CREATE DETECTION process_bypass WITH (severity = 'high', entity = 'payment_id', attack = 'T1565') AS
 SELECT DISTINCT p.payment_id, p.order_id, p.usr, p.amount, 'no order' AS reason
@@ -12,8 +12,16 @@ WHERE p.status = 'approved'
   AND p.ts < watermark('orders')
   AND NOT EXISTS (SELECT 1 FROM orders o WHERE o.order_id = p.order_id)
 UNION ALL
-SELECT DISTINCT p.payment_id, p.order_id, p.usr, p.amount, 'another amount' AS reason
+SELECT DISTINCT p.payment_id, p.order_id, p.usr, p.amount,
+       CASE WHEN p.amount IS NULL OR o.amount IS NULL THEN 'no amount' ELSE 'another amount' END AS reason
 FROM payments p
 JOIN orders o ON o.order_id = p.order_id
 WHERE p.status = 'approved'
-  AND abs(p.amount - o.amount) > 0.005;
+  AND coalesce(abs(p.amount - o.amount) > 0.005, true)
+UNION ALL
+SELECT DISTINCT p.payment_id, p.order_id, p.usr, p.amount, 'paid before' AS reason
+FROM payments p
+JOIN payments b ON b.order_id = p.order_id AND (b.ts < p.ts OR b.ts = p.ts AND b.payment_id < p.payment_id)
+WHERE p.status = 'approved'
+  AND b.status = 'approved'
+  AND b.payment_id <> p.payment_id;

@@ -75,19 +75,19 @@ SELECT 'B1' AS scenario, 'card_testing' AS detection, 'high' AS severity, ip AS 
 FROM card_testing
 UNION ALL
 SELECT 'B2', 'account_takeover', 'critical', usr,
-       'transfer to a new payee after a password reset on new device ' || device
+       'transfer to a new payee after a password reset on new device ' || coalesce(device, 'unknown')
 FROM account_takeover
 UNION ALL
-SELECT 'B3', 'process_bypass', 'high', payment_id, 'payment for order ' || order_id || ': ' || reason
+SELECT 'B3', 'process_bypass', 'high', payment_id, 'payment for ' || coalesce('order ' || order_id, 'nothing') || ': ' || reason
 FROM process_bypass
 UNION ALL
-SELECT 'B4', 'web_skimmer', 'critical', page, script || ' as nobody released it: ' || sha256
+SELECT 'B4', 'web_skimmer', 'critical', page, coalesce(script, 'a script') || ' as nobody released it: ' || coalesce(sha256, 'without a hash')
 FROM web_skimmer
 UNION ALL
 SELECT 'B5', 'insider_refund', 'high', clerk, 'refund to account ' || account || ' after an edit of its IBAN'
 FROM insider_refund
 UNION ALL
-SELECT 'B6', 'atm_jackpotting', 'critical', atm, 'paid ' || txn || ' with its door open and no authorisation'
+SELECT 'B6', 'atm_jackpotting', 'critical', atm, 'paid ' || coalesce(txn, 'what has no number') || ' with its door open and no authorisation'
 FROM atm_jackpotting;
 
 CREATE MATERIALIZED VIEW bank_failed_assets AS
