@@ -21,7 +21,8 @@ CREATE SOURCE proofs (
 ) WITH (connector = 'generator', stream = 'proofs');
 
 -- Refunds for what was sent back, with what it weighed there and back; for what
--- was lost, without.
+-- was lost, without. One told again is corrected: the last telling counts, with
+-- the time of the first. One told again without a customer is taken back.
 CREATE SOURCE refunds (
   refund_id TEXT, usr TEXT, parcel TEXT, sent_grams BIGINT, returned_grams BIGINT, ts TIMESTAMP,
   WATERMARK FOR ts AS ts - INTERVAL '10 minutes'

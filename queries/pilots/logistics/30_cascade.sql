@@ -83,17 +83,17 @@ INSERT INTO logistics_exposure VALUES
 
 CREATE MATERIALIZED VIEW logistics_findings AS
 SELECT 'L1' AS scenario, 'rogue_scanner' AS detection, 'high' AS severity, device AS entity,
-       'parcel ' || parcel || ' scanned without a valid credential' AS summary
+       'parcel ' || coalesce(parcel, 'without a name') || ' scanned without a valid credential' AS summary
 FROM rogue_scanner
 UNION ALL
 SELECT 'L2', 'diversion', 'high', parcel,
-       CASE WHEN km_per_hour IS NULL THEN km || ' km off its corridor, by ' || device ELSE km || ' km at ' || km_per_hour || ' km/h' END
+       CASE WHEN km_per_hour IS NULL THEN km || ' km off its corridor, by ' || coalesce(device, 'an unnamed device') ELSE km || ' km at ' || km_per_hour || ' km/h' END
 FROM diversion
 UNION ALL
-SELECT 'L3', 'false_delivery', 'medium', parcel, 'delivered without proof of purchase, by ' || device
+SELECT 'L3', 'false_delivery', 'medium', parcel, 'delivered without proof of purchase, by ' || coalesce(device, 'an unnamed device')
 FROM false_delivery
 UNION ALL
-SELECT 'L4', 'skipped_custody', 'medium', parcel, 'out for delivery without a hub, by ' || device
+SELECT 'L4', 'skipped_custody', 'medium', parcel, 'out for delivery without a hub, by ' || coalesce(device, 'an unnamed device')
 FROM skipped_custody
 UNION ALL
 SELECT 'L5', 'returns_fraud', 'medium', usr, reason
