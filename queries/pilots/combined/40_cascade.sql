@@ -70,3 +70,33 @@ SELECT id, name AS process, value_per_hour AS euros FROM affected WHERE kind = '
 
 CREATE MATERIALIZED VIEW euros_at_risk_total AS
 SELECT coalesce(sum(euros), 0) AS euros FROM euros_at_risk;
+
+-- Orders per hour that a process takes; one that is not in here takes none.
+CREATE TABLE order_rates (node TEXT PRIMARY KEY, orders_per_hour BIGINT);
+INSERT INTO order_rates VALUES
+  ('bank.card-sales',         900), ('bank.customer-transfers', 400), ('bank.merchant-payout',   60),
+  ('bank.loan-desk',           12), ('bank.trading',            250), ('bank.cash-supply',      150),
+  ('pharma.vaccines',          40), ('pharma.insulin',           70), ('pharma.oncology',        25),
+  ('pharma.trials',             3), ('pharma.production',         8), ('pharma.pharmacies',     500),
+  ('logistics.parcels-nl',    800), ('logistics.parcels-be',    600), ('logistics.parcels-de', 1300),
+  ('logistics.parcels-fr',    700), ('logistics.on-delivery',   120), ('logistics.imports',     200),
+  ('logistics.resale',         90);
+
+-- What a sabotaged shipment (X1) reaches: through the portal, and through the reefers of its lane, which was proved to
+-- be in the intruder's hands. Processes, and their orders and euros per hour, each process once.
+CREATE MATERIALIZED VIEW sabotage_cascade AS
+SELECT s.shipment, count(*) AS processes, sum(coalesce(o.orders_per_hour, 0)) AS orders, sum(n.value_per_hour) AS euros
+FROM (
+  SELECT a.shipment, r.id
+  FROM (
+    SELECT shipment, 'pharma.portal' AS asset FROM reefer_sabotage
+    UNION
+    SELECT s.shipment, e.node FROM reefer_sabotage s
+    JOIN pharma_exposure e ON e.detection = 'temperature_excursion' AND e.lane = split_part(s.shipment, '-', 1)
+  ) a
+  JOIN reached_from r ON r.asset = a.asset
+  GROUP BY a.shipment, r.id
+) s
+JOIN nodes n ON n.id = s.id AND n.kind = 'process'
+LEFT JOIN order_rates o ON o.node = n.id
+GROUP BY s.shipment;
