@@ -1,5 +1,15 @@
 -- Impact: what outages cost, now and if; which counter-measures would have helped, and which to take.
 -- Times are milliseconds since an incident began, so that nothing changes only because time passes.
+--
+-- How much a control helps. It prevents what it answers in surface · effectiveness of the cases; several against one
+-- finding leave (1 − a)(1 − b) of them. Of findings that are prevented in different parts of the cases, the greater part
+-- includes the lesser: what gets past the better defence gets past the worse. All that is saved or averted is the
+-- expected value: each stretch of cases in which the same is prevented is played through, and counts by its part.
+--
+-- Fill the tables with INSERT, UPDATE and DELETE. Beside other packs, name this one in "needs" of their tidegate.toml,
+-- and say where their rows come from: CREATE OR REPLACE VIEW model_outages AS …, and likewise model_nodes, model_groups,
+-- model_members and model_suppositions, each with the columns that it has here. The horizon is a week: an option of the
+-- cascade and no row, since it bounds how long the cascade goes round. Who needs another, writes it for '7 days'.
 
 -- Everything that can fail, from assets to processes. Only processes cost: what a service costs is
 -- what its processes do not get. late_per_hour counts from rto_ms on, fixed_loss once mtpd_ms is reached.
@@ -33,13 +43,25 @@ CREATE TABLE hypothetical_outages (
   PRIMARY KEY (scenario, node, starts)
 );
 
--- Counter-measures. cost: a year's; surface and effectiveness: parts of 1.
-CREATE TABLE controls (control TEXT PRIMARY KEY, cost DOUBLE, surface DOUBLE, effectiveness DOUBLE);
+-- Counter-measures. cost: a year's; surface and effectiveness: parts of 1, NULL: all of it.
+CREATE TABLE controls (control TEXT PRIMARY KEY, cost DOUBLE, surface DOUBLE, effectiveness DOUBLE, name TEXT);
 -- The findings whose outages a control prevents.
 CREATE TABLE control_prevents (control TEXT, finding TEXT, PRIMARY KEY (control, finding));
 -- Controls that help only together, as where a node needs two that are both attacked.
 CREATE TABLE control_bundles (bundle TEXT, control TEXT, PRIMARY KEY (bundle, control));
 CREATE TABLE control_exclusions (control TEXT, other TEXT, PRIMARY KEY (control, other));
 
--- One row: what a year is expected to cost without a control, and what the infrastructure is worth in a year.
-CREATE TABLE risk_appetite (id BIGINT PRIMARY KEY, annual_loss DOUBLE, infrastructure_value DOUBLE);
+-- One row: what a year is expected to cost without a control, what the infrastructure is worth in a year, and what
+-- counter-measures may cost in a year. Without it no control is ranked, and without a budget none recommended.
+CREATE TABLE risk_appetite (id BIGINT PRIMARY KEY, annual_loss DOUBLE, infrastructure_value DOUBLE, budget DOUBLE);
+
+CREATE VIEW model_nodes AS
+SELECT node, level, org, restart_ms, loss_per_hour, late_per_hour, rto_ms, mtpd_ms, fixed_loss, weight FROM impact_nodes;
+
+CREATE VIEW model_groups AS SELECT group_id, node, need, buffer_ms FROM impact_groups;
+
+CREATE VIEW model_members AS SELECT group_id, node, delay_ms FROM impact_members;
+
+CREATE VIEW model_outages AS SELECT incident, finding, node, starts, ends FROM incident_outages;
+
+CREATE VIEW model_suppositions AS SELECT scenario, besides, node, starts, ends FROM hypothetical_outages;

@@ -1,39 +1,55 @@
 -- Losses per process, organisation and in all.
 
+-- The loss of a process that is down for down_ms: of each term that has begun by then, per_hour since then, and once.
+CREATE VIEW loss_terms AS
+SELECT node AS process, 0 AS from_ms, loss_per_hour AS per_hour, 0 AS once FROM model_nodes WHERE loss_per_hour IS NOT NULL
+UNION ALL
+SELECT node, rto_ms, late_per_hour, 0
+FROM model_nodes WHERE loss_per_hour IS NOT NULL AND rto_ms IS NOT NULL AND late_per_hour IS NOT NULL
+UNION ALL
+SELECT node, mtpd_ms, 0, fixed_loss
+FROM model_nodes WHERE loss_per_hour IS NOT NULL AND mtpd_ms IS NOT NULL AND fixed_loss IS NOT NULL;
+
 CREATE MATERIALIZED VIEW played_losses AS
-SELECT d.scenario, d.kind, d.trial, d.node AS process, n.org, d.down_ms,
-  coalesce(d.down_ms > n.rto_ms, false) AS misses_rto,
-  coalesce(d.down_ms >= n.mtpd_ms, false) AS reaches_mtpd,
-  n.loss_per_hour * d.down_ms / 3600000
-    + CASE WHEN d.down_ms > n.rto_ms THEN coalesce(n.late_per_hour, 0) * (d.down_ms - n.rto_ms) / 3600000 ELSE 0 END
-    + CASE WHEN d.down_ms >= n.mtpd_ms THEN coalesce(n.fixed_loss, 0) ELSE 0 END AS loss
-FROM down d JOIN impact_nodes n ON n.node = d.node
-WHERE n.loss_per_hour IS NOT NULL;
+SELECT d.kind, d.scenario, d.trial, d.cases, d.node AS process, d.down_ms,
+  sum(t.per_hour * (d.down_ms - t.from_ms) / 3600000 + t.once) AS loss
+FROM downtimes d
+JOIN loss_terms t ON t.process = d.node AND t.from_ms <= d.down_ms
+GROUP BY d.kind, d.scenario, d.trial, d.cases, d.node, d.down_ms;
 
-CREATE MATERIALIZED VIEW process_losses AS
-SELECT scenario, process, org, down_ms, misses_rto, reaches_mtpd, loss FROM played_losses WHERE kind IS NULL;
+-- kind: incident or supposed.
+CREATE MATERIALIZED VIEW losses_by_process AS
+SELECT l.kind, l.scenario, l.process, n.org, l.down_ms,
+  coalesce(l.down_ms > n.rto_ms, false) AS misses_rto,
+  coalesce(l.down_ms >= n.mtpd_ms, false) AS reaches_mtpd,
+  l.loss
+FROM played_losses l
+JOIN model_nodes n ON n.node = l.process
+WHERE l.kind IN ('incident', 'supposed');
 
-CREATE MATERIALIZED VIEW organisation_losses AS
-SELECT scenario, org, count(*) AS processes, sum(loss) AS loss
-FROM process_losses
-GROUP BY scenario, org;
+CREATE MATERIALIZED VIEW losses_by_organisation AS
+SELECT kind, scenario, org, count(*) AS processes, sum(loss) AS loss,
+  count(*) FILTER (WHERE misses_rto) AS missed_rto, count(*) FILTER (WHERE reaches_mtpd) AS reached_mtpd
+FROM losses_by_process
+GROUP BY kind, scenario, org;
 
--- Per scenario; resilience is the part of the week's weighted work that is left
+-- Resilience is the part of the weighted work up to the horizon that is left
 -- (Bruneau et al., Earthquake Spectra 2003).
-CREATE MATERIALIZED VIEW scenario_losses AS
-SELECT l.scenario, l.loss, l.missed_rto, l.reached_mtpd, 1 - l.lost / (604800000 * w.weight) AS resilience
+CREATE MATERIALIZED VIEW losses_by_scenario AS
+SELECT l.kind, l.scenario, l.loss, l.missed_rto, l.reached_mtpd,
+  1 - l.lost / (1000 * date_part('epoch', INTERVAL '7 days') * w.weight) AS resilience
 FROM (
-  SELECT p.scenario, sum(p.loss) AS loss,
+  SELECT p.kind, p.scenario, sum(p.loss) AS loss,
     count(*) FILTER (WHERE p.misses_rto) AS missed_rto, count(*) FILTER (WHERE p.reaches_mtpd) AS reached_mtpd,
     sum(coalesce(n.weight, 1) * p.down_ms) AS lost
-  FROM process_losses p JOIN impact_nodes n ON n.node = p.process
-  GROUP BY p.scenario
+  FROM losses_by_process p JOIN model_nodes n ON n.node = p.process
+  GROUP BY p.kind, p.scenario
 ) l
-CROSS JOIN (SELECT sum(coalesce(weight, 1)) AS weight FROM impact_nodes WHERE loss_per_hour IS NOT NULL) w;
+CROSS JOIN (SELECT sum(coalesce(weight, 1)) AS weight FROM model_nodes WHERE loss_per_hour IS NOT NULL) w;
 
 -- What users suppose, and how much more it costs than the incident beside it.
-CREATE MATERIALIZED VIEW hypothetical_losses AS
+CREATE MATERIALIZED VIEW supposed_losses AS
 SELECT h.scenario, h.besides, coalesce(l.loss, 0) AS loss, coalesce(l.loss, 0) - coalesce(i.loss, 0) AS more
-FROM (SELECT DISTINCT scenario, besides FROM hypothetical_outages) h
-LEFT JOIN scenario_losses l ON l.scenario = h.scenario
-LEFT JOIN scenario_losses i ON i.scenario = h.besides;
+FROM (SELECT DISTINCT scenario, besides FROM model_suppositions) h
+LEFT JOIN losses_by_scenario l ON l.kind = 'supposed' AND l.scenario = h.scenario
+LEFT JOIN losses_by_scenario i ON i.kind = 'incident' AND i.scenario = h.besides;

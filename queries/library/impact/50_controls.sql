@@ -1,19 +1,38 @@
--- Counter-measures: what each would have saved, and their rankings.
+-- Counter-measures: what each would have saved, and their rankings; and to which findings a loss goes back.
 
 -- What a trial saves of each process's loss.
 CREATE MATERIALIZED VIEW savings AS
-SELECT t.incident, t.kind, t.trial, p.process, p.loss, p.loss - coalesce(l.loss, 0) AS saved
+SELECT t.incident, t.kind, t.trial, p.process, p.loss, sum(t.stretch * (p.loss - coalesce(l.loss, 0))) / 1000000 AS saved
 FROM trials t
-JOIN process_losses p ON p.scenario = t.incident
+JOIN losses_by_process p ON p.kind = 'incident' AND p.scenario = t.incident
 LEFT JOIN played_losses l
-  ON l.scenario = t.incident AND l.kind = t.kind AND l.trial = t.trial AND l.process = p.process;
+  ON l.kind = t.kind AND l.scenario = t.incident AND l.trial = t.trial AND l.cases = t.cases AND l.process = p.process
+GROUP BY t.incident, t.kind, t.trial, p.process, p.loss;
 
--- An incident once more, with a control or a bundle on, or without one of its findings: root findings
--- are those without which much would have been saved.
-CREATE MATERIALIZED VIEW post_event AS
+CREATE VIEW trial_savings AS
 SELECT incident, kind, trial, sum(loss) AS loss, sum(saved) AS saved
 FROM savings
 GROUP BY incident, kind, trial;
+
+-- An incident once more, with a control or a bundle on, or without one of its findings.
+CREATE MATERIALIZED VIEW post_event AS
+SELECT incident, kind, trial, loss, saved FROM trial_savings WHERE kind IN ('control', 'bundle', 'finding');
+
+-- The root findings of a loss are those that have a share of it. saved: without this one. Where each of two would have
+-- been enough, without either nothing is saved, and yet they are the cause; so the share is what a finding adds to
+-- those that came before it, and to those that came after it, half of each: a Shapley value over two orders. The shares
+-- add up to the loss.
+CREATE MATERIALIZED VIEW root_findings AS
+SELECT incident, finding, loss, saved,
+  (coalesce(lag(later) OVER (PARTITION BY incident ORDER BY nth), loss) - later
+    + coalesce(lead(earlier) OVER (PARTITION BY incident ORDER BY nth), loss) - earlier) / 2 AS share
+FROM (
+  SELECT f.incident, f.finding, f.nth, a.loss, a.saved, coalesce(u.saved, 0) AS later, coalesce(s.saved, 0) AS earlier
+  FROM incident_findings f
+  JOIN trial_savings a ON a.kind = 'finding' AND a.incident = f.incident AND a.trial = f.finding
+  LEFT JOIN trial_savings u ON u.kind = 'until' AND u.incident = f.incident AND u.trial = f.finding
+  LEFT JOIN trial_savings s ON s.kind = 'since' AND s.incident = f.incident AND s.trial = f.finding
+) x;
 
 -- Ranked by what is saved per cost or by return: ROSI of what was saved, and RORI (Gonzalez-Granadillo et
 -- al., 2012) of the annual loss, in percent, where surface · effectiveness of the risk goes.
@@ -22,20 +41,29 @@ SELECT c.control, c.cost, coalesce(s.saved, 0) AS saved,
   CASE WHEN c.cost > 0 THEN coalesce(s.saved, 0) / c.cost END AS saved_per_cost,
   CASE WHEN c.cost > 0 THEN (coalesce(s.saved, 0) - c.cost) / c.cost END AS rosi,
   CASE WHEN c.cost + r.infrastructure_value > 0
-    THEN 100 * (r.annual_loss * c.surface * c.effectiveness - c.cost) / (c.cost + r.infrastructure_value) END AS rori
+    THEN 100 * (r.annual_loss * e.effect - c.cost) / (c.cost + r.infrastructure_value) END AS rori
 FROM controls c
 CROSS JOIN risk_appetite r
+LEFT JOIN control_effects e ON e.control = c.control
 LEFT JOIN (SELECT trial, sum(saved) AS saved FROM post_event WHERE kind = 'control' GROUP BY trial) s ON s.trial = c.control;
 
 -- Two together: costs add up, and independently they leave (1 - a)(1 - b) of the risk.
 CREATE MATERIALIZED VIEW pair_ranking AS
 SELECT a.control AS control, b.control AS other, a.cost + b.cost AS cost,
   CASE WHEN a.cost + b.cost + r.infrastructure_value > 0
-    THEN 100 * (r.annual_loss * (1 - (1 - a.surface * a.effectiveness) * (1 - b.surface * b.effectiveness)) - (a.cost + b.cost))
+    THEN 100 * (r.annual_loss * (1 - (1 - e.effect) * (1 - f.effect)) - (a.cost + b.cost))
       / (a.cost + b.cost + r.infrastructure_value) END AS rori
 FROM controls a
+JOIN control_effects e ON e.control = a.control
 JOIN controls b ON a.control < b.control
+JOIN control_effects f ON f.control = b.control
 CROSS JOIN risk_appetite r
 WHERE NOT EXISTS (
   SELECT 1 FROM control_exclusions x
   WHERE (x.control = a.control AND x.other = b.control) OR (x.control = b.control AND x.other = a.control));
+
+-- What counts nowhere, or as nothing.
+CREATE MATERIALIZED VIEW impact_errors AS
+SELECT 'controls' AS relation, control AS item, 'its surface or effectiveness is not between 0 and 1' AS reason
+FROM controls
+WHERE control NOT IN (SELECT control FROM control_effects);
