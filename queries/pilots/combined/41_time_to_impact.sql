@@ -43,24 +43,24 @@ INSERT INTO cold_starts VALUES
   ('logistics.sorting-bru', 'logistics.sorting-cgn'),
   ('logistics.sorting-cgn', 'logistics.sorting-bru');
 
-CREATE MATERIALIZED VIEW impact_groups AS
-SELECT d.src || ' on ' || d.dst AS group_id, d.src AS node, b.minutes * 60000 AS buffer_ms
+CREATE OR REPLACE VIEW model_groups AS
+SELECT d.src || ' on ' || d.dst AS group_id, d.src AS node, CAST(NULL AS BIGINT) AS need, b.minutes * 60000 AS buffer_ms
 FROM depends_on d
 LEFT JOIN buffers b ON b.src = d.src AND b.dst = d.dst;
 
-CREATE MATERIALIZED VIEW impact_members AS
-SELECT src || ' on ' || dst AS group_id, dst AS node FROM depends_on;
+CREATE OR REPLACE VIEW model_members AS
+SELECT src || ' on ' || dst AS group_id, dst AS node, CAST(NULL AS BIGINT) AS delay_ms FROM depends_on;
 
 -- What is reached, and after how long, if nothing is mended meanwhile: 0 is now.
 CREATE MATERIALIZED VIEW times_to_impact AS
 SELECT t.node, n.name, n.kind, split_part(t.node, '.', 1) AS organisation, t.starts AS after_ms, t.hops
-FROM time_to_impact((SELECT DISTINCT node, 0 AS starts FROM failed_assets), impact_groups, impact_members) t
+FROM time_to_impact((SELECT DISTINCT node, 0 AS starts FROM failed_assets), model_groups, model_members) t
 JOIN nodes n ON n.id = t.node;
 
 -- What each of them fails for: the last link of its path.
 CREATE MATERIALIZED VIEW impact_paths AS
 SELECT node, cause, starts AS after_ms
-FROM impact_causes((SELECT DISTINCT node, 0 AS starts FROM failed_assets), impact_groups, impact_members)
+FROM impact_causes((SELECT DISTINCT node, 0 AS starts FROM failed_assets), model_groups, model_members)
 WHERE critical AND cause IS NOT NULL;
 
 -- The order in which what is reached can start again. Step 1 can at once; no step has what waits for itself.
@@ -68,7 +68,7 @@ CREATE MATERIALIZED VIEW restoration_steps AS
 SELECT r.step, r.node, n.name, n.kind, split_part(r.node, '.', 1) AS organisation
 FROM restoration_order(
   (SELECT id AS node FROM affected),
-  (SELECT g.group_id, g.node FROM impact_groups g
+  (SELECT g.group_id, g.node FROM model_groups g
    WHERE NOT EXISTS (SELECT 1 FROM cold_starts c WHERE c.src || ' on ' || c.dst = g.group_id)),
-  impact_members) r
+  model_members) r
 JOIN nodes n ON n.id = r.node;

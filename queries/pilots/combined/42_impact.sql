@@ -1,4 +1,5 @@
--- What it costs, in euros: per process, organisation and in all; as it is now, and if.
+-- What it costs, in euros: per process, organisation and in all; as it is now, and if. The pack library/impact reckons
+-- it: what is open is the incident "now", whose findings are the detections.
 
 -- How long it takes until an asset can be trusted again. Unknown: more than a week.
 CREATE TABLE recovery_times (node TEXT PRIMARY KEY, minutes BIGINT);
@@ -57,31 +58,37 @@ INSERT INTO hypothetical_failures VALUES
   ('Interbank link is cut',     'bank.swift-link'),
   ('Market data is forged',     'bank.market-feed');
 
--- Counter-measures, and what they cost in a year.
-CREATE TABLE controls (control TEXT PRIMARY KEY, name TEXT, cost DOUBLE);
-INSERT INTO controls VALUES
-  ('card-velocity',       'Limits on cards per address',          25000),
-  ('step-up',             'A second factor for new payees',       40000),
-  ('order-matching',      'Payments only against orders',         30000),
-  ('script-integrity',    'Scripts pinned by their hash',         15000),
-  ('four-eyes',           'Refunds need a second clerk',          20000),
-  ('atm-interlock',       'Open cash machines do not pay',        60000),
-  ('stand-by-reefers',    'Reefers at each origin to swap',      120000),
-  ('spare-loggers',       'A second logger in each parcel',       35000),
-  ('pack-scan',           'Every pack scanned on receipt',        45000),
-  ('credential-check',    'The shop asks for the credential',     18000),
-  ('portal-two-factors',  'The portal asks for two factors',      12000),
-  ('scanner-lock',        'Scanners work with a credential only', 50000),
-  ('geofence',            'Vans report when off their corridor',  55000),
-  ('hand-over-proof',     'Parcels handed over against a code',   30000),
-  ('weigh-in',            'Returns weighed before a refund',      22000),
-  ('write-once-logs',     'Logs that cannot be rewritten',        28000);
+INSERT INTO risk_appetite VALUES (1, 3000000, 1500000, 250000);
+
+-- Counter-measures. surface: in how much of what is done it is in place; effectiveness: how often it helps there.
+INSERT INTO controls (control, name, cost, surface, effectiveness) VALUES
+  ('card-velocity',       'Limits on cards per address',          25000, 0.9,  0.8),
+  ('step-up',             'A second factor for new payees',       40000, 0.95, 0.9),
+  ('call-back',           'New payees are called back',           22000, 0.7,  0.8),
+  ('order-matching',      'Payments only against orders',         30000, 1,    0.95),
+  ('script-integrity',    'Scripts pinned by their hash',         15000, 0.9,  0.95),
+  ('four-eyes',           'Refunds need a second clerk',          20000, 0.8,  0.9),
+  ('atm-interlock',       'Open cash machines do not pay',        60000, 0.9,  0.9),
+  ('stand-by-reefers',    'Reefers at each origin to swap',      120000, 0.75, 0.9),
+  ('spare-loggers',       'A second logger in each parcel',       35000, 0.9,  0.8),
+  ('pack-scan',           'Every pack scanned on receipt',        45000, 0.95, 0.9),
+  ('credential-check',    'The shop asks for the credential',     18000, 1,    0.9),
+  ('portal-two-factors',  'The portal asks for two factors',      12000, 1,    0.95),
+  ('scanner-lock',        'Scanners work with a credential only', 50000, 1,    0.95),
+  ('clerk-at-scanners',   'A clerk looks on at each scan',        42000, 0.8,  0.75),
+  ('geofence',            'Vans report when off their corridor',  55000, 0.9,  0.7),
+  ('hand-over-proof',     'Parcels handed over against a code',   30000, 0.9,  0.9),
+  ('weigh-in',            'Returns weighed before a refund',      22000, 0.9,  0.8),
+  ('write-once-logs',     'Logs that cannot be rewritten',        28000, 1,    0.9);
+
+-- Who has the one has no use for the other.
+INSERT INTO control_exclusions VALUES ('step-up', 'call-back'), ('scanner-lock', 'clerk-at-scanners');
 
 -- The findings that a control prevents, by their detection.
-CREATE TABLE control_prevents (control TEXT, detection TEXT, PRIMARY KEY (control, detection));
 INSERT INTO control_prevents VALUES
   ('card-velocity',      'card_testing'),
   ('step-up',            'account_takeover'),
+  ('call-back',          'account_takeover'),
   ('order-matching',     'process_bypass'),
   ('script-integrity',   'web_skimmer'),
   ('four-eyes',          'insider_refund'),
@@ -94,6 +101,7 @@ INSERT INTO control_prevents VALUES
   ('credential-check',   'restricted_sale'),
   ('portal-two-factors', 'reefer_sabotage'),
   ('scanner-lock',       'rogue_scanner'),
+  ('clerk-at-scanners',  'rogue_scanner'),
   ('geofence',           'diversion'),
   ('hand-over-proof',    'false_delivery'),
   ('hand-over-proof',    'skipped_custody'),
@@ -101,7 +109,6 @@ INSERT INTO control_prevents VALUES
   ('write-once-logs',    'log_tampering');
 
 -- Controls that save most together, where a process needs several things that are all attacked.
-CREATE TABLE control_bundles (bundle TEXT, control TEXT, PRIMARY KEY (bundle, control));
 INSERT INTO control_bundles VALUES
   ('Cold chain',  'stand-by-reefers'), ('Cold chain', 'portal-two-factors'), ('Cold chain', 'scanner-lock'),
   ('Card sales',  'card-velocity'), ('Card sales', 'order-matching'), ('Card sales', 'script-integrity'),
@@ -110,84 +117,53 @@ INSERT INTO control_bundles VALUES
   ('Accounts',    'step-up'), ('Accounts', 'write-once-logs'),
   ('Parcels',     'scanner-lock'), ('Parcels', 'geofence'), ('Parcels', 'hand-over-proof');
 
-CREATE VIEW trial_parts AS
-SELECT 'control' AS kind, control AS scenario, detection FROM control_prevents
-UNION
-SELECT 'bundle', b.bundle, p.detection FROM control_bundles b JOIN control_prevents p ON p.control = b.control;
-
--- Those that change something.
-CREATE VIEW trials AS
-SELECT DISTINCT t.kind, t.scenario FROM trial_parts t JOIN failed_assets f ON f.detection = t.detection;
-
--- What is played through. kind: now; supposed, besides what is now; control and bundle, without what they prevent.
-CREATE VIEW played_failures AS
-SELECT 'now' AS kind, 'now' AS scenario, node FROM failed_assets
-UNION
-SELECT 'supposed', scenario, node FROM hypothetical_failures
-UNION
-SELECT 'supposed', h.scenario, f.node FROM hypothetical_failures h CROSS JOIN failed_assets f
-UNION
-SELECT t.kind, t.scenario, f.node FROM trials t CROSS JOIN failed_assets f
-WHERE NOT EXISTS (
-  SELECT 1 FROM trial_parts p WHERE p.kind = t.kind AND p.scenario = t.scenario AND p.detection = f.detection);
-
-CREATE VIEW restarts AS
-SELECT n.id AS node, t.minutes * 60000 AS restart_ms FROM nodes n JOIN restart_times t ON t.kind = n.kind;
-
--- The horizon is a week.
-CREATE MATERIALIZED VIEW down AS
-SELECT d.scenario[1] AS kind, d.scenario[2] AS scenario, d.node, min(d.starts) AS fails_ms, max(d.ends) AS recovers_ms,
-  sum(d.ends - d.starts) AS down_ms
-FROM scenario_downtime(
-  (SELECT make_array(p.kind, p.scenario) AS scenario, p.node, 0 AS starts, r.minutes * 60000 AS ends
-   FROM played_failures p LEFT JOIN recovery_times r ON r.node = p.node),
-  impact_groups, impact_members, restarts, horizon => INTERVAL '7 days') d
-GROUP BY d.scenario[1], d.scenario[2], d.node;
-
 CREATE VIEW processes AS
 SELECT n.id, n.name, split_part(n.id, '.', 1) AS organisation, n.value_per_hour AS loss_per_hour,
   t.rto_minutes * 60000 AS rto_ms, t.late_per_hour, t.mtpd_minutes * 60000 AS mtpd_ms, t.fixed_loss
 FROM nodes n LEFT JOIN process_terms t ON t.node = n.id
 WHERE n.kind = 'process';
 
-CREATE MATERIALIZED VIEW played_losses AS
-SELECT d.kind, d.scenario, d.node AS id, p.name AS process, p.organisation, d.down_ms, p.rto_ms, p.mtpd_ms,
-  coalesce(d.down_ms > p.rto_ms, false) AS misses_rto,
-  coalesce(d.down_ms >= p.mtpd_ms, false) AS reaches_mtpd,
-  p.loss_per_hour * d.down_ms / 3600000
-    + CASE WHEN d.down_ms > p.rto_ms THEN p.late_per_hour * (d.down_ms - p.rto_ms) / 3600000 ELSE 0 END
-    + CASE WHEN d.down_ms >= p.mtpd_ms THEN p.fixed_loss ELSE 0 END AS euros
-FROM down d JOIN processes p ON p.id = d.node;
+CREATE OR REPLACE VIEW model_nodes AS
+SELECT n.id AS node, n.kind AS level, split_part(n.id, '.', 1) AS org, t.minutes * 60000 AS restart_ms,
+  p.loss_per_hour, p.late_per_hour, p.rto_ms, p.mtpd_ms, p.fixed_loss, CAST(NULL AS DOUBLE) AS weight
+FROM nodes n
+LEFT JOIN restart_times t ON t.kind = n.kind
+LEFT JOIN processes p ON p.id = n.id;
+
+CREATE OR REPLACE VIEW model_outages AS
+SELECT 'now' AS incident, f.detection AS finding, f.node, 0 AS starts, r.minutes * 60000 AS ends
+FROM failed_assets f LEFT JOIN recovery_times r ON r.node = f.node;
+
+CREATE OR REPLACE VIEW model_suppositions AS
+SELECT h.scenario, 'now' AS besides, h.node, 0 AS starts, r.minutes * 60000 AS ends
+FROM hypothetical_failures h LEFT JOIN recovery_times r ON r.node = h.node;
+
+CREATE MATERIALIZED VIEW down AS
+SELECT node, fails_ms, recovers_ms, down_ms FROM downtimes WHERE kind = 'incident';
 
 -- What open findings cost each process until all is mended, at the usual pace.
 CREATE MATERIALIZED VIEW process_losses AS
-SELECT id, process, organisation, down_ms, rto_ms, mtpd_ms, misses_rto, reaches_mtpd, euros
-FROM played_losses WHERE kind = 'now';
+SELECT p.id, p.name AS process, p.organisation, l.down_ms, p.rto_ms, p.mtpd_ms, l.misses_rto, l.reaches_mtpd, l.loss AS euros
+FROM losses_by_process l
+JOIN processes p ON p.id = l.process
+WHERE l.kind = 'incident';
 
 CREATE MATERIALIZED VIEW organisation_losses AS
-SELECT organisation, count(*) AS processes, sum(euros) AS euros,
-  count(*) FILTER (WHERE misses_rto) AS misses_rto, count(*) FILTER (WHERE reaches_mtpd) AS reaches_mtpd
-FROM process_losses
-GROUP BY organisation;
+SELECT org AS organisation, processes, loss AS euros, missed_rto AS misses_rto, reached_mtpd AS reaches_mtpd
+FROM losses_by_organisation
+WHERE kind = 'incident';
 
 CREATE MATERIALIZED VIEW total_losses AS
-SELECT coalesce(sum(euros), 0) AS euros,
-  count(*) FILTER (WHERE misses_rto) AS misses_rto, count(*) FILTER (WHERE reaches_mtpd) AS reaches_mtpd
-FROM process_losses;
+SELECT coalesce(sum(loss), 0) AS euros, coalesce(sum(missed_rto), 0) AS misses_rto, coalesce(sum(reached_mtpd), 0) AS reaches_mtpd
+FROM losses_by_scenario
+WHERE kind = 'incident';
 
 -- What is supposed, beside what is now.
 CREATE MATERIALIZED VIEW hypothetical_losses AS
-SELECT h.scenario, coalesce(s.euros, 0) AS euros, coalesce(s.euros, 0) - t.euros AS more
-FROM (SELECT DISTINCT scenario FROM hypothetical_failures) h
-CROSS JOIN total_losses t
-LEFT JOIN (SELECT scenario, sum(euros) AS euros FROM played_losses WHERE kind = 'supposed' GROUP BY scenario) s
-  ON s.scenario = h.scenario;
+SELECT scenario, loss AS euros, more FROM supposed_losses;
 
 -- If one asset failed, for each of them: how many nodes go with it, and what an hour of that costs.
 CREATE MATERIALIZED VIEW asset_blast AS
-SELECT b.scenario AS id, n.name AS asset, split_part(b.scenario, '.', 1) AS organisation, b.nodes, b.loss AS euros_per_hour
-FROM blast_radius(
-  (SELECT id AS scenario, id AS node FROM nodes WHERE kind = 'asset'),
-  impact_groups, impact_members,
-  (SELECT id AS node, loss_per_hour AS loss FROM processes)) b
-JOIN nodes n ON n.id = b.scenario;
+SELECT l.asset AS id, n.name AS asset, split_part(l.asset, '.', 1) AS organisation, l.nodes, l.loss_per_hour AS euros_per_hour
+FROM asset_losses l
+JOIN nodes n ON n.id = l.asset;

@@ -19,7 +19,7 @@ FROM times_to_impact t
 JOIN nodes n ON n.id = t.node
 LEFT JOIN affected a ON a.id = t.node
 LEFT JOIN restoration_steps r ON r.node = t.node
-LEFT JOIN down d ON d.node = t.node AND d.kind = 'now'
+LEFT JOIN down d ON d.node = t.node
 LEFT JOIN process_losses l ON l.id = t.node
 UNION ALL
 SELECT f.detection AS id, f.detection AS title, f.severity || ': ' || f.findings || ' open' AS subtitle,
@@ -40,8 +40,8 @@ CREATE MATERIALIZED VIEW cascade_edges AS
 SELECT g.group_id AS id, m.node AS source, g.node AS target, coalesce(g.buffer_ms, 0) AS mainstat,
   CASE WHEN p.node IS NULL THEN 1 ELSE 3 END AS thickness,
   CASE WHEN p.node IS NULL THEN 'gray' ELSE 'orange' END AS color
-FROM impact_groups g
-JOIN impact_members m ON m.group_id = g.group_id
+FROM model_groups g
+JOIN model_members m ON m.group_id = g.group_id
 JOIN times_to_impact s ON s.node = m.node
 JOIN times_to_impact t ON t.node = g.node
 LEFT JOIN impact_paths p ON p.node = g.node AND p.cause = m.node

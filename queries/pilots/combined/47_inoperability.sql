@@ -56,7 +56,7 @@ SELECT 'log_tampering', node FROM log_owners;
 CREATE MATERIALIZED VIEW control_worth AS
 SELECT c.control, c.name, c.cost, sum(a.euros) AS euros, sum(a.euros) / c.cost AS euros_per_cost
 FROM (
-  SELECT DISTINCT p.control, e.node FROM control_prevents p JOIN exposure e ON e.detection = p.detection
+  SELECT DISTINCT p.control, e.node FROM control_prevents p JOIN exposure e ON e.detection = p.finding
 ) g
 JOIN controls c ON c.control = g.control
 JOIN asset_worth a ON a.id = g.node
