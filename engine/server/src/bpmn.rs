@@ -5,13 +5,14 @@
 //!           gateway's branch), lanes as roles of steps
 //! Process   its name, or else its pool's, or else its id
 //! Activity  a task's name, or an intermediate event's; gateways, starts and ends are not seen in logs
-//! State     what may come next. A task with a timer at its border has a `max_dwell_ms`, an intermediate
-//!           timer a `min_dwell_ms`. Conditions of an exclusive gateway's flows are not judged
+//! State     what may come next. A timer at a task's border interrupts it: the task has a `max_dwell_ms`, and
+//!           what the timer starts `is_timeout`: it comes once that has passed, and the task no more. An
+//!           intermediate timer has a `min_dwell_ms`. Conditions of an exclusive gateway's flows are not judged
 //! Prints    CREATE TABLE for both tables, and INSERTs
 //! Errors    not XML, or not BPMN; an element outside the subset, by name and line; a choice that is no
 //!           gateway's; two processes of one name; a node that two tokens reach; a state that leads to no
 //!           end; more states than a monitor follows; a timer whose start no event shows, such as one that
-//!           may come first in a case
+//!           may come first in a case; a timer that does not interrupt, or has a step's name
 //! Source    OMG, Business Process Model and Notation 2.0.2; van der Aalst, Formalization and Verification
 //!           of Event-driven Process Chains, 1999
 
@@ -49,7 +50,7 @@ CREATE TABLE states (
   min_dwell_ms BIGINT, max_dwell_ms BIGINT, on_unexpected TEXT,
   PRIMARY KEY (process, state)
 );
-CREATE TABLE transitions (process TEXT, from_state TEXT, activity TEXT, to_state TEXT, role TEXT);
+CREATE TABLE transitions (process TEXT, from_state TEXT, activity TEXT, to_state TEXT, role TEXT, is_timeout BOOLEAN);
 ";
 
 fn write_process(sql: &mut String, name: &str, protocol: &Protocol) {
@@ -63,7 +64,7 @@ fn write_process(sql: &mut String, name: &str, protocol: &Protocol) {
     let transitions = protocol.transitions.iter().map(|transition| {
         let [from, to] = [transition.from, transition.to].map(|state| quoted(&protocol.states[state].name));
         let role = transition.role.as_deref().map_or("NULL".to_string(), quoted);
-        format!("  ({name}, {from}, {}, {to}, {role})", quoted(&transition.activity))
+        format!("  ({name}, {from}, {}, {to}, {role}, {})", quoted(&transition.activity), transition.is_timeout)
     });
     insert(sql, "transitions", transitions.collect());
 }
@@ -99,7 +100,7 @@ mod tests {
     fn imported(elements: &str) -> String {
         statements(&process(elements), "order.bpmn", None)
             .expect("a process")
-            .split_once("role TEXT);\n")
+            .split_once("is_timeout BOOLEAN);\n")
             .expect("the tables")
             .1
             .to_string()
@@ -125,9 +126,9 @@ INSERT INTO states VALUES
   ('order', 'end', false, true, NULL, NULL, 'stay');
 
 INSERT INTO transitions VALUES
-  ('order', 'place', 'place', 'don''t | pay', NULL),
-  ('order', 'don''t | pay', 'don''t', 'place', NULL),
-  ('order', 'don''t | pay', 'pay', 'end', NULL);
+  ('order', 'place', 'place', 'don''t | pay', NULL, false),
+  ('order', 'don''t | pay', 'don''t', 'place', NULL, false),
+  ('order', 'don''t | pay', 'pay', 'end', NULL, false);
 "
         );
     }
@@ -152,12 +153,12 @@ INSERT INTO states VALUES
   ('order', 'end', false, true, NULL, NULL, 'stay');
 
 INSERT INTO transitions VALUES
-  ('order', 'bill | pack', 'bill', 'pack', NULL),
-  ('order', 'bill | pack', 'pack', 'bill', 'clerk'),
-  ('order', 'pack', 'pack', 'given up | ship', 'clerk'),
-  ('order', 'bill', 'bill', 'given up | ship', NULL),
-  ('order', 'given up | ship', 'given up', 'end', NULL),
-  ('order', 'given up | ship', 'ship', 'end', NULL);
+  ('order', 'bill | pack', 'bill', 'pack', NULL, false),
+  ('order', 'bill | pack', 'pack', 'bill', 'clerk', false),
+  ('order', 'pack', 'pack', 'given up | ship', 'clerk', false),
+  ('order', 'bill', 'bill', 'given up | ship', NULL, false),
+  ('order', 'given up | ship', 'given up', 'end', NULL, true),
+  ('order', 'given up | ship', 'ship', 'end', NULL, false);
 "
         );
     }
@@ -176,7 +177,7 @@ INSERT INTO transitions VALUES
         let pool = "<collaboration><participant name='shop&#10;floor' processRef='p'/></collaboration><process id=\"p\">";
         let text = process(&nodes).replace("<process id=\"p\" name=\"order\">", pool);
         let sql = statements(&text, "order.bpmn", None).expect("a process");
-        assert!(sql.contains("('shop floor', 'place the order', 'place the order', 'end', NULL)"), "{sql}");
+        assert!(sql.contains("('shop floor', 'place the order', 'place the order', 'end', NULL, false)"), "{sql}");
     }
 
     #[test]
@@ -187,7 +188,7 @@ INSERT INTO transitions VALUES
         let both = statements(&text, "x", None).expect_err("one of them has a subProcess").to_string();
         assert!(both.contains("subProcess \"z\" (line 1) is not supported"), "{both}");
         for wanted in ["order", "p"] {
-            assert!(statements(&text, "x", Some(wanted)).expect("a process").contains("('order', 'sign', 'sign', 'end', NULL)"));
+            assert!(statements(&text, "x", Some(wanted)).expect("a process").contains("('order', 'sign', 'sign', 'end', NULL, false)"));
         }
         let none = statements(&text, "x", Some("shop")).expect_err("no such process").to_string();
         assert_eq!(none, "x: there is no process \"shop\"\nhint: there is \"order\", \"stock\"");
@@ -197,11 +198,15 @@ INSERT INTO transitions VALUES
     fn states_of_one_name_are_told_apart() {
         let wires = flows(&[("s", "a"), ("a", "b"), ("b", "e")]);
         let sql = imported(&format!("{ENDS}<task id='a' name='sign'/><task id='b' name='sign'/>{wires}"));
-        assert!(sql.contains("('order', 'sign', 'sign', 'sign (2)', NULL),\n  ('order', 'sign (2)', 'sign', 'end', NULL)"), "{sql}");
+        assert!(
+            sql.contains("('order', 'sign', 'sign', 'sign (2)', NULL, false),\n  ('order', 'sign (2)', 'sign', 'end', NULL, false)"),
+            "{sql}"
+        );
         // A task with the name that was made.
         let wires = flows(&[("s", "a"), ("a", "b"), ("b", "c"), ("c", "e")]);
         let sql = imported(&format!("{ENDS}<task id='a' name='sign'/><task id='b' name='sign'/><task id='c' name='sign (2)'/>{wires}"));
-        let last = "('order', 'sign (2)', 'sign', 'sign (2) (2)', NULL),\n  ('order', 'sign (2) (2)', 'sign (2)', 'end', NULL)";
+        let last =
+            "('order', 'sign (2)', 'sign', 'sign (2) (2)', NULL, false),\n  ('order', 'sign (2) (2)', 'sign (2)', 'end', NULL, false)";
         assert!(sql.contains(last), "{sql}");
     }
 
@@ -226,10 +231,10 @@ INSERT INTO transitions VALUES
         let task = "order.bpmn: task \"check\" (line 1) with a default flow is not supported";
         assert_eq!(refused(&with("<task id='a' name='check' default='a-c'/>")), format!("{task}\n{way_out}"));
         let chosen = imported(&with("<exclusiveGateway id='a' default='a-c'/>"));
-        assert!(chosen.contains("('order', 'accept | reject', 'accept', 'end', NULL)"), "{chosen}");
+        assert!(chosen.contains("('order', 'accept | reject', 'accept', 'end', NULL, false)"), "{chosen}");
         // Without a condition, both come.
         let both = imported(&with("<task id='a' name='check'/>").replace(condition, &flows(&[("a", "b")])));
-        assert!(both.contains("('order', 'accept | reject', 'accept', 'reject', NULL)"), "{both}");
+        assert!(both.contains("('order', 'accept | reject', 'accept', 'reject', NULL, false)"), "{both}");
     }
 
     #[test]
@@ -249,6 +254,36 @@ INSERT INTO transitions VALUES
             refused(&format!("{ENDS}{gateway}{timer}{wires}")),
             "order.bpmn: the timer of intermediateCatchEvent \"cooled\" (line 1) behind eventBasedGateway \"g\" (line 1) is not supported\n\
             hint: draw it at the border of a receive task in place of the gateway, or write its bound as a fluent's lifetime"
+        );
+    }
+
+    #[test]
+    fn a_timer_at_a_border_interrupts() {
+        let with = |timers: &str, from: &[&str]| {
+            let ends: Vec<(&str, &str)> = from.iter().map(|timer| (*timer, "e")).collect();
+            let tasks = "<task id='o' name='order'/><task id='a' name='pay'/>";
+            format!("{ENDS}{tasks}{timers}{}{}", flows(&[("s", "o"), ("o", "a"), ("a", "e")]), flows(&ends))
+        };
+        let timer = |id: &str, name: &str, more: &str| {
+            format!("<boundaryEvent id='{id}' name='{name}' attachedToRef='a'{more}>{HOUR}</boundaryEvent>")
+        };
+        let sql = imported(&with(&timer("t", "timeout", ""), &["t"]));
+        assert!(sql.contains("('order', 'pay | timeout', false, false, NULL, 3600000, 'stay')"), "{sql}");
+        assert!(sql.contains("('order', 'pay | timeout', 'timeout', 'end', NULL, true)"), "{sql}");
+        assert!(sql.contains("('order', 'pay | timeout', 'pay', 'end', NULL, false)"), "{sql}");
+        assert_eq!(
+            refused(&with(&timer("t", "remind", " cancelActivity='false'"), &["t"])),
+            "order.bpmn: boundaryEvent \"remind\" (line 1) that does not interrupt is not supported\nhint: draw what it starts as a parallel branch"
+        );
+        assert_eq!(
+            refused(&with(&timer("t", "pay", ""), &["t"])),
+            "order.bpmn: no event shows whether timer \"pay\" or a step of that name came\nhint: give the timer another name"
+        );
+        let two = timer("t", "timeout", "") + &timer("u", "given up", "").replace("PT1H", "PT2H");
+        assert_eq!(
+            refused(&with(&two, &["t", "u"])),
+            "order.bpmn: two timers of different lengths interrupt task \"pay\" (line 1)\n\
+            hint: leave the longer one out: the other has interrupted before it"
         );
     }
 

@@ -149,6 +149,7 @@ const TRANSITIONS: Table = Table {
         column("activity", Id(ACTIVITY)),
         column("to_state", Id(STATE)),
         optional("role", Id(ROLE)),
+        optional("is_timeout", Boolean),
     ],
 };
 const TRANSITIONS_OF_ANYONE: Table = Table {
@@ -241,7 +242,8 @@ const MODEL: Table = Table {
 fn violations(call: Call<'_>) -> Rows<'_, u64> {
     let transitions = call.relation(1, |row| {
         let (from, activity, to) = (row.id(1)?, row.id(2)?, row.id(3)?);
-        Ok((row.id_or_null(0), automaton::Rule::Transition { from, activity, to, role: row.id_or_null(4) }))
+        let is_timeout = row.boolean_or_null(5).unwrap_or(false);
+        Ok((row.id_or_null(0), automaton::Rule::Transition { from, activity, to, role: row.id_or_null(4), is_timeout }))
     });
     let states = call.relation(2, |row| {
         let bounds = Bounds {

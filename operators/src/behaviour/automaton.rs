@@ -1,9 +1,10 @@
 //! Protocols with time bounds: which step comes when, and by whom.
 //!
 //! A case starts in the initial state. An event takes a transition of the state it finds; a state is
-//! entered at the event's time, and left not before `min_dwell` and not after `max_dwell`. When a case
-//! came into being no event says, so its bounds do not hold for the initial state it starts in: they do
-//! once the case is there again, by a transition or by a reset, from that event on.
+//! entered at the event's time, and left not before `min_dwell` and not after `max_dwell`; by a timeout
+//! not before `max_dwell`, and then whenever it comes. When a case came into being no event says, so its
+//! bounds do not hold for the initial state it starts in: they do once the case is there again, by a
+//! transition or by a reset, from that event on.
 //!
 //! A chunk is a function from state to state, with how many violations lie in it. Only the first
 //! leaving depends on what was before: it is judged where chunks compose.
@@ -24,7 +25,14 @@ pub const STATES_MAX: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Rule {
     State(Bytes, Bounds),
-    Transition { from: Bytes, activity: Bytes, to: Bytes, role: Option<Bytes> },
+    /// A state's activity is a timeout if one of its transitions is.
+    Transition {
+        from: Bytes,
+        activity: Bytes,
+        to: Bytes,
+        role: Option<Bytes>,
+        is_timeout: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -53,9 +61,9 @@ pub enum Breach {
     Unexpected,
     /// There is one, but not for this role.
     Role,
-    /// The state was left before its `min_dwell`.
+    /// The state was left before its `min_dwell`, or by a timeout before its `max_dwell`.
     Early,
-    /// The state was not left by its `max_dwell`.
+    /// The state was not left by its `max_dwell`, and no timeout came.
     Overdue,
 }
 
@@ -97,12 +105,14 @@ struct Step {
     anyone: Option<u16>,
     /// By role, in the order of names.
     by_role: Vec<(Symbol, u16)>,
+    is_timeout: bool,
 }
 
 /// What an event does to a case in some state.
 struct Taken {
     to: Option<u16>,
     breach: Option<Breach>,
+    is_timeout: bool,
 }
 
 /// Where a case is.
@@ -116,10 +126,17 @@ struct At {
 #[derive(Debug, Clone, Copy)]
 pub struct Path {
     end: u16,
-    /// When the state was left first, and when the last state was entered.
-    moved: Option<(i64, i64)>,
+    moved: Option<Moved>,
     /// But for those of the first leaving.
     violations: u32,
+}
+
+/// How a case left the state in which a chunk found it, and when it entered the one in which the chunk leaves it.
+#[derive(Debug, Clone, Copy)]
+struct Moved {
+    left: i64,
+    by_timeout: bool,
+    since: i64,
 }
 
 impl Protocol for Automaton {
@@ -130,7 +147,7 @@ impl Protocol for Automaton {
         let mut transitions = Vec::new();
         for rule in rules {
             match rule {
-                Rule::Transition { from, activity, to, role } => transitions.push((from, activity, to, role)),
+                Rule::Transition { from, activity, to, role, is_timeout } => transitions.push((from, activity, to, role, *is_timeout)),
                 Rule::State(state, bounds) => {
                     if states.insert(state, bounds).is_some() {
                         return Err(Flaw::of([Part::Text("state "), Part::id("state", state), Part::Text(" is defined twice")]));
@@ -140,15 +157,16 @@ impl Protocol for Automaton {
         }
         let index = index(&states)?;
         let mut automaton = Self::without_steps(&states, names)?;
-        for (from, activity, to, role) in transitions {
+        for (from, activity, to, role, is_timeout) in transitions {
             let known = |state: &Bytes| index.get(state).copied().ok_or_else(|| unknown(state));
-            automaton.add(known(from)?, names.symbol(activity), known(to)?, role.as_ref().map(|role| names.symbol(role))).map_err(
-                |()| {
-                    let (state, activity) = (Part::id("state", from), Part::id("activity", activity));
-                    let end = " leads to two states for one role: give one of them another activity";
-                    Flaw::of([Part::Text("state "), state, Part::Text(": activity "), activity, Part::Text(end)])
-                },
-            )?;
+            let (role, to) = (role.as_ref().map(|role| names.symbol(role)), known(to)?);
+            let step = automaton.step_of(known(from)?, names.symbol(activity));
+            step.is_timeout |= is_timeout;
+            step.add(role, to).map_err(|()| {
+                let (state, activity) = (Part::id("state", from), Part::id("activity", activity));
+                let end = " leads to two states for one role: give one of them another activity";
+                Flaw::of([Part::Text("state "), state, Part::Text(": activity "), activity, Part::Text(end)])
+            })?;
         }
         Ok(automaton)
     }
@@ -191,8 +209,7 @@ impl Automaton {
         Ok(Self { states: states.iter().map(state).collect(), initial, columns: Vec::new(), width: 0, steps: Vec::new() })
     }
 
-    /// Err where the role already leads elsewhere.
-    fn add(&mut self, from: u16, activity: Symbol, to: u16, role: Option<Symbol>) -> Result<(), ()> {
+    fn step_of(&mut self, from: u16, activity: Symbol) -> &mut Step {
         if self.columns.len() <= activity as usize {
             self.columns.resize(activity as usize + 1, None);
         }
@@ -202,32 +219,26 @@ impl Automaton {
             self.steps.resize_with(self.width * count, || None);
             (self.width - 1) as u32
         });
-        let step = self.steps[column as usize * count + from as usize].get_or_insert_default();
-        let known = match role {
-            None => step.anyone.replace(to),
-            Some(role) => {
-                let known = step.by_role.iter().find(|(other, _)| *other == role).map(|(_, to)| *to);
-                step.by_role.push((role, to));
-                known
-            }
-        };
-        if known.is_some_and(|known| known != to) { Err(()) } else { Ok(()) }
+        self.steps[column as usize * count + from as usize].get_or_insert_default()
     }
 
     fn step(&self, state: u16, event: &Event) -> Taken {
         // Absorbed: the state behind all states.
-        let Some(found) = self.states.get(state as usize) else { return Taken { to: None, breach: None } };
+        let Some(found) = self.states.get(state as usize) else { return Taken::untaken(None, None) };
         let column = self.columns.get(event.activity as usize).copied().flatten();
         let step = column.and_then(|column| self.steps[column as usize * self.states.len() + state as usize].as_ref());
-        let Some(step) = step else { return Taken { to: self.after(found), breach: Some(Breach::Unexpected) } };
+        let Some(step) = step else { return Taken::untaken(self.after(found), Some(Breach::Unexpected)) };
         let own = step.by_role.iter().find(|(role, _)| *role == event.role).map(|(_, to)| *to);
         match own.or(step.anyone) {
-            Some(to) => Taken { to: Some(to), breach: None },
+            Some(to) => Taken { to: Some(to), breach: None, is_timeout: step.is_timeout },
             // It happened all the same: where it can only lead to one state, the case is there.
             None => {
                 let to = step.by_role[0].1;
                 let is_sure = step.by_role.iter().all(|(_, other)| *other == to);
-                Taken { to: if is_sure { Some(to) } else { self.after(found) }, breach: Some(Breach::Role) }
+                match is_sure {
+                    true => Taken { to: Some(to), breach: Some(Breach::Role), is_timeout: step.is_timeout },
+                    false => Taken::untaken(self.after(found), Some(Breach::Role)),
+                }
             }
         }
     }
@@ -240,9 +251,10 @@ impl Automaton {
         }
     }
 
-    fn is_early(&self, state: u16, since: i64, left: i64) -> bool {
-        let min_dwell = self.states.get(state as usize).and_then(|state| state.min_dwell);
-        min_dwell.is_some_and(|min_dwell| left < since.saturating_add(min_dwell))
+    fn is_early(&self, state: u16, since: i64, left: i64, by_timeout: bool) -> bool {
+        let Some(State { min_dwell, max_dwell, .. }) = self.states.get(state as usize) else { return false };
+        let least = if by_timeout { max_dwell } else { min_dwell };
+        least.is_some_and(|least| left < since.saturating_add(least))
     }
 
     /// The last moment at which the state may be left.
@@ -251,11 +263,38 @@ impl Automaton {
         Some(since?.saturating_add(max_dwell))
     }
 
+    /// The deadline that had passed when the state was left.
+    fn missed(&self, state: u16, since: i64, left: i64, by_timeout: bool) -> Option<i64> {
+        self.due(state, Some(since)).filter(|due| !by_timeout && left > *due)
+    }
+
     /// How many violations lie in leaving `state` at `left`.
-    fn breaches(&self, state: u16, since: Option<i64>, left: i64) -> u32 {
+    fn breaches(&self, state: u16, since: Option<i64>, left: i64, by_timeout: bool) -> u32 {
         let Some(since) = since else { return 0 };
-        let is_overdue = self.due(state, Some(since)).is_some_and(|due| left > due);
-        u32::from(self.is_early(state, since, left)) + u32::from(is_overdue)
+        let is_overdue = self.missed(state, since, left, by_timeout).is_some();
+        u32::from(self.is_early(state, since, left, by_timeout)) + u32::from(is_overdue)
+    }
+}
+
+impl Step {
+    /// Err where the role already leads elsewhere.
+    fn add(&mut self, role: Option<Symbol>, to: u16) -> Result<(), ()> {
+        let known = match role {
+            None => self.anyone.replace(to),
+            Some(role) => {
+                let known = self.by_role.iter().find(|(other, _)| *other == role).map(|(_, to)| *to);
+                self.by_role.push((role, to));
+                known
+            }
+        };
+        if known.is_some_and(|known| known != to) { Err(()) } else { Ok(()) }
+    }
+}
+
+impl Taken {
+    /// No transition was found.
+    fn untaken(to: Option<u16>, breach: Option<Breach>) -> Self {
+        Self { to, breach, is_timeout: false }
     }
 }
 
@@ -269,9 +308,10 @@ impl Chunks for Automaton {
                 let taken = self.step(path.end, event);
                 path.violations += u32::from(taken.breach.is_some());
                 if let Some(to) = taken.to {
-                    let since = path.moved.map(|(_, since)| since);
-                    path.violations += self.breaches(path.end, since, event.ts);
-                    path.moved = Some((path.moved.map_or(event.ts, |(left, _)| left), event.ts));
+                    let since = path.moved.map(|moved| moved.since);
+                    path.violations += self.breaches(path.end, since, event.ts, taken.is_timeout);
+                    let first = Moved { left: event.ts, by_timeout: taken.is_timeout, since: event.ts };
+                    path.moved = Some(Moved { since: event.ts, ..path.moved.unwrap_or(first) });
                     path.end = to;
                 }
             }
@@ -284,11 +324,11 @@ impl Chunks for Automaton {
         let path = |first: &Path| {
             let second = &second[first.end as usize];
             let between = match (first.moved, second.moved) {
-                (Some((_, since)), Some((left, _))) => self.breaches(first.end, Some(since), left),
+                (Some(Moved { since, .. }), Some(next)) => self.breaches(first.end, Some(since), next.left, next.by_timeout),
                 _ => 0,
             };
             let moved = match (first.moved, second.moved) {
-                (Some((left, _)), Some((_, since))) => Some((left, since)),
+                (Some(first), Some(Moved { since, .. })) => Some(Moved { since, ..first }),
                 (first, second) => first.or(second),
             };
             Path { end: second.end, moved, violations: first.violations + between + second.violations }
@@ -328,10 +368,11 @@ struct Finder<'a> {
 impl Walker<Box<[Path]>> for Finder<'_> {
     fn passes(&mut self, chunk: &Box<[Path]>) -> bool {
         let path = &chunk[self.at.state as usize];
-        let first = path.moved.map_or(0, |(left, _)| self.automaton.breaches(self.at.state, self.at.since, left));
+        let breaches = |moved: Moved| self.automaton.breaches(self.at.state, self.at.since, moved.left, moved.by_timeout);
+        let first = path.moved.map_or(0, breaches);
         let is_clean = path.violations + first == 0;
         if is_clean {
-            self.at = At { state: path.end, since: path.moved.map(|(_, since)| since).or(self.at.since) };
+            self.at = At { state: path.end, since: path.moved.map(|moved| moved.since).or(self.at.since) };
         }
         is_clean
     }
@@ -344,10 +385,10 @@ impl Walker<Box<[Path]>> for Finder<'_> {
             }
             let Some(to) = taken.to else { continue };
             if let Some(since) = self.at.since {
-                if self.automaton.is_early(self.at.state, since, event.ts) {
+                if self.automaton.is_early(self.at.state, since, event.ts, taken.is_timeout) {
                     self.add(Breach::Early, event);
                 }
-                if let Some(due) = self.automaton.due(self.at.state, Some(since)).filter(|due| event.ts > *due) {
+                if let Some(due) = self.automaton.missed(self.at.state, since, event.ts, taken.is_timeout) {
                     self.overdue(due);
                 }
             }
@@ -388,7 +429,7 @@ mod tests {
 
     fn transition(from: &str, activity: &str, to: &str, role: &str) -> Rule {
         let role = (!role.is_empty()).then(|| role.into());
-        Rule::Transition { from: from.into(), activity: activity.into(), to: to.into(), role }
+        Rule::Transition { from: from.into(), activity: activity.into(), to: to.into(), role, is_timeout: false }
     }
 
     /// Orders are placed, approved by a clerk, paid within 10 and not before 2, and shipped.
@@ -432,6 +473,46 @@ mod tests {
         assert_eq!(judged(&rules, &[placed[0], placed[1], (13, "pay", "")], 14), []);
         assert_eq!(judged(&rules, &[placed[0], placed[1], (14, "pay", "")], 14), [(Breach::Overdue, "approved".into(), 13)]);
         assert_eq!(judged(&rules, &[placed[0], placed[1], (4, "pay", "")], 4), [(Breach::Early, "approved".into(), 4)]);
+    }
+
+    #[test]
+    fn a_timeout_comes_once_the_time_has_passed_and_nothing_else_does() {
+        let mut rules = vec![
+            state("new", true, (None, None), Policy::Stay),
+            state("open", false, (Some(1), Some(60)), Policy::Stay),
+            state("late", false, (None, None), Policy::Stay),
+            state("done", false, (None, None), Policy::Stay),
+            transition("new", "order", "open", ""),
+            transition("open", "pay", "done", ""),
+            transition("late", "cancel", "done", ""),
+        ];
+        let (from, activity, to) = ("open".into(), "timeout".into(), "late".into());
+        rules.push(Rule::Transition { from, activity, to, role: None, is_timeout: true });
+        let judged = |events: &[(i64, &str, &str)], observed| judged(&rules, events, observed);
+        let order = (0, "order", "");
+        assert_eq!(judged(&[order, (60, "timeout", ""), (61, "cancel", "")], 99), []);
+        assert_eq!(judged(&[order, (75, "timeout", ""), (76, "cancel", "")], 99), []);
+        assert_eq!(judged(&[order, (59, "timeout", ""), (61, "cancel", "")], 99), [(Breach::Early, "open".into(), 59)]);
+        assert_eq!(judged(&[order, (60, "pay", "")], 99), []);
+        assert_eq!(judged(&[order, (61, "pay", "")], 99), [(Breach::Overdue, "open".into(), 60)]);
+        assert_eq!(judged(&[order, (0, "pay", "")], 99), [(Breach::Early, "open".into(), 0)]);
+        // Until it comes, it is missing.
+        assert_eq!(judged(&[order], 61), [(Breach::Overdue, "open".into(), 60)]);
+    }
+
+    #[test]
+    fn a_timeout_is_judged_where_chunks_compose() {
+        let mut names = Names::default();
+        let mut rules = vec![state("a", true, (None, None), Policy::Stay), state("b", false, (None, Some(60)), Policy::Stay)];
+        rules.push(transition("a", "go", "b", ""));
+        rules.push(Rule::Transition { from: "b".into(), activity: "timeout".into(), to: "a".into(), role: None, is_timeout: true });
+        let automaton = Automaton::read(rules.iter(), &mut names).expect("a specification");
+        let mut chunk = |ts, activity: &str| {
+            let activity = names.symbol(activity.as_bytes());
+            automaton.of(&[Event { ts, seq: super::super::NO_SEQ, activity, role: 0 }])
+        };
+        let (go, timely, early) = (chunk(0, "go"), chunk(70, "timeout"), chunk(50, "timeout"));
+        assert_eq!([&timely, &early].map(|timeout| automaton.then(&go, timeout)[0].violations), [0, 1]);
     }
 
     #[test]

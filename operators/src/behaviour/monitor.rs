@@ -350,6 +350,7 @@ mod tests {
             activity: activity.into(),
             to: to.into(),
             role: None,
+            is_timeout: false,
         };
         vec![
             state("idle", true, None),

@@ -223,8 +223,8 @@ fn named(name: &Bytes) -> Name {
     name[..].into()
 }
 
-/// Orders are placed, approved by a clerk, paid within 10 and not before 2, and shipped; one that was reset is placed again
-/// within 15, not before 3.
+/// Orders are placed, approved by a clerk, paid within 10 and not before 2, and shipped; what is not paid by then lapses. One
+/// that was reset is placed again within 15, not before 3.
 fn order(on_unexpected: Policy) -> Vec<automaton::Rule> {
     let states = [("new", Some(3), Some(15)), ("placed", None, Some(20)), ("approved", Some(2), Some(10)), ("paid", None, Some(5))];
     let states = states.into_iter().chain([("shipped", None, None)]).map(|(state, min_dwell, max_dwell)| {
@@ -236,6 +236,7 @@ fn order(on_unexpected: Policy) -> Vec<automaton::Rule> {
         ("placed", "approve", "approved", Some("clerk")),
         ("placed", "approve", "paid", Some("chief")),
         ("approved", "pay", "paid", None),
+        ("approved", "lapse", "placed", None),
         ("paid", "ship", "shipped", Some("clerk")),
         ("paid", "ship", "shipped", Some("chief")),
         ("placed", "change", "placed", None),
@@ -245,6 +246,7 @@ fn order(on_unexpected: Policy) -> Vec<automaton::Rule> {
         activity: bytes(activity),
         to: bytes(to),
         role: role.map(bytes),
+        is_timeout: activity == "lapse",
     });
     states.chain(transitions).collect()
 }
@@ -268,29 +270,33 @@ fn violations(rules: &[automaton::Rule], events: &[Event], observed: i64) -> Opt
     for event in events {
         let Some(now) = state else { break };
         let ways = rules.iter().filter_map(|rule| match rule {
-            automaton::Rule::Transition { from, activity, to, role } if (from, activity) == (now, &event.2) => Some((role, to)),
+            automaton::Rule::Transition { from, activity, to, role, is_timeout } if (from, activity) == (now, &event.2) => {
+                Some((role, to, *is_timeout))
+            }
             _ => None,
         });
-        let ways: Vec<(&Option<Bytes>, &Bytes)> = ways.collect();
-        let own = ways.iter().find(|(role, _)| role.is_some() && **role == event.3).or(ways.iter().find(|(role, _)| role.is_none()));
-        let targets: BTreeSet<&Bytes> = ways.iter().map(|(_, to)| *to).collect();
+        let ways: Vec<(&Option<Bytes>, &Bytes, bool)> = ways.collect();
+        let own = ways.iter().find(|(role, ..)| role.is_some() && **role == event.3).or(ways.iter().find(|(role, ..)| role.is_none()));
+        let targets: BTreeSet<&Bytes> = ways.iter().map(|(_, to, _)| *to).collect();
         match own {
             Some(_) => {}
             None if ways.is_empty() => found.push(violation(Breach::Unexpected, now, since, event.0, Some(event))),
             None => found.push(violation(Breach::Role, now, since, event.0, Some(event))),
         }
         let next = match (own, targets.len(), states[now].on_unexpected) {
-            (Some((_, to)), ..) => Some(*to),
+            (Some((_, to, _)), ..) => Some(*to),
             (None, 1, _) => targets.first().copied(),
             (None, _, Policy::Stay) => continue,
             (None, _, Policy::Reset) => Some(initial),
             (None, _, Policy::Absorb) => None,
         };
         if let Some(since) = since {
-            if states[now].min_dwell.is_some_and(|min_dwell| event.0 - since < min_dwell) {
+            let by_timeout = (own.is_some() || targets.len() == 1) && ways.iter().any(|(.., is_timeout)| *is_timeout);
+            let least = if by_timeout { states[now].max_dwell } else { states[now].min_dwell };
+            if least.is_some_and(|least| event.0 - since < least) {
                 found.push(violation(Breach::Early, now, Some(since), event.0, Some(event)));
             }
-            found.extend(overdue(now, states[now], since, event.0));
+            found.extend(overdue(now, states[now], since, event.0).filter(|_| !by_timeout));
         }
         (state, since) = (next, Some(event.0));
     }
@@ -312,7 +318,7 @@ fn orders() -> Trial<automaton::Rule> {
     };
     let senseless = vec![initial("a"), initial("b")];
     let specifications = vec![order(Policy::Stay), order(Policy::Reset), order(Policy::Absorb), senseless];
-    let activities = &["place", "approve", "pay", "ship", "change", "lose"];
+    let activities = &["place", "approve", "pay", "lapse", "ship", "change", "lose"];
     Trial { specifications, activities, roles: &["clerk", "chief", "guest"], cases: 9, events_per_tick: 40, times: 60 }
 }
 

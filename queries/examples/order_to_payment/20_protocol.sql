@@ -5,7 +5,7 @@ CREATE TABLE states (
   min_dwell_ms BIGINT, max_dwell_ms BIGINT, on_unexpected TEXT,
   PRIMARY KEY (process, state)
 );
-CREATE TABLE transitions (process TEXT, from_state TEXT, activity TEXT, to_state TEXT, role TEXT);
+CREATE TABLE transitions (process TEXT, from_state TEXT, activity TEXT, to_state TEXT, role TEXT, is_timeout BOOLEAN);
 
 INSERT INTO states VALUES
   ('order', 'place order', true, false, NULL, NULL, 'stay'),
@@ -19,14 +19,14 @@ INSERT INTO states VALUES
   ('order', 'ship', false, false, NULL, NULL, 'stay');
 
 INSERT INTO transitions VALUES
-  ('order', 'place order', 'place order', 'approve | reject', 'customer'),
-  ('order', 'approve | reject', 'approve', 'send invoice', 'clerk'),
-  ('order', 'approve | reject', 'reject', 'end', 'clerk'),
-  ('order', 'send invoice', 'send invoice', 'cancel | pay', 'billing'),
-  ('order', 'cancel | pay', 'cancel', 'end', NULL),
-  ('order', 'cancel | pay', 'pay', 'pack | send receipt', 'customer'),
-  ('order', 'pack | send receipt', 'pack', 'send receipt', 'warehouse'),
-  ('order', 'pack | send receipt', 'send receipt', 'pack', NULL),
-  ('order', 'send receipt', 'send receipt', 'ship', NULL),
-  ('order', 'pack', 'pack', 'ship', 'warehouse'),
-  ('order', 'ship', 'ship', 'end', 'warehouse');
+  ('order', 'place order', 'place order', 'approve | reject', 'customer', false),
+  ('order', 'approve | reject', 'approve', 'send invoice', 'clerk', false),
+  ('order', 'approve | reject', 'reject', 'end', 'clerk', false),
+  ('order', 'send invoice', 'send invoice', 'cancel | pay', 'billing', false),
+  ('order', 'cancel | pay', 'cancel', 'end', NULL, true),
+  ('order', 'cancel | pay', 'pay', 'pack | send receipt', 'customer', false),
+  ('order', 'pack | send receipt', 'pack', 'send receipt', 'warehouse', false),
+  ('order', 'pack | send receipt', 'send receipt', 'pack', NULL, false),
+  ('order', 'send receipt', 'send receipt', 'ship', NULL, false),
+  ('order', 'pack', 'pack', 'ship', 'warehouse', false),
+  ('order', 'ship', 'ship', 'end', 'warehouse', false);

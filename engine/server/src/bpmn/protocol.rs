@@ -34,6 +34,16 @@ pub struct Transition {
     pub activity: String,
     pub role: Option<String>,
     pub to: usize,
+    /// It comes once the most time in the state it leaves has passed.
+    pub is_timeout: bool,
+}
+
+/// What a log shows of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Seen<'a> {
+    activity: &'a str,
+    role: Option<&'a str>,
+    is_timeout: bool,
 }
 
 /// The places that hold a token.
@@ -48,13 +58,14 @@ pub fn protocol(graph: &Graph) -> Result<Protocol> {
     let mut transitions = BTreeSet::new();
     let mut at = 0;
     while at < states.len() {
-        for ((activity, role), next) in process.steps(&states[at])? {
+        for (Seen { activity, role, is_timeout }, next) in process.steps(&states[at])? {
             let next = process.settled(next)?;
             let to = *known.entry(next.clone()).or_insert(states.len());
             if to == states.len() {
                 states.push(next);
             }
-            transitions.insert(Transition { from: at, activity: activity.to_string(), role: role.map(String::from), to });
+            let (activity, role) = (activity.to_string(), role.map(String::from));
+            transitions.insert(Transition { from: at, activity, role, to, is_timeout });
         }
         if states.len() > STATES_MAX {
             let error = Error::user(format!("process \"{}\" has more than {STATES_MAX} states", graph.name));
@@ -232,18 +243,26 @@ impl<'a> Process<'a> {
         self.seen(markings).filter(move |(node, _)| matches!(self.node(*node).kind, Kind::Timer(_) | Kind::Boundary { .. }))
     }
 
-    /// By activity and role: the markings it leads to.
-    fn steps(&self, markings: &Markings) -> Result<BTreeMap<(&'a str, Option<&'a str>), Markings>> {
-        let mut steps: BTreeMap<_, Markings> = BTreeMap::new();
+    /// The markings it leads to.
+    fn steps(&self, markings: &Markings) -> Result<BTreeMap<Seen<'a>, Markings>> {
+        let mut steps: BTreeMap<Seen<'a>, Markings> = BTreeMap::new();
         for marking in markings {
             for (node, place) in self.enabled(marking) {
                 let next = self.moved(marking, &[place], &self.out[node])?;
                 self.refuse_restart(markings, node, place)?;
-                let Node { name, role, .. } = self.node(node);
-                steps.entry((name.as_str(), role.as_deref())).or_default().insert(next);
+                let Node { name, role, kind, .. } = self.node(node);
+                let seen = Seen { activity: name, role: role.as_deref(), is_timeout: matches!(kind, Kind::Boundary { .. }) };
+                steps.entry(seen).or_default().insert(next);
             }
         }
-        Ok(steps)
+        let timeouts: BTreeSet<&str> = steps.keys().filter(|seen| seen.is_timeout).map(|seen| seen.activity).collect();
+        match steps.keys().find(|seen| !seen.is_timeout && timeouts.contains(seen.activity)) {
+            Some(Seen { activity, .. }) => {
+                let error = Error::user(format!("no event shows whether timer \"{activity}\" or a step of that name came"));
+                Err(error.hint("give the timer another name"))
+            }
+            None => Ok(steps),
+        }
     }
 
     /// A state's time begins with it. A timer's time must not go on from the state before.
@@ -306,7 +325,11 @@ impl<'a> Process<'a> {
                 }
                 Kind::Boundary { task, after_ms } => {
                     self.refuse_choice(markings, task, node)?;
-                    max = Some(max.map_or(after_ms, |max| max.min(after_ms)));
+                    if max.is_some_and(|max| max != after_ms) {
+                        let error = Error::user(format!("two timers of different lengths interrupt {}", self.node(task).title));
+                        return Err(error.hint("leave the longer one out: the other has interrupted before it"));
+                    }
+                    max = Some(after_ms);
                 }
                 _ => {}
             }
