@@ -3,6 +3,10 @@
 //! Per file the first 400 rows are the model, as SKAB has it, and silent; a row alarms where the
 //! median of the last five rows is above a multiple of the limit for 99.9 %. All files' rows are
 //! counted together: F1, FAR (false alarms of normal rows) and MAR (missed of anomalous rows).
+//!
+//! Counted twice. SKAB scores whole files, so its model's own rows, which hardly ever alarm, are
+//! among the normal ones: `all`. What a detector is worth on rows it has not seen is `judged`:
+//! those behind the model.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -33,6 +37,8 @@ const SENSORS: usize = 8;
 const SMOOTHED: usize = 5;
 /// Of the limit: as SKAB's notebook has it, and as it is.
 const MULTIPLES: [f64; 2] = [2.0, 1.0];
+/// Which rows of a file are counted, from where on.
+const COUNTED: [(&str, usize); 2] = [("all", 0), ("judged", TRAIN)];
 
 struct File {
     /// The sensors' texts, one behind the other.
@@ -54,33 +60,44 @@ pub async fn run(options: &SkabOptions) -> Result<bool> {
     let started = Instant::now();
     let ratios = ratios(&files, options.workers).await?;
     let seconds = started.elapsed().as_secs_f64();
-    let results = MULTIPLES.map(|multiple| {
-        let mut counts = Counts::default();
-        files.iter().zip(&ratios).for_each(|(file, ratios)| counts.add(&alarms(ratios, multiple), &file.is_anomaly));
-        (multiple, counts)
-    });
+    let results = MULTIPLES.map(|multiple| COUNTED.map(|(counted, from)| (multiple, counted, count(&files, &ratios, multiple, from))));
+    let results = results.as_flattened();
     if options.json {
-        let lines = results.map(|(multiple, counts)| {
-            json!({ "detector": "hotelling_t2", "limits": multiple, "f1": counts.f1(), "far": counts.far(), "mar": counts.mar() })
-        });
+        let line = |(multiple, counted, counts): &(f64, &str, Counts)| {
+            let (f1, far, mar) = (counts.f1(), counts.far(), counts.mar());
+            json!({ "detector": "hotelling_t2", "limits": multiple, "counted": counted, "f1": f1, "far": far, "mar": mar })
+        };
+        let lines: Vec<Value> = results.iter().map(line).collect();
         println!("{}", json!({ "files": files.len(), "rows": rows, "seconds": seconds, "detectors": lines }));
         return Ok(true);
     }
     let mut text = format!(
-        "SKAB: {} files, {rows} rows; {seconds:.1} s with {} worker(s), loading included\n\n{:<36} {:>6} {:>7} {:>7}\n",
+        "SKAB: {} files, {rows} rows; {seconds:.1} s with {} worker(s), loading included\n\n{:<36} {:<7} {:>6} {:>7} {:>7}\n",
         files.len(),
         options.workers,
         "detector",
+        "counted",
         "F1",
         "FAR %",
         "MAR %"
     );
-    for (multiple, counts) in results {
+    for (multiple, counted, counts) in results {
         let name = format!("hotelling_t2({TRAIN}, …) above {multiple} limits");
-        let _ = writeln!(text, "{name:<36} {:>6.3} {:>7.2} {:>7.2}", counts.f1(), 100.0 * counts.far(), 100.0 * counts.mar());
+        let _ = writeln!(text, "{name:<36} {counted:<7} {:>6.3} {:>7.2} {:>7.2}", counts.f1(), 100.0 * counts.far(), 100.0 * counts.mar());
     }
     print!("{text}");
     Ok(true)
+}
+
+/// Of all files, each `from` this row on.
+fn count(files: &[File], ratios: &[Vec<f64>], multiple: f64, from: usize) -> Counts {
+    let mut counts = Counts::default();
+    for (file, ratios) in files.iter().zip(ratios) {
+        let alarms = alarms(ratios, multiple);
+        let from = from.min(alarms.len());
+        counts.add(&alarms[from..], &file.is_anomaly[from..]);
+    }
+    counts
 }
 
 impl Counts {
@@ -219,6 +236,17 @@ mod tests {
         assert_eq!(counts, Counts { found: 2, missed: 1, false_alarms: 1, silent: 2 });
         assert_eq!((counts.f1(), counts.far(), counts.mar()), (4.0 / 6.0, 1.0 / 3.0, 1.0 / 3.0));
         assert_eq!(Counts::default().f1(), 0.0);
+    }
+
+    #[test]
+    fn rows_of_the_model_are_normal_ones_only_where_all_are_counted() {
+        let file = File { rows: Vec::new(), is_anomaly: [vec![false; TRAIN + 5], vec![true; 5]].concat() };
+        let ratios = [vec![0.0; TRAIN], vec![9.0; 10]].concat();
+        let counts = |from| count(std::slice::from_ref(&file), std::slice::from_ref(&ratios), 1.0, from);
+        let all = Counts { found: 5, missed: 0, false_alarms: 3, silent: TRAIN as u64 + 2 };
+        assert_eq!((counts(0), counts(TRAIN)), (all, Counts { silent: 2, ..all }));
+        // A file that is shorter than its model.
+        assert_eq!(counts(TRAIN + 99), Counts::default());
     }
 
     #[test]
