@@ -138,7 +138,7 @@ mod tests {
             ("function upper(Utf8, Int64) does not exist", (2, 16)),
             ("WHERE and HAVING take a BOOLEAN", (2, 10)),
             ("sink \"t\" has no option \"l\"", (1, 18)),
-            ("sink \"t\": option \"id\" cannot be 'x'", (1, 13)),
+            ("sink \"t\": option \"id\" cannot be 'x'", (1, 20)),
             ("so it is", (1, 11)),
         ] {
             assert_eq!(place(message), at, "{message}");

@@ -101,7 +101,7 @@ pub fn random(rng: &mut StdRng) -> String {
                 &[
                     "k, v + 1, upper(s)",
                     "k, CASE WHEN v > 9 THEN 'big' WHEN v IS NULL THEN 'none' ELSE s END",
-                    "v * k, s || '!', f * 2",
+                    "v * k AS p, s || '!' AS q, f * 2 AS r",
                     "*",
                     "k, nullif(v, 3), greatest(k, v)",
                 ],
