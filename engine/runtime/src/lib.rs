@@ -31,7 +31,7 @@ pub use engine::Engine;
 pub use execute::only_reads;
 pub use interface::{Config, DetectionInfo, Durability, Health, RETAIN, RelationInfo, Response, Snapshot, Witness};
 pub use metrics::Metrics;
-pub use read::{at_tick, check_size, reads_clock, view_over};
+pub use read::{at_tick, bytes_of, check_size, reads_clock, view_over};
 #[cfg(feature = "seeded-bugs")]
 pub use seeded::Bug;
 pub use seeded::Seeded;

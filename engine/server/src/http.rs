@@ -25,11 +25,13 @@
 //!
 //! Bounds: [`Limits`], and as in [`crate::door`].
 
+use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
 use arrow::json::StructMode;
 use arrow::json::writer::JsonArray;
 use axum::body::Bytes;
@@ -54,7 +56,7 @@ use tokio::time::timeout;
 use crate::door::exchange::{SLOW, attend};
 use crate::door::patience::Pace;
 use crate::door::{Seat, Seats, Tally, accept, seats_affordable};
-use crate::read::{Answer, Reader, Refusal, STARTING};
+use crate::read::{Answer, BYTES_MAX, Reader, Refusal, STARTING};
 
 /// Rows one query may answer here: they are JSON, and in memory at once.
 pub const ROWS_MAX: usize = 100_000;
@@ -260,8 +262,7 @@ async fn query(State(reader): State<Arc<Reader>>, question: Result<Json<Question
             Refusal::new("22023", error.hint("send {\"sql\": \"SELECT …\"} as application/json")).into()
         }
     })?;
-    let answer = reader.query(question.sql, ROWS_MAX).await?;
-    Ok(as_json(answered(&answer)?))
+    Ok(as_json(reader.query(question.sql, ROWS_MAX, answered).await?))
 }
 
 async fn no_statements() -> Refusal {
@@ -352,15 +353,35 @@ fn answered(answer: &Answer) -> Result<String, Refusal> {
 
 fn rows(batches: &[RecordBatch]) -> Result<String, Refusal> {
     let builder = tidegate_types::json::writer().with_struct_mode(StructMode::ListOnly);
-    let mut writer = builder.build::<_, JsonArray>(Vec::new());
+    let mut writer = builder.build::<_, JsonArray>(Text::default());
     let written = batches.iter().try_for_each(|batch| writer.write(batch)).and_then(|()| writer.finish());
-    written.map_err(|error| {
-        let error = Error::user(format!("the rows cannot be written as JSON: {error}"));
-        Refusal::new("0A000", error.hint("cast the column to TEXT"))
+    written.map_err(|error| match error {
+        ArrowError::IoError(..) => Refusal::too_many_bytes(),
+        error => {
+            let error = Error::user(format!("the rows cannot be written as JSON: {error}"));
+            Refusal::new("0A000", error.hint("cast the column to TEXT"))
+        }
     })?;
-    let bytes = writer.into_inner();
+    let Text(bytes) = writer.into_inner();
     // The writer writes nothing at all where there was no batch.
     Ok(if bytes.is_empty() { "[]".into() } else { String::from_utf8_lossy(&bytes).into_owned() })
+}
+
+/// Text in the making. Errors: it is more than an answer may have, as few rows may be once they are escaped.
+#[derive(Default)]
+struct Text(Vec<u8>);
+
+impl Write for Text {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.len() + bytes.len() <= BYTES_MAX {
+            true => self.0.write(bytes),
+            false => Err(io::ErrorKind::FileTooLarge.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl IntoResponse for Refusal {
@@ -500,6 +521,26 @@ mod tests {
         }
         let (_, _, answer) = parts(&post(to, "/v1/execute", "application/sql", "SELECT count(*) FROM t").await);
         assert_eq!((&answer["answers"][0]["rows"], &answer["notices"]), (&json!([[0]]), &json!([])));
+        engine.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_read_ends_where_it_answers_too_much_and_gives_its_memory_back() {
+        let inbox = Inbox::default();
+        let engine = crate::tests::engine(inbox.clone());
+        let to = serve(engine.clone(), inbox, local(), false, Limits::default()).await.unwrap();
+        let ask = |sql: &str| json!({ "sql": sql }).to_string();
+        let rows = "SELECT repeat('a', 100000) AS z FROM generate_series(1, 50000)";
+        // As text six times as long as they are.
+        let escaped = "SELECT repeat(chr(1), 100000) AS z FROM generate_series(1, 1000)";
+        for sql in [rows, escaped, rows, rows] {
+            let (status, _, answer) = parts(&post(to, "/v1/query", "application/json", &ask(sql)).await);
+            assert_eq!((status, &answer["code"]), (400, &json!("54000")), "{sql}: {answer}");
+            let (error, hint) = (answer["error"].as_str().unwrap(), answer["hint"].as_str().unwrap());
+            assert!(error.contains("256 MiB") && hint.contains("LIMIT") && hint.contains("psql"), "{answer}");
+        }
+        let (status, _, answer) = parts(&post(to, "/v1/query", "application/json", &ask(&format!("{rows} LIMIT 10"))).await);
+        assert_eq!((status, answer["rows"].as_array().map(Vec::len)), (200, Some(10)));
         engine.shutdown().await.unwrap();
     }
 

@@ -6,8 +6,8 @@
 //! Tick      a plan names its relations by [`Unfrozen`] scans; freezing a plan
 //!           takes one snapshot of all of them, so a join of two views reads
 //!           one tick. Nothing is kept between queries but names and schemas
-//! Bounds    [`TIME_MAX`], [`ROWS_MAX`], [`MEMORY_BYTES_MAX`] over all queries
-//!           at once; the error names the one that was met
+//! Bounds    [`TIME_MAX`], [`ROWS_MAX`], [`BYTES_MAX`], [`MEMORY_BYTES_MAX`] over
+//!           all queries at once; the error names the one that was met
 //! Refuses   everything that writes, with SQLSTATE 25006
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,8 +23,10 @@ use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::common::{exec_err, plan_err};
 use datafusion::datasource::{MemTable, TableType, provider_as_source, source_as_provider};
 use datafusion::error::{DataFusionError, Result as DfResult};
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::planner::TypePlanner;
@@ -45,12 +47,12 @@ use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use futures::StreamExt;
 use tidegate_runtime::{
-    Engine, RelationInfo, Response, Shown, at_tick, check_size, check_text, end_of, misspelt_in, planning_error, planning_error_among,
-    pointed_in, reads_clock, refuse_parameters, rewritten, sound, state_builder, typed, unplaced, view_over,
+    Engine, RelationInfo, Response, Shown, at_tick, bytes_of, check_size, check_text, end_of, misspelt_in, planning_error,
+    planning_error_among, pointed_in, reads_clock, refuse_parameters, rewritten, sound, state_builder, typed, unplaced, view_over,
 };
 use tidegate_types::error::{Error, Mistake, Result};
 use tokio::runtime::{Builder, Runtime};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 
 /// From the first byte of a query to its last row.
 pub const TIME_MAX: Duration = Duration::from_secs(10);
@@ -58,8 +60,16 @@ pub const TIME_MAX: Duration = Duration::from_secs(10);
 /// Rows one query may answer.
 pub const ROWS_MAX: usize = 1_000_000;
 
-/// What all running queries may hold together, beyond the snapshots they read.
+/// Of an answer that is gathered before it is sent: its rows, and the text that is made of them.
+pub const BYTES_MAX: usize = 256 << 20;
+
+/// What all running queries may hold together, beyond the snapshots they read: what their operators keep, and
+/// answers as they are gathered.
 pub const MEMORY_BYTES_MAX: usize = 512 << 20;
+
+/// Rows that are computed at once. How much they take is known only once they are there, and a query that is given
+/// up ends behind them.
+const BATCH_ROWS: usize = 1024;
 
 /// So many queries may be planned at once.
 const THREAD_COUNT: usize = 4;
@@ -116,6 +126,11 @@ impl Refusal {
     pub fn too_many_rows(limit: usize) -> Self {
         let error = Error::too_much(format!("the query answers more than the {limit} rows allowed"));
         Self::from(error.hint("add a WHERE or a LIMIT"))
+    }
+
+    pub fn too_many_bytes() -> Self {
+        let error = Error::too_much(format!("the query answers more than the {} MiB allowed at once", BYTES_MAX >> 20));
+        Self::from(error.hint("add a WHERE or a LIMIT, or ask with psql, which is sent rows as they come"))
     }
 
     pub fn read_only(what: &str) -> Self {
@@ -341,18 +356,28 @@ impl Reader {
         visited.is_break()
     }
 
-    /// The answer to one query, of at most `rows_max` rows. Cancel safe: nobody works on for who is gone.
-    pub async fn query(self: &Arc<Self>, sql: String, rows_max: usize) -> Result<Answer, Refusal> {
-        let (reader, mut answer) = (Arc::clone(self), JoinSet::new());
-        answer.spawn_on(async move { reader.answer(&sql, rows_max).await }, threads().handle());
-        match tokio::time::timeout(TIME_MAX, answer.join_next()).await {
-            Ok(Some(Ok(answer))) => answer,
+    /// What `told` makes of the answer to one query, of at most `rows_max` rows. Cancel safe: nobody works on for
+    /// who is gone.
+    pub async fn query<T: Send + 'static>(
+        self: &Arc<Self>,
+        sql: String,
+        rows_max: usize,
+        told: fn(&Answer) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let (reader, mut work) = (Arc::clone(self), JoinSet::new());
+        let answering = async move {
+            let (answer, _held) = reader.answer(&sql, rows_max).await?;
+            told(&answer)
+        };
+        work.spawn_on(answering, threads().handle());
+        match tokio::time::timeout(TIME_MAX, work.join_next()).await {
+            Ok(Some(Ok(told))) => told,
             Ok(_) => Err(Refusal::from(Error::engine("the planner failed on this query").hint("simplify it, and report it"))),
             Err(_) => Err(Refusal::too_slow(TIME_MAX)),
         }
     }
 
-    async fn answer(&self, sql: &str, rows_max: usize) -> Result<Answer, Refusal> {
+    async fn answer(&self, sql: &str, rows_max: usize) -> Result<(Answer, MemoryReservation), Refusal> {
         let mut statements = self.parse(sql)?;
         let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
             return Err(Refusal::new("42601", Error::user("one query is wanted").hint("send each statement by itself")));
@@ -361,7 +386,17 @@ impl Reader {
         let (tick, plan) = self.freeze(plan).await?;
         let frame = self.frame(plan);
         let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
-        let mut stream = frame.execute_stream().await?;
+        let (batches, held) = self.gathered(frame.execute_stream().await?, rows_max).await?;
+        Ok((Answer { tick, schema, batches }, held))
+    }
+
+    /// All rows, and the memory they hold. Errors: they are more than an answer may have.
+    async fn gathered(
+        &self,
+        mut stream: SendableRecordBatchStream,
+        rows_max: usize,
+    ) -> Result<(Vec<RecordBatch>, MemoryReservation), Refusal> {
+        let held = MemoryConsumer::new("answer").register(&self.session.runtime_env().memory_pool);
         let (mut batches, mut rows) = (Vec::new(), 0);
         while let Some(batch) = stream.next().await {
             let batch = batch?;
@@ -369,9 +404,16 @@ impl Reader {
             if rows > rows_max {
                 return Err(Refusal::too_many_rows(rows_max));
             }
+            let bytes = bytes_of(&batch);
+            if BYTES_MAX < held.size() + bytes {
+                return Err(Refusal::too_many_bytes());
+            }
+            held.try_grow(bytes)?;
             batches.push(batch);
+            // Rows may come without a pause, and only in one is a query given up.
+            yield_now().await;
         }
-        Ok(Answer { tick, schema, batches })
+        Ok((batches, held))
     }
 
     /// The plan of a statement that is run as it is: nobody gives its parameters a value.
@@ -587,7 +629,8 @@ fn session(engine: &Engine) -> DfResult<SessionContext> {
         .with_default_catalog_and_schema(CATALOG, "public")
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true)
-        .with_target_partitions(1);
+        .with_target_partitions(1)
+        .with_batch_size(BATCH_ROWS);
     // Where an optimised plan says "never NULL" of what the physical one does not, rows are the same.
     config.options_mut().execution.skip_physical_aggregate_schema_check = true;
     let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
