@@ -21,12 +21,16 @@ use super::Place;
 use super::frame::{self, Broken, Chain, FORMAT, Frames, Header};
 use super::quarantine::Quarantine;
 use super::record::{Arrived, BEGIN, COMMIT, GUILTY, Record, tag_of};
-use super::segment::{Holdings, Mark, Segment, copies, marked, rewrite_copies, segments, unreadable, unwritable};
+use super::segment::{Holdings, Mark, Segment, copies, marked, rewrite_copies, segments, unless_full, unreadable, unwritable};
 use super::snapshot::{self, Head};
 use crate::seeded::{Bug, Seeded};
 
 /// Of what is given up.
 const LOST_ENDING: &str = ".lost";
+/// And of what is not whole yet.
+const LOST_DRAFT_ENDING: &str = ".lost-draft";
+/// Copied at once.
+const PIECE_BYTES: u64 = 1 << 20;
 
 /// Where a log ends.
 pub struct Found {
@@ -267,21 +271,47 @@ fn set_aside(disk: &dyn Disk, folder: &Path, given_up: impl Iterator<Item = Path
     disk.sync_folder(folder).map_err(|error| unwritable(folder, &error))
 }
 
-/// Keeps what is about to be cut off beside its segment, behind what was cut off there before.
+/// Keeps what is about to be cut off beside its segment, under a name of its own. Errors: it cannot be kept whole; then
+/// nothing of it is there, and nothing may be cut off.
 fn keep_cut(disk: &dyn Disk, folder: &Path, end: &Place) -> Result<()> {
-    let (path, kept) = (end.segment.path(folder), end.segment.named(folder, LOST_ENDING));
-    let mut cut = Vec::new();
-    let mut reader = disk.read(&path).map_err(|error| unreadable(&path, &error))?;
-    let read = std::io::copy(&mut reader.by_ref().take(end.position), &mut std::io::sink()).and_then(|_| reader.read_to_end(&mut cut));
-    read.map_err(|error| unreadable(&path, &error))?;
-    if cut.is_empty() {
+    let (path, draft) = (end.segment.path(folder), end.segment.named(folder, LOST_DRAFT_ENDING));
+    let bytes = disk.len(&path).map_err(|error| unreadable(&path, &error))?.saturating_sub(end.position);
+    if bytes == 0 {
         return Ok(());
     }
-    let unkept = |error: std::io::Error| unwritable(&kept, &error);
-    let mut file = if disk.len(&kept).is_ok() { disk.append(&kept) } else { disk.create(&kept) }.map_err(unkept)?;
-    file.write_all(&cut).and_then(|()| file.sync()).and_then(|()| disk.sync_folder(folder)).map_err(unkept)?;
-    tracing::error!(path = %kept.display(), bytes = cut.len(), "kept there is what is cut off");
-    Ok(())
+    let kept = copy_behind(disk, &path, end.position, &draft).and_then(|hash| {
+        let kept = end.segment.named(folder, &format!(".{hash}{LOST_ENDING}"));
+        disk.rename(&draft, &kept).and_then(|()| disk.sync_folder(folder)).map(|()| kept)
+    });
+    match kept {
+        Ok(kept) => {
+            tracing::error!(path = %kept.display(), bytes, "kept there is what is cut off");
+            Ok(())
+        }
+        Err(error) => {
+            // A part of it must not keep others from their room.
+            let _ = disk.remove(&draft);
+            let told = Error::engine(format!("{bytes} bytes that {} loses cannot be kept beside it first: {error}", path.display()));
+            Err(unless_full(told.hint("make room on the disk for them, or check it and the rights on the data folder"), &error))
+        }
+    }
+}
+
+/// Copies what a file has behind `position` to `draft`, for good. Returns its hash.
+fn copy_behind(disk: &dyn Disk, path: &Path, position: u64, draft: &Path) -> std::io::Result<String> {
+    if disk.len(draft).is_ok() {
+        disk.remove(draft)?;
+    }
+    let mut reader = disk.read(path)?;
+    std::io::copy(&mut reader.by_ref().take(position), &mut std::io::sink())?;
+    let (mut file, mut hasher, mut piece) = (disk.create(draft)?, blake3::Hasher::new(), Vec::new());
+    while reader.by_ref().take(PIECE_BYTES).read_to_end(&mut piece)? != 0 {
+        hasher.update(&piece);
+        file.write_all(&piece)?;
+        piece.clear();
+    }
+    file.sync()?;
+    Ok(hasher.finalize().to_hex()[..16].to_string())
 }
 
 /// The segment ends at the found end, all of it for good, and its copies at a whole copy.
@@ -440,13 +470,30 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_is_kept_beside_its_segment() {
+    fn what_is_cut_off_is_kept_beside_its_segment_once_and_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, kept) = (Segment::FIRST.path(folder.path()), Segment::FIRST.named(folder.path(), LOST_ENDING));
-        for (torn, expected) in [("abcde", "de"), ("abcfg", "defg"), ("abc", "defg")] {
+        let (path, draft) = (Segment::FIRST.path(folder.path()), Segment::FIRST.named(folder.path(), LOST_DRAFT_ENDING));
+        let keep = |torn: &str| {
             std::fs::write(&path, torn).unwrap();
-            keep_cut(&ScratchDisk, folder.path(), &Place { position: 3, ..Place::START }).unwrap();
-            assert_eq!(std::fs::read_to_string(&kept).unwrap(), expected);
+            keep_cut(&ScratchDisk, folder.path(), &Place { position: 3, ..Place::START })
+        };
+        let kept = || {
+            let paths = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+            let lost = paths.filter(|path| path.to_string_lossy().ends_with(LOST_ENDING));
+            let mut texts: Vec<String> = lost.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+            texts.sort();
+            texts
+        };
+        std::fs::create_dir(&draft).unwrap();
+        let error = keep("abcde").unwrap_err();
+        assert!(error.message.starts_with("2 bytes that ") && kept().is_empty(), "{error}");
+        std::fs::remove_dir(&draft).unwrap();
+        std::fs::write(&draft, "what a crash left").unwrap();
+        let cases: [(&str, &[&str]); 4] = [("abcde", &["de"]), ("abcde", &["de"]), ("abcfg", &["de", "fg"]), ("abc", &["de", "fg"])];
+        for (torn, expected) in cases {
+            keep(torn).unwrap();
+            assert_eq!(kept(), expected, "{torn}");
+            assert!(!draft.exists());
         }
     }
 }
