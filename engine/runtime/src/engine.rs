@@ -1,6 +1,7 @@
 //! The door: start an engine, read it, wait for it. Statements go in by `execute.rs`.
 
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use futures::FutureExt;
 use parking_lot::Mutex;
 use tidegate_types::connector::Connectors;
 use tidegate_types::error::{Error, Fault, Result};
-use tidegate_types::{ScratchDisk, StoppedClock, Tick};
+use tidegate_types::{Disk, ScratchDisk, StoppedClock, Tick};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
@@ -18,6 +19,7 @@ use crate::bridge::Workers;
 use crate::coordinator::{Coordinator, Inlets, Outlets, Recovery, Request, Shared};
 use crate::interface::{Config, DetectionInfo, Directory, Durability, Health, RelationInfo, Snapshot};
 use crate::log::past::{self, Later, Past};
+use crate::log::segment::is_full;
 use crate::log::{Log, Opened, Opening};
 use crate::metrics::Metrics;
 
@@ -303,15 +305,19 @@ const FULL_PAUSE_PER_TRY: u32 = 10;
 
 /// Tries again until it is not for want of room that it fails. `full`: why it did.
 async fn open_log_when_there_is_room(config: Config, full: Error, health: &Mutex<Health>) -> Result<(Option<Opened>, Option<Later>)> {
-    tracing::error!("disk full: {}; the engine starts once there is room", full.message);
-    health.lock().reason = format!("disk full: {}", full.message);
+    let reason = lacking(&config, &full);
+    tracing::error!("{reason}; the engine starts once there is room");
+    health.lock().reason = reason;
     let mut pause = FULL_PAUSE;
     loop {
         tokio::time::sleep(pause).await;
-        let (begun, config) = (Instant::now(), config.clone());
-        let opened = spawn_blocking(move || open_log(&config)).await;
+        let (begun, again) = (Instant::now(), config.clone());
+        let opened = spawn_blocking(move || open_log(&again)).await;
         match opened.unwrap_or_else(|_| Err(Error::engine("the log could not be opened"))) {
-            Err(error) if error.fault == Fault::NoRoom => pause = FULL_PAUSE.max(FULL_PAUSE_PER_TRY * begun.elapsed()),
+            Err(error) if error.fault == Fault::NoRoom => {
+                pause = FULL_PAUSE.max(FULL_PAUSE_PER_TRY * begun.elapsed());
+                health.lock().reason = lacking(&config, &error);
+            }
             opened => {
                 tracing::warn!("there is room on the disk again");
                 health.lock().reason = RECOVERING.into();
@@ -319,6 +325,21 @@ async fn open_log_when_there_is_room(config: Config, full: Error, health: &Mutex
             }
         }
     }
+}
+
+/// What there is no room for: bytes and files run out apart.
+fn lacking(config: &Config, full: &Error) -> String {
+    let is_crowded = matches!(&config.durability, Durability::Folder { path, .. } if !takes_files(&*config.disk, path));
+    let what = if is_crowded { "no file can be made in the data folder" } else { "disk full" };
+    format!("{what}: {}", full.message)
+}
+
+/// Whether an empty file can be made there.
+fn takes_files(disk: &dyn Disk, folder: &Path) -> bool {
+    let trial = folder.join("trial");
+    let made = disk.create(&trial).map(drop);
+    let _ = disk.remove(&trial);
+    !made.is_err_and(|error| is_full(&error))
 }
 
 /// And what came after it, where it is a past.

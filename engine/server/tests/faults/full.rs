@@ -19,6 +19,9 @@ use super::overload::Running;
 
 const SIZE_MIB: usize = 64;
 
+/// So many files, folders included.
+const FILES_MAX: usize = 500;
+
 /// Until it has noticed.
 const SOON: Duration = Duration::from_secs(20);
 
@@ -111,6 +114,21 @@ fn a_start_on_a_full_disk_opens_its_door_and_goes_on_once_there_is_room() {
 }
 
 #[test]
+fn a_start_where_no_file_can_be_made_says_so_and_goes_on_once_one_can() {
+    let Some((folder, disk, engine)) = started() else { return };
+    until("it takes rows in", || post(&engine, 0) == Some(200));
+    drop(engine);
+    let crowd = disk.crowd();
+    let engine = Running::spawn(folder.path());
+    until("its door is open", || get(&engine, "/healthz").is_some_and(|answer| answer.status == 200));
+    let ready = get(&engine, "/readyz").expect("an answer");
+    assert!(ready.status == 503 && ready.body.contains("no file can be made") && !ready.body.contains("disk full"), "{}", ready.body);
+    fs::remove_dir_all(crowd).unwrap();
+    until("it takes rows in", || post(&engine, 1) == Some(200));
+    assert_eq!(seen(&engine), [2, 2]);
+}
+
+#[test]
 fn who_is_asked_to_stop_on_a_full_disk_does_so_at_once_and_says_why() {
     let Some((folder, disk, engine)) = started() else { return };
     let said = folder.path().join("said");
@@ -180,7 +198,7 @@ struct Disk(PathBuf);
 impl Disk {
     fn mount(at: PathBuf) -> Option<Self> {
         fs::create_dir(&at).unwrap();
-        let size = format!("size={SIZE_MIB}m");
+        let size = format!("size={SIZE_MIB}m,nr_inodes={FILES_MAX}");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at).output();
         mounted.is_ok_and(|mounted| mounted.status.success()).then_some(Self(at))
     }
@@ -190,6 +208,15 @@ impl Disk {
         let path = self.0.join("filler");
         let mut file = File::create(&path).unwrap();
         let _ = (0..mib).try_for_each(|_| file.write_all(&[0; 1 << 20]));
+        path
+    }
+
+    /// Makes files until none can be made. Returns the folder they are in.
+    fn crowd(&self) -> PathBuf {
+        let path = self.0.join("crowd");
+        fs::create_dir(&path).unwrap();
+        let made = (0..FILES_MAX).map_while(|i| File::create(path.join(i.to_string())).ok()).count();
+        assert!(made < FILES_MAX);
         path
     }
 }
