@@ -38,6 +38,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use self::room::{Level, NO_ROOM};
+use self::snapshot::Asked;
 use self::ticks::{ClosingTick, HEARTBEAT_TEMPORAL, OpenTick};
 use crate::actions::{ActionLog, Note};
 use crate::bridge::Workers;
@@ -173,7 +174,7 @@ pub struct Coordinator {
     is_pausing: bool,
     is_checkpoint_asked: bool,
     /// Who waits for the next snapshot.
-    checkpoints: Vec<oneshot::Sender<Result<()>>>,
+    checkpoints: Vec<Asked>,
     drafted: Option<Drafted>,
     /// Of the last snapshot.
     snapshot_bytes: u64,

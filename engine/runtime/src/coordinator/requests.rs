@@ -209,8 +209,9 @@ impl Coordinator {
             })),
             Request::Checkpoint { reply } => match self.log.is_some() {
                 true => {
-                    self.checkpoints.push(reply);
-                    (self.is_checkpoint_asked, self.snapshot_not_before) = (true, Instant::now());
+                    let now = Instant::now();
+                    self.checkpoints.push((now, reply));
+                    (self.is_checkpoint_asked, self.snapshot_not_before) = (true, now);
                 }
                 false => drop(reply.send(Err(Error::user("there is no log to take a snapshot of").hint("give a --data-dir")))),
             },

@@ -23,7 +23,7 @@ use tidegate_plan::{Node, NodeRef, RelationKind, intakes, lookback};
 use tidegate_types::connector::DeadLetter;
 use tidegate_types::error::{Error, Result};
 use tidegate_types::{Delta, Tick};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
 use super::counted::{Before, gather, merged};
@@ -46,6 +46,8 @@ const REPLAY_TIMES_SNAPSHOT: u32 = 4;
 
 /// Between two tries where no file can be made.
 const CROWDED_PAUSE: Duration = Duration::from_secs(1);
+/// How long who asks for a snapshot waits for that; it is taken all the same, once one can be made.
+const CROWDED_PATIENCE: Duration = Duration::from_secs(5);
 /// And where it is something else that fails: each try begins another segment.
 const FAILED_PAUSE: Duration = Duration::from_secs(300);
 
@@ -60,6 +62,13 @@ const LAG_BYTES_MAX: u64 = 4 * GROWTH_BYTES_MIN;
 const LAG_FRAMES_MAX: u64 = 10 * GROWTH_FRAMES;
 
 const DEAD_LETTERS: &str = "sys.dead_letter";
+
+/// Who asked for a snapshot, and when.
+pub type Asked = (Instant, oneshot::Sender<Result<()>>);
+
+fn answer(asked: Vec<Asked>, outcome: &Result<()>) {
+    asked.into_iter().for_each(|(_, reply)| drop(reply.send(outcome.clone())));
+}
 
 /// What a reader needs of a source: the rows from this event time on, or all.
 struct Need {
@@ -99,6 +108,7 @@ impl Coordinator {
         let tick = self.last_closed;
         let Some(segment) = log.roll()? else {
             self.snapshot_not_before = Instant::now() + CROWDED_PAUSE;
+            self.answer_crowded();
             return Ok(());
         };
         let mut head = self.head(&segment);
@@ -138,6 +148,16 @@ impl Coordinator {
         };
         spawn_blocking(move || drop(drafts.send(draft())));
         Ok(())
+    }
+
+    /// Tells those who have waited for long what for.
+    fn answer_crowded(&mut self) {
+        let Some(reason) = &self.crowded else { return };
+        let error = Error::no_room(reason).hint("make room for files on its disk; the snapshot is then taken by itself");
+        let all = std::mem::take(&mut self.checkpoints).into_iter();
+        let (long, rest): (Vec<Asked>, Vec<Asked>) = all.partition(|(asked, _)| CROWDED_PATIENCE <= asked.elapsed());
+        self.checkpoints = rest;
+        answer(long, &Err(error));
     }
 
     fn head(&self, segment: &Segment) -> Head {
@@ -242,7 +262,7 @@ impl Coordinator {
         self.metrics.snapshot_failures.inc();
         (self.is_snapshotting, self.snapshot_not_before) = (false, Instant::now() + FAILED_PAUSE);
         self.no_snapshot = Some(format!("no snapshot can be taken, and so the log grows: {}", error.message));
-        self.checkpoints.drain(..).for_each(|reply| drop(reply.send(Err(error.clone()))));
+        answer(std::mem::take(&mut self.checkpoints), &Err(error));
         self.tell_health();
     }
 
@@ -264,7 +284,7 @@ impl Coordinator {
         // Where the disk is filling up, what no view needs is no reason to stop.
         let retain = if self.level == Level::Fine { self.config.retain } else { Duration::ZERO };
         let retained_from = self.last_closed.saturating_sub(retain.as_millis() as u64);
-        let (replies, published) = (std::mem::take(&mut self.checkpoints), self.published.clone());
+        let (asked, published) = (std::mem::take(&mut self.checkpoints), self.published.clone());
         // What was created meanwhile has read segments, and reads them again when its statement is replayed.
         let is_overtaken = drafted.generation != self.generation;
         spawn_blocking(move || {
@@ -274,7 +294,7 @@ impl Coordinator {
             if done.is_ok() {
                 tracing::info!(tick, bytes, "a snapshot was taken");
             }
-            replies.into_iter().for_each(|reply| drop(reply.send(done.clone())));
+            answer(asked, &done);
             let _ = published.send(done.map(|()| bytes));
         });
     }

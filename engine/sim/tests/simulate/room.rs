@@ -14,7 +14,7 @@ use tidegate_sim::scenario::SETUP;
 use tidegate_sim::schedule::START_MS;
 use tidegate_sim::world::{Event, World};
 use tidegate_types::Disk;
-use tidegate_types::error::Error;
+use tidegate_types::error::{Error, Fault};
 
 use super::{State, pushes};
 
@@ -107,6 +107,25 @@ fn where_no_file_can_be_made_only_snapshots_wait() {
     assert_eq!(calm.snapshots().len(), 1);
     let before = calm.rows(&process);
     assert_eq!(calm.restarted(process), before);
+}
+
+#[test]
+fn who_asks_for_a_snapshot_is_told_what_it_waits_for() {
+    let mut calm = Calm::new(false);
+    let process = calm.set_up();
+    let first = pushes(&mut StdRng::seed_from_u64(0)).into_iter().next().expect("there are thirty");
+    let disk = calm.disk.clone();
+    let done = process.ask(&calm.disk, async |engine| {
+        engine.push("events", first).await?;
+        disk.crowd(true);
+        let error = engine.checkpoint().await.expect_err("no file can be made");
+        assert!(error.fault == Fault::NoRoom && error.message.contains("no file can be made"), "{error}");
+        disk.crowd(false);
+        until(|| engine.health().reason.is_empty()).await;
+        engine.checkpoint().await
+    });
+    done.expect("there is one in the end");
+    assert!(!calm.snapshots().is_empty());
 }
 
 /// What came before is still with the operating system's memory, which is full, when the sink wants to read it.
