@@ -20,7 +20,7 @@ use crate::coordinator::{Coordinator, Inlets, Outlets, Recovery, Request, Shared
 use crate::interface::{Config, DetectionInfo, Directory, Durability, Health, RelationInfo, Snapshot};
 use crate::log::past::{self, Later, Past};
 use crate::log::segment::is_full;
-use crate::log::{Log, Opened, Opening};
+use crate::log::{Log, Opened, Opening, Progress};
 use crate::metrics::Metrics;
 
 /// A running engine. Clones are handles on the same one.
@@ -56,10 +56,20 @@ impl Engine {
     /// meanwhile waits. Where the data folder's disk is full, that begins once there is room. Must be called inside
     /// a tokio runtime. Errors: a data folder that cannot be used.
     pub fn start(config: Config, connectors: Arc<dyn Connectors>) -> Result<Self> {
-        let opened = match open_log(&config) {
-            Err(error) if error.fault == Fault::NoRoom && matches!(config.durability, Durability::Folder { .. }) => Err(error),
-            opened => Ok(opened?),
+        let log = match open_log(&config, &Arc::default()) {
+            Err(error) if is_waited_for(&config, &error) => Reading::Full(error),
+            opened => Reading::Done(Box::new(opened?)),
         };
+        Self::go(config, connectors, log)
+    }
+
+    /// The same, but returns before the log was read: health says how far that is, and [`Engine::failed`] tells that
+    /// the data folder cannot be used.
+    pub fn start_at_once(config: Config, connectors: Arc<dyn Connectors>) -> Result<Self> {
+        Self::go(config, connectors, Reading::Due)
+    }
+
+    fn go(config: Config, connectors: Arc<dyn Connectors>, log: Reading) -> Result<Self> {
         let (workers, reports) = Workers::start(config.workers, config.witness.clone(), config.state_bytes_max)?;
         let metrics = Metrics::new();
         let health = Health {
@@ -94,17 +104,17 @@ impl Engine {
             Inlets { requests: requested, arrivals: arrived, reports, events, notes: noted, drafts: drafted, published: publishing };
         let outlets = Outlets { notes, drafts, published };
         let starting = Starting { config, connectors, workers, shared, inlets, outlets };
-        let begun = match opened {
-            Ok(opened) => Ok(starting.begin(opened)),
-            Err(full) => Err((starting, full)),
+        let begun = match log {
+            Reading::Done(opened) => Ok(starting.begin(*opened)),
+            unread => Err((starting, unread)),
         };
         let (failing, unready) = (shared_failure, Arc::clone(&health));
         tokio::spawn(async move {
             let running = async {
                 let (coordinator, inlets, recovery) = match begun {
                     Ok(begun) => begun,
-                    Err((starting, full)) => {
-                        let opened = open_log_when_there_is_room(starting.config.clone(), full, &unready).await?;
+                    Err((starting, log)) => {
+                        let opened = log.done(starting.config.clone(), &unready).await?;
                         starting.begin(opened)
                     }
                 };
@@ -282,7 +292,7 @@ struct Starting {
 }
 
 impl Starting {
-    fn begin(self, (opened, later): (Option<Opened>, Option<Later>)) -> (Coordinator, Inlets, Option<Recovery>) {
+    fn begin(self, (opened, later): Beginning) -> (Coordinator, Inlets, Option<Recovery>) {
         let Self { mut config, connectors, workers, shared, mut inlets, outlets } = self;
         if let Some(later) = &later {
             config.clock = Arc::new(StoppedClock(later.after));
@@ -298,13 +308,66 @@ impl Starting {
     }
 }
 
+/// How far the log is read that a coordinator begins with.
+enum Reading {
+    Due,
+    /// There was no room, for this reason.
+    Full(Error),
+    Done(Box<Beginning>),
+}
+
+/// A log where there is one, and what came after it where it is a past.
+type Beginning = (Option<Opened>, Option<Later>);
+
+impl Reading {
+    /// Once it is, however long there is no room for it.
+    async fn done(self, config: Config, health: &Mutex<Health>) -> Result<Beginning> {
+        let full = match self {
+            Self::Done(opened) => return Ok(*opened),
+            Self::Full(full) => full,
+            Self::Due => match open_log_telling(config.clone(), health).await {
+                Err(error) if is_waited_for(&config, &error) => error,
+                opened => return opened,
+            },
+        };
+        open_log_when_there_is_room(config, full, health).await
+    }
+}
+
+/// Whether it is for want of room that the log cannot be opened, and there may be some later.
+fn is_waited_for(config: &Config, error: &Error) -> bool {
+    error.fault == Fault::NoRoom && matches!(config.durability, Durability::Folder { .. })
+}
+
+/// Between two looks how far it is.
+const READING_TOLD_EVERY: Duration = Duration::from_millis(500);
+
+async fn open_log_telling(config: Config, health: &Mutex<Health>) -> Result<Beginning> {
+    let progress = Arc::<Progress>::default();
+    let reading = Arc::clone(&progress);
+    let mut opening = spawn_blocking(move || open_log(&config, &reading));
+    loop {
+        tokio::select! {
+            opened = &mut opening => {
+                health.lock().reason = RECOVERING.into();
+                return opened.unwrap_or_else(|_| Err(unopened()));
+            }
+            () = tokio::time::sleep(READING_TOLD_EVERY) => health.lock().reason = format!("reading the log: {progress}"),
+        }
+    }
+}
+
+fn unopened() -> Error {
+    Error::engine("the log could not be opened")
+}
+
 /// Between two tries on a full disk, at least.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 /// To try is to read the log: so much longer than a try is the pause behind it.
 const FULL_PAUSE_PER_TRY: u32 = 10;
 
 /// Tries again until it is not for want of room that it fails. `full`: why it did.
-async fn open_log_when_there_is_room(config: Config, full: Error, health: &Mutex<Health>) -> Result<(Option<Opened>, Option<Later>)> {
+async fn open_log_when_there_is_room(config: Config, full: Error, health: &Mutex<Health>) -> Result<Beginning> {
     let reason = lacking(&config, &full);
     tracing::error!("{reason}; the engine starts once there is room");
     health.lock().reason = reason;
@@ -312,8 +375,8 @@ async fn open_log_when_there_is_room(config: Config, full: Error, health: &Mutex
     loop {
         tokio::time::sleep(pause).await;
         let (begun, again) = (Instant::now(), config.clone());
-        let opened = spawn_blocking(move || open_log(&again)).await;
-        match opened.unwrap_or_else(|_| Err(Error::engine("the log could not be opened"))) {
+        let opened = spawn_blocking(move || open_log(&again, &Arc::default())).await;
+        match opened.unwrap_or_else(|_| Err(unopened())) {
             Err(error) if error.fault == Fault::NoRoom => {
                 pause = FULL_PAUSE.max(FULL_PAUSE_PER_TRY * begun.elapsed());
                 health.lock().reason = lacking(&config, &error);
@@ -342,10 +405,11 @@ fn takes_files(disk: &dyn Disk, folder: &Path) -> bool {
     !made.is_err_and(|error| is_full(&error))
 }
 
-/// And what came after it, where it is a past.
-fn open_log(config: &Config) -> Result<(Option<Opened>, Option<Later>)> {
+fn open_log(config: &Config, progress: &Arc<Progress>) -> Result<Beginning> {
     let (random, seeded, now_ms) = (Arc::clone(&config.random), config.seeded, config.clock.now_ms());
-    let opening = |disk, folder| Opening { disk, folder, random, now_ms, accept_loss: false, temporary: None, past: None, seeded };
+    let progress = Arc::clone(progress);
+    let opening =
+        |disk, folder| Opening { disk, folder, random, now_ms, accept_loss: false, temporary: None, past: None, progress, seeded };
     let (opening, later) = match &config.durability {
         Durability::Off => return Ok((None, None)),
         Durability::Folder { path, accept_loss } => {

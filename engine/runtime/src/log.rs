@@ -19,6 +19,7 @@ pub mod snapshot;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -151,17 +152,44 @@ pub struct Opening {
     pub temporary: Option<TempDir>,
     /// The folder is a [`past`]: no epoch begins in it, and these were found guilty since.
     pub past: Option<Vec<Guilty>>,
+    /// How far it is, for who waits.
+    pub progress: Arc<Progress>,
     pub seeded: Seeded,
+}
+
+/// How much of a log was read to open it, in bytes.
+#[derive(Debug, Default)]
+pub struct Progress {
+    read: AtomicU64,
+    /// As far as that is known.
+    all: AtomicU64,
+}
+
+impl Progress {
+    fn expect(&self, bytes: u64) {
+        self.all.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn read(&self, bytes: u64) {
+        self.read.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { read, all } = self;
+        write!(f, "{} of {} bytes", read.load(Ordering::Relaxed), all.load(Ordering::Relaxed))
+    }
 }
 
 impl Log {
     /// Scans the folder, which is made where there is none, and begins another epoch in it. Errors: `NoRoom` where that
     /// may do later, by itself.
     pub fn open(opening: Opening) -> Result<Opened> {
-        let Opening { disk, folder, random, now_ms, accept_loss, temporary, past, seeded } = opening;
+        let Opening { disk, folder, random, now_ms, accept_loss, temporary, past, progress, seeded } = opening;
         make_folder(&*disk, &folder).map_err(|error| unusable(&folder, &error))?;
         let lock = disk.lock(&folder.join("lock")).map_err(|error| locked(&folder, &error))?;
-        let mut found = scan::scan(&*disk, &folder, accept_loss, seeded)?;
+        let mut found = scan::scan(&*disk, &folder, accept_loss, seeded, &progress)?;
         let mut suspect = Suspect::read(&*disk, &folder)?;
         let (orders, taken) = unbounded();
         let (sender, events) = mpsc::unbounded_channel();

@@ -376,8 +376,9 @@ async fn demo(args: Demo) -> Result<ExitCode> {
 async fn run(args: Run) -> Result<ExitCode> {
     let pack = Pack::load(&args.pack)?;
     let inbox = Inbox::default();
-    let engine = start(&pack, &args.engine, args.data.durability(), args.data.retain, args.once, inbox.clone())?;
     let stop = Stop::listen()?;
+    let config = config(&pack, &args.engine, args.data.durability(), args.data.retain, args.once);
+    let engine = Engine::start_at_once(config, connectors(inbox.clone()))?;
     let otherwise = |address: &str| if args.once { Ok(Listen(None)) } else { address.parse().map_err(Error::engine) };
     if let Some(listen) = args.listen_http.map_or_else(|| otherwise(LISTEN_HTTP), Ok)?.0 {
         let limits = http::Limits { connections_max: args.http_connections, ..http::Limits::default() };
@@ -406,7 +407,8 @@ async fn run(args: Run) -> Result<ExitCode> {
 
 async fn query(args: Query) -> Result<ExitCode> {
     let pack = Pack::load(&args.pack)?;
-    let engine = start(&pack, &args.engine, args.data.durability(), args.data.retain, true, Inbox::default())?;
+    let config = config(&pack, &args.engine, args.data.durability(), args.data.retain, true);
+    let engine = Engine::start(config, connectors(Inbox::default()))?;
     let stop = Stop::listen()?;
     let work = async {
         let is_settled = load(&engine, &pack, &stop).await? && settle(&engine, &stop).await?;
@@ -424,7 +426,7 @@ async fn replay(args: Replay) -> Result<ExitCode> {
     tidegate_runtime::only_reads(&args.sql, "query")?;
     let changed = args.with.as_deref().map(read_statements).transpose()?;
     let durability = Durability::Past { path: args.data_dir.clone(), at: args.at };
-    let engine = start(&pack, &args.engine, durability, RETAIN, false, Inbox::default())?;
+    let engine = Engine::start(config(&pack, &args.engine, durability, RETAIN, false), connectors(Inbox::default()))?;
     let stop = Stop::listen()?;
     let work = async {
         engine.recovered().await?;
@@ -456,8 +458,7 @@ async fn answer(engine: &Engine, sql: &str, format: output::Format) -> Result<()
 
 fn check(path: &Path) -> Result<ExitCode> {
     let pack = Pack::load(path)?;
-    let connectors = Arc::new(ServerConnectors::new(Registry::new(Inbox::default())));
-    for line in tidegate_runtime::check(&pack.files, pack.variables, connectors)? {
+    for line in tidegate_runtime::check(&pack.files, pack.variables, connectors(Inbox::default()))? {
         print(&format!("{line}\n"))?;
     }
     Ok(ExitCode::SUCCESS)
@@ -465,14 +466,17 @@ fn check(path: &Path) -> Result<ExitCode> {
 
 fn explain(args: &Explain) -> Result<ExitCode> {
     let pack = Pack::load(&args.pack)?;
-    let connectors = Arc::new(ServerConnectors::new(Registry::new(Inbox::default())));
-    let plan = tidegate_runtime::explain(&pack.files, pack.variables, connectors, &args.name)?;
+    let plan = tidegate_runtime::explain(&pack.files, pack.variables, connectors(Inbox::default()), &args.name)?;
     print(&format!("{}\n", plan.trim_end()))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn start(pack: &Pack, args: &EngineArgs, durability: Durability, retain: Duration, once: bool, inbox: Inbox) -> Result<Engine> {
-    let config = Config {
+fn connectors(inbox: Inbox) -> Arc<ServerConnectors> {
+    Arc::new(ServerConnectors::new(Registry::new(inbox)))
+}
+
+fn config(pack: &Pack, args: &EngineArgs, durability: Durability, retain: Duration, once: bool) -> Config {
+    Config {
         workers: args.workers,
         tick: args.tick,
         state_bytes_max: args.state_max,
@@ -482,8 +486,7 @@ fn start(pack: &Pack, args: &EngineArgs, durability: Durability, retain: Duratio
         folder: pack.folder.clone(),
         variables: pack.variables.clone(),
         ..Config::default()
-    };
-    Engine::start(config, Arc::new(ServerConnectors::new(Registry::new(inbox))))
+    }
 }
 
 /// False: someone asked to stop before all of the pack was there. Errors: also that there is nothing yet to stop in order.

@@ -217,6 +217,19 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_folder_that_cannot_be_used_is_told_where_nobody_waited_for_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        std::fs::write(&path, "no folder").unwrap();
+        let config = Config { durability: Durability::Folder { path, accept_loss: false }, ..Config::default() };
+        let engine = Engine::start_at_once(config, Arc::new(Nowhere)).unwrap();
+        for error in [engine.failed().await, engine.recovered().await.unwrap_err()] {
+            assert!(error.message.starts_with("the data folder cannot be used"), "{error}");
+        }
+        assert!(!engine.health().ready);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_can_no_longer_be_made_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_path_buf();
@@ -228,6 +241,7 @@ mod tests {
             accept_loss: false,
             temporary: None,
             past: None,
+            progress: Arc::default(),
             seeded: Seeded::default(),
         };
         let Opened { log, mut events, .. } = Log::open(opening).unwrap();

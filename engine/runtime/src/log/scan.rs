@@ -17,12 +17,12 @@ use tidegate_types::connector::Writer;
 use tidegate_types::disk::Disk;
 use tidegate_types::error::{Error, Fault, Result};
 
-use super::Place;
 use super::frame::{self, Broken, Chain, FORMAT, Frames, Header};
 use super::quarantine::Quarantine;
 use super::record::{Arrived, BEGIN, COMMIT, GUILTY, Record, tag_of};
 use super::segment::{Holdings, Mark, Segment, copies, marked, rewrite_copies, segments, unless_full, unreadable, unwritable};
 use super::snapshot::{self, Head};
+use super::{Place, Progress};
 use crate::seeded::{Bug, Seeded};
 
 /// Of what is given up.
@@ -77,10 +77,10 @@ impl Found {
 /// Verifies the log, and cuts off what was not committed.
 ///
 /// Errors: damage before the last commit, unless its loss is accepted.
-pub fn scan(disk: &dyn Disk, folder: &Path, accept_loss: bool, seeded: Seeded) -> Result<Found> {
+pub fn scan(disk: &dyn Disk, folder: &Path, accept_loss: bool, seeded: Seeded, progress: &Progress) -> Result<Found> {
     let mut all = segments(disk, folder)?;
     check_format(disk, folder, &all)?;
-    let mut found = begin(disk, folder, &all, accept_loss)?;
+    let mut found = begin(disk, folder, &all, accept_loss, progress)?;
     match missing(disk, folder, &all, &found) {
         Err(error) if accept_loss => tracing::error!(%error, "what it held is given up, as asked"),
         checked => checked?,
@@ -92,8 +92,9 @@ pub fn scan(disk: &dyn Disk, folder: &Path, accept_loss: bool, seeded: Seeded) -
         return Err(Error::user(format!("{} is missing", segment.path(folder).display())).hint("restore the data folder"));
     }
     found.is_new = all.is_empty();
+    all.iter().for_each(|segment| progress.expect(disk.len(&segment.path(folder)).unwrap_or(0)));
     for (i, segment) in all.iter().enumerate() {
-        let Some(what) = follow(disk, folder, segment, &mut found)? else { continue };
+        let Some(what) = follow(disk, folder, segment, &mut found, progress)? else { continue };
         let path = segment.path(folder);
         if !accept_loss {
             let error = Error::user(format!("the log is damaged before its last commit: {}: {what}", path.display()));
@@ -132,13 +133,14 @@ pub fn check_format(disk: &dyn Disk, folder: &Path, all: &[Segment]) -> Result<(
 }
 
 /// Where the newest snapshot leaves off, or the beginning. Errors: it is damaged or gone, and nothing older will do.
-fn begin(disk: &dyn Disk, folder: &Path, all: &[Segment], accept_loss: bool) -> Result<Found> {
+fn begin(disk: &dyn Disk, folder: &Path, all: &[Segment], accept_loss: bool, progress: &Progress) -> Result<Found> {
     snapshot::remove_drafts(disk, folder)?;
     let first = marked(disk, folder, Mark::First)?;
     let mut passed_over: Vec<(PathBuf, String)> = Vec::new();
     for segment in snapshot::all(disk, folder)?.into_iter().rev() {
         let path = snapshot::path(folder, &segment);
-        let why = match snapshot::verified(disk, folder, &segment) {
+        progress.expect(disk.len(&path).unwrap_or(0));
+        let why = match snapshot::verified_telling(disk, folder, &segment, |bytes| progress.read(bytes)) {
             Ok(head) if is_served(&head, &segment, all, first, passed_over.is_empty()) => {
                 pass_over(disk, folder, passed_over)?;
                 return Ok(Found::behind(Some((segment, head))));
@@ -201,14 +203,14 @@ fn missing(disk: &dyn Disk, folder: &Path, all: &[Segment], found: &Found) -> Re
 }
 
 /// Moves `found` behind the segment's last commit. Returns what is missing or damaged before that.
-fn follow(disk: &dyn Disk, folder: &Path, segment: &Segment, found: &mut Found) -> Result<Option<String>> {
+fn follow(disk: &dyn Disk, folder: &Path, segment: &Segment, found: &mut Found, progress: &Progress) -> Result<Option<String>> {
     if (segment.number, segment.chain) != (found.end.number, found.end.chain) {
         return Ok(Some(format!("the frames from {} to {} are missing", found.end.number, segment.number)));
     }
     found.end = Place { segment: *segment, position: 0, ..found.end };
     found.synced = 0;
     let copies = copies(disk, &segment.copies_path(folder))?;
-    let damage = verify(disk, folder, segment, copies.last.map(|copy| copy.number), found)?;
+    let damage = verify(disk, folder, segment, copies.last.map(|copy| copy.number), found, progress)?;
     if 1 < copies.damaged {
         tracing::warn!(path = %segment.copies_path(folder).display(), copies = copies.damaged, "copies of commits are damaged");
     }
@@ -220,11 +222,21 @@ fn follow(disk: &dyn Disk, folder: &Path, segment: &Segment, found: &mut Found) 
 }
 
 /// Reads a segment as far as it is whole. `copied`: the last commit that has a copy. Returns what ends it early.
-fn verify(disk: &dyn Disk, folder: &Path, segment: &Segment, copied: Option<u64>, found: &mut Found) -> Result<Option<String>> {
+fn verify(
+    disk: &dyn Disk,
+    folder: &Path,
+    segment: &Segment,
+    copied: Option<u64>,
+    found: &mut Found,
+    progress: &Progress,
+) -> Result<Option<String>> {
     let path = segment.path(folder);
     let mut frames = frames(disk, folder, segment)?;
     loop {
-        match frames.next(|_| true) {
+        let before = frames.position;
+        let next = frames.next(|_| true);
+        progress.read(frames.position - before);
+        match next {
             Ok(None) => return Ok(None),
             Ok(Some((header, body))) => match header.tag {
                 COMMIT => {
@@ -459,7 +471,7 @@ mod tests {
         for path in [Segment::FIRST.path(folder.path()), snapshot::path(folder.path(), &Segment { number: 7, chain: [1; 16] })] {
             std::fs::write(&path, &older).unwrap();
             for accept_loss in [false, true] {
-                let error = scan(&ScratchDisk, folder.path(), accept_loss, Seeded::default()).map(drop).unwrap_err();
+                let error = scan(&ScratchDisk, folder.path(), accept_loss, Seeded::default(), &Progress::default()).map(drop).unwrap_err();
                 let told = format!("{} is of format {}, and this build reads format {FORMAT}", path.display(), FORMAT - 1);
                 assert_eq!((error.fault, &error.message), (Fault::User, &told));
                 assert!(!error.to_string().contains("accept-loss"), "{error}");

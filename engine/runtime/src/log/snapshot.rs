@@ -188,8 +188,15 @@ pub fn head(disk: &dyn Disk, folder: &Path, segment: &Segment) -> Result<Head> {
 
 /// The same, once all of it was read. Errors: the user's where it is damaged.
 pub fn verified(disk: &dyn Disk, folder: &Path, segment: &Segment) -> Result<Head> {
-    let (mut parts, mut head) = (Parts::open(disk, folder, segment)?, None);
+    verified_telling(disk, folder, segment, |_| {})
+}
+
+/// The same, but tells of each part how many bytes it has.
+pub fn verified_telling(disk: &dyn Disk, folder: &Path, segment: &Segment, told: impl Fn(u64)) -> Result<Head> {
+    let (mut parts, mut head, mut before) = (Parts::open(disk, folder, segment)?, None, 0);
     while let Some(part) = parts.next()? {
+        told(parts.frames.position - before);
+        before = parts.frames.position;
         if let Part::Head(found) = part {
             head = Some(*found);
         }
