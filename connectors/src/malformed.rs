@@ -1,12 +1,10 @@
 //! Every parser over bytes that nobody meant: corpora, mutated by a seed.
 //!
 //! None panics, aborts or hangs; what comes out is bounded by what went in; and each line that is
-//! not blank is a row or a dead letter. `TIDEGATE_MALFORMED=n` inputs per parser instead of 20,000;
-//! `TIDEGATE_MALFORMED_SEED=s` begins at that seed: a failure names its own.
+//! not blank is a row or a dead letter. [`run`] says how many inputs, and from which seed.
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,8 +13,9 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use http_body_util::BodyExt;
+use rand::Rng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use tidegate_testdata::malformed::{mutate, run};
 use tidegate_types::connector::{Budget, DeadLetter, Polled, Source, SourceSpec};
 use tidegate_types::time::WallClock;
 
@@ -60,50 +59,6 @@ const TEXT: [&str; 9] = [
     "<191>99 2003-10-11T22:14:15.003Z - - - - [a b=\"\\\\\"] \u{feff}BOM",
 ];
 
-/// What parsers stumble over.
-const TOKENS: [&[u8]; 40] = [
-    b"\n",
-    b"\r\n",
-    b"\r",
-    b"\0",
-    b"\"",
-    b"\\",
-    b"\\u",
-    b"\\ud800",
-    b"{",
-    b"}",
-    b"[",
-    b"]",
-    b",",
-    b":",
-    b"null",
-    b"true",
-    b"-",
-    b"+",
-    b".",
-    b"e",
-    b"1e999",
-    b"-1e-999",
-    b"0x1F",
-    b"NaN",
-    b"Infinity",
-    b"99999999999999999999999999999999999999",
-    b"-0",
-    b"\xff\xfe",
-    b"\xc3",
-    b"\xef\xbb\xbf",
-    b"\xf0\x9f\x98\x80",
-    b"<999>",
-    b"<-1>",
-    b"[]",
-    b"{}",
-    b"\t",
-    b"  ",
-    b"+99:99",
-    b"31/Feb/99999:25:61:61 +9999",
-    b"\x1f\x8b\x08",
-];
-
 fn schema() -> SchemaRef {
     let fields = [
         ("a", DataType::Int64),
@@ -145,68 +100,7 @@ fn decoder(schema: SchemaRef, options: &[(&str, &str)]) -> Arc<dyn Decoder> {
     format(schema, options).decoder(None, "f").unwrap()
 }
 
-// ------------------------------------------------------------- mutations
-
-/// Some lines of a corpus, with something done to them.
-fn mutated(corpus: &[&str], random: &mut StdRng) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for _ in 0..random.random_range(1..6) {
-        bytes.extend_from_slice(corpus[random.random_range(0..corpus.len())].as_bytes());
-        bytes.push(b'\n');
-    }
-    for _ in 0..random.random_range(0..8) {
-        mutate(&mut bytes, corpus, random);
-    }
-    bytes
-}
-
-fn mutate(bytes: &mut Vec<u8>, corpus: &[&str], random: &mut StdRng) {
-    let at = random.random_range(0..=bytes.len());
-    let to = random.random_range(at..=bytes.len().min(at + 40));
-    match random.random_range(0..10) {
-        0 if at < bytes.len() => bytes[at] ^= 1 << random.random_range(0..8),
-        1 if at < bytes.len() => bytes[at] = random.random(),
-        2 => bytes.truncate(at),
-        3 => drop(bytes.drain(at..to)),
-        4 => {
-            let again = bytes[at..to].to_vec();
-            insert(bytes, at, &again.repeat(random.random_range(1..4)));
-        }
-        5 => {
-            let other = corpus[random.random_range(0..corpus.len())].as_bytes();
-            insert(bytes, at, &other[random.random_range(0..=other.len())..]);
-        }
-        6 if random.random_bool(0.2) => {
-            let open: &[u8] = [b"[".as_slice(), b"{\"a\":", b"\"", b"("][random.random_range(0..4)];
-            insert(bytes, at, &open.repeat(random.random_range(1..3_000)));
-        }
-        7 if random.random_bool(0.2) => insert(bytes, at, &b"9".repeat(random.random_range(1..6_000))),
-        _ => insert(bytes, at, TOKENS[random.random_range(0..TOKENS.len())]),
-    }
-}
-
-fn insert(bytes: &mut Vec<u8>, at: usize, more: &[u8]) {
-    bytes.splice(at..at, more.iter().copied());
-}
-
-// ----------------------------------------------------------------- runs
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok()?.parse().ok()
-}
-
-/// `check` over a share of the inputs; names the seed that fails.
-fn run(parser: &str, share: u64, corpus: &[&str], check: impl Fn(&[u8], &mut StdRng)) {
-    let count = number("TIDEGATE_MALFORMED").unwrap_or(20_000) / share;
-    let first = number("TIDEGATE_MALFORMED_SEED").unwrap_or(0);
-    for seed in first..first + count.max(1) {
-        let mut random = StdRng::seed_from_u64(seed);
-        let input = mutated(corpus, &mut random);
-        let checked = catch_unwind(AssertUnwindSafe(|| check(&input, &mut random)));
-        let input = String::from_utf8_lossy(&input);
-        assert!(checked.is_ok(), "{parser}: replay with TIDEGATE_MALFORMED_SEED={seed} TIDEGATE_MALFORMED=1\n{input}");
-    }
-}
+// ----------------------------------------------------------------- lines
 
 /// Rows and dead letters of a block, which is whole lines; checked against what went in.
 fn conserved(decoder: &dyn Decoder, block: &[u8], is_blank: fn(&[u8]) -> bool) -> (usize, usize) {

@@ -21,6 +21,7 @@ mod branch;
 mod checkout;
 mod combined;
 mod logistics;
+pub mod malformed;
 mod pharma;
 mod pharmacy;
 mod returns;

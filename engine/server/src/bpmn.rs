@@ -82,7 +82,31 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_testdata::malformed::run;
+
     use super::*;
+
+    const DRAWN: [&str; 7] = [
+        r#"<startEvent id="s"/><sequenceFlow id="s-a" sourceRef="s" targetRef="a"/><task id="a" name="pay"/>"#,
+        r#"<exclusiveGateway id="x"/><sequenceFlow id="a-x" sourceRef="a" targetRef="x"/><sequenceFlow id="x-e" sourceRef="x" targetRef="e"/>"#,
+        r#"<parallelGateway id="p"/><sequenceFlow id="x-p" sourceRef="x" targetRef="p"/><sequenceFlow id="p-b" sourceRef="p" targetRef="b"/>"#,
+        r#"<userTask id="b" name="pack &amp; ship"/><parallelGateway id="j"/><sequenceFlow id="b-j" sourceRef="b" targetRef="j"/>"#,
+        r#"<boundaryEvent id="t" attachedToRef="a"><timerEventDefinition><timeDuration>PT1H</timeDuration></timerEventDefinition></boundaryEvent>"#,
+        r#"<endEvent id="e"/><laneSet><lane name="sales"><flowNodeRef>a</flowNodeRef></lane></laneSet>"#,
+        r#"<subProcess id="u"><startEvent id="us"/><endEvent id="ue"/></subProcess>"#,
+    ];
+
+    #[test]
+    fn of_any_drawing_there_are_statements_or_a_reason() {
+        run("BPMN", 4, &DRAWN, |input, _| {
+            let elements = String::from_utf8_lossy(input);
+            for text in [&process(&elements), elements.as_ref()] {
+                if let Err(error) = statements(text, "order.bpmn", None) {
+                    assert!(!error.message.is_empty());
+                }
+            }
+        });
+    }
 
     /// A process with these elements.
     fn process(elements: &str) -> String {

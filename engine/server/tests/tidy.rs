@@ -16,8 +16,9 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("tidegate-operators", &["tidegate-types"]),
     ("tidegate-trials", &["tidegate-operators"]),
     ("tidegate-plan", &["tidegate-operators", "tidegate-types"]),
-    ("tidegate-runtime", &["tidegate-plan", "tidegate-operators", "tidegate-types"]),
-    ("tidegate-connectors", &["tidegate-types"]),
+    // Their tests take what nobody meant from testdata.
+    ("tidegate-runtime", &["tidegate-plan", "tidegate-operators", "tidegate-testdata", "tidegate-types"]),
+    ("tidegate-connectors", &["tidegate-testdata", "tidegate-types"]),
     ("tidegate-testdata", &[]),
     // The demo's streams are the server's `generator` source, hence testdata.
     ("tidegate", &["tidegate-runtime", "tidegate-connectors", "tidegate-testdata", "tidegate-types"]),

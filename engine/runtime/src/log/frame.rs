@@ -218,6 +218,9 @@ fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use rand::Rng;
+    use tidegate_testdata::malformed::{mutate, run};
+
     use super::*;
 
     fn sample() -> Vec<u8> {
@@ -272,5 +275,31 @@ mod tests {
         let swapped = [&out[first..], &out[..first]].concat();
         assert!(count(&swapped).is_err());
         assert!(count(&out[first..]).is_err());
+    }
+
+    #[test]
+    fn what_only_checksums_vouch_for_is_read_or_refused() {
+        const DECODED_MAX: u32 = 1 << 20;
+        run("frame", 1, &["tide"], |input, random| {
+            let mut header = Header {
+                tick: random.random(),
+                number: 0,
+                tag: random.random(),
+                chain: Chain::default(),
+                codec: random.random_range(0..3),
+                stored: input.len() as u32,
+                decoded: random.random_range(0..DECODED_MAX),
+                hash: *blake3::hash(input).as_bytes(),
+            };
+            header.chain = header.chained(&Chain::default());
+            let mut bytes = [&header.bytes()[..], input].concat();
+            if random.random_bool(0.3) {
+                mutate(&mut bytes, &["tide"], random);
+            }
+            let mut frames = Frames::new(&bytes[..], 0, Chain::default());
+            while let Ok(Some((_, body))) = frames.next(|_| true) {
+                assert!(body.len() <= input.len().max(DECODED_MAX as usize));
+            }
+        });
     }
 }

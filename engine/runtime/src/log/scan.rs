@@ -449,8 +449,11 @@ pub fn broken_at(path: &Path, broken: &Broken) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use rand::Rng;
+    use tidegate_testdata::malformed::{mutate, run};
     use tidegate_types::ScratchDisk;
 
+    use super::super::segment::Copy;
     use super::*;
 
     /// The same frame as another build would have written it.
@@ -507,5 +510,48 @@ mod tests {
             assert_eq!(kept(), expected, "{torn}");
             assert!(!draft.exists());
         }
+    }
+
+    /// A segment of four ticks, and its copies.
+    fn written() -> [Vec<u8>; 2] {
+        let (mut segment, mut copies, mut number, mut chain) = (Vec::new(), Vec::new(), 0, Segment::FIRST.chain);
+        for tick in 1..5 {
+            let records = [
+                Record::Begin { log: "a".into(), epoch: tick, version: "0.1.0".into(), lost_after: None },
+                Record::Statement { file: "a.sql".into(), text: "CREATE TABLE t (a INT);".repeat(20), is_pack: true },
+                Record::Commit { delivered: BTreeMap::new() },
+            ];
+            for record in records {
+                chain = frame::write(&mut segment, tick, number, record.tag(), &chain, &record.encode().unwrap());
+                number += 1;
+            }
+            copies.extend(Copy { tick, number: number - 1, chain }.bytes());
+        }
+        [segment, copies]
+    }
+
+    #[test]
+    fn of_any_segment_there_is_an_end_or_a_reason() {
+        let whole = written();
+        run("log", 8, &["tide"], |_, random| {
+            let folder = tempfile::tempdir().unwrap();
+            let mut damaged = whole.clone();
+            for _ in 0..random.random_range(0..4) {
+                mutate(&mut damaged[usize::from(random.random_bool(0.2))], &["tide"], random);
+            }
+            let [segment, copies] = &damaged;
+            std::fs::write(Segment::FIRST.path(folder.path()), segment).unwrap();
+            std::fs::write(Segment::FIRST.copies_path(folder.path()), copies).unwrap();
+            let end = |accept_loss| {
+                let found = scan(&ScratchDisk, folder.path(), accept_loss, Seeded::default(), &Progress::default());
+                found.map(|found| found.end)
+            };
+            let found = end(false).or_else(|refused| {
+                assert_eq!(refused.fault, Fault::User, "{refused}");
+                end(true)
+            });
+            // What it ended at, it ends at again.
+            assert_eq!(end(false).unwrap(), found.unwrap());
+        });
     }
 }
