@@ -16,5 +16,5 @@ pub mod sql;
 pub mod statement;
 
 pub use catalog::{Catalog, Relation, RelationKind};
-pub use lookback::{Lookback, intakes, lookback};
+pub use lookback::{Lookback, intakes, lookback, past};
 pub use node::{Node, NodeRef, Op};

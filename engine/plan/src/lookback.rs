@@ -1,6 +1,6 @@
 //! What a view still needs of a source's past: which rows must be there after a restart, so that all
 //! that changes from then on changes rightly. What is older shows only in rows the view gave, and
-//! those are kept.
+//! those are kept. Who is made anew has no such rows, and needs what all of its rows are made of.
 //!
 //! Needs     what an operator's state is made of, until the state is freed
 //! Content   what the rows that are there are made of; for an operator that frees nothing, that is
@@ -88,11 +88,19 @@ impl fmt::Display for Since<'_> {
 
 /// What `node` needs of the source it reads by the name `relation`.
 pub fn lookback(node: &Node, relation: &str, catalog: &Catalog) -> Lookback {
-    let source = match catalog.get(relation).map(|relation| &relation.kind) {
-        Some(RelationKind::Source(info)) => info.index,
-        _ => return Lookback::Nothing,
-    };
-    Reach { relation, source }.needs(node)
+    reach(relation, catalog).map_or(Lookback::Nothing, |reach| reach.needs(node))
+}
+
+/// What `node` needs of the source it reads by the name `relation` to have all rows when it is made anew.
+pub fn past(node: &Node, relation: &str, catalog: &Catalog) -> Lookback {
+    reach(relation, catalog).map_or(Lookback::Nothing, |reach| reach.content(node, "view").and(reach.needs(node)))
+}
+
+fn reach<'a>(relation: &'a str, catalog: &Catalog) -> Option<Reach<'a>> {
+    match catalog.get(relation).map(|relation| &relation.kind) {
+        Some(RelationKind::Source(info)) => Some(Reach { relation, source: info.index }),
+        _ => None,
+    }
 }
 
 /// Where the rows of `relation` come into `node`: behind these filters and projections, if nothing

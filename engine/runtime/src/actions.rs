@@ -103,6 +103,17 @@ pub struct ActionSnapshot {
     entries: Vec<Entry>,
 }
 
+/// What brings a tick's changes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Cause {
+    Input,
+    /// The detection has a new definition: what it finds in the past is not acted upon. `is_past_whole`: and what it
+    /// no longer finds is so because of the definition, and not for want of what it would be found in.
+    Definition {
+        is_past_whole: bool,
+    },
+}
+
 /// What to ask of the outside world for one tick's changes.
 #[derive(Debug, Clone, PartialEq)]
 struct Step {
@@ -132,9 +143,8 @@ impl Follower {
     }
 
     /// Takes in one tick's changes. Their findings are in `sys.actions` when this returns; what
-    /// they ask is carried out by `progress`, once awake. `is_takeover`: a new definition finds
-    /// what was there before it; that is not acted upon.
-    pub fn follow(&mut self, tick: Tick, deltas: &[Delta], is_takeover: bool) {
+    /// they ask is carried out by `progress`, once awake.
+    pub fn follow(&mut self, tick: Tick, deltas: &[Delta], cause: Cause) {
         let changes = &Changes { tick, delta: consolidate(&self.task.schema, deltas) };
         let rows = self.codec.encode(&changes.delta.rows).expect("the detection's schema");
         let turns: Vec<i64> = rows.iter().zip(changes.delta.diffs.iter()).map(|(row, diff)| self.turn(row, *diff)).collect();
@@ -146,23 +156,28 @@ impl Follower {
             Err(error) => return tracing::error!(action = self.task.name, %error, "findings could not be written as JSON"),
         };
         let entities = self.entities(changes);
+        let mut left = 0;
         for step in steps(&turns, entities.as_deref()) {
             let (row, text) = (rows.row(step.row), &texts[step.row]);
-            match step.kind {
-                ActionKind::Do if is_takeover => {}
-                ActionKind::Do => {
+            match (step.kind, cause) {
+                (ActionKind::Do, Cause::Definition { .. }) => {}
+                (ActionKind::Do, Cause::Input) => {
                     let lane = entities.as_ref().map_or(row, |entities| &entities[step.row]);
                     self.raise(row, lane.to_vec(), text, changes.tick);
                 }
-                ActionKind::Undo => self.withdraw(row, text, changes.tick),
-                ActionKind::Update => {
+                (ActionKind::Undo, Cause::Definition { is_past_whole: false }) => left += usize::from(self.let_go(row)),
+                (ActionKind::Undo, _) => self.withdraw(row, text, changes.tick),
+                (ActionKind::Update, cause) => {
                     let old = rows.row(step.replaces.expect("an update replaces a row"));
-                    match is_takeover {
-                        true => self.adopt(old, row, text),
-                        false => self.update(old, row, text, changes.tick),
+                    match cause {
+                        Cause::Definition { .. } => self.adopt(old, row, text),
+                        Cause::Input => self.update(old, row, text, changes.tick),
                     }
                 }
             }
+        }
+        if left != 0 {
+            tracing::warn!(action = self.task.name, findings = left, "no longer found, but not undone: their past is no longer all there");
         }
         self.outbox.launch();
     }
@@ -240,6 +255,13 @@ impl Follower {
         if let Some(id) = self.open.remove(row) {
             self.outbox.withdraw(&id, text.clone(), tick);
         }
+    }
+
+    /// What was asked for it stays as it is. False: nothing was.
+    fn let_go(&mut self, row: &[u8]) -> bool {
+        let finding = self.open.remove(row);
+        finding.iter().for_each(|id| self.outbox.let_go(id));
+        finding.is_some()
     }
 
     fn adopt(&mut self, old: &[u8], row: &[u8], text: &Text) {
@@ -433,16 +455,16 @@ mod tests {
         /// One tick after the action was created.
         fn follow(&mut self, rows: &[(&str, i64, i64)]) {
             self.tick += 1;
-            self.follow_at(self.tick, rows);
+            self.follow_at(self.tick, rows, Cause::Input);
         }
 
-        fn follow_at(&mut self, tick: Tick, rows: &[(&str, i64, i64)]) {
+        fn follow_at(&mut self, tick: Tick, rows: &[(&str, i64, i64)], cause: Cause) {
             let entities = StringArray::from_iter_values(rows.iter().map(|row| row.0));
             let numbers = Int64Array::from_iter_values(rows.iter().map(|row| row.1));
             let schema = Arc::clone(&self.follower.task.schema);
             let batch = RecordBatch::try_new(schema, vec![Arc::new(entities), Arc::new(numbers)]).unwrap();
             let delta = Delta::new(batch, rows.iter().map(|row| row.2).collect::<Vec<_>>());
-            self.follower.follow(tick, &[delta], false);
+            self.follower.follow(tick, &[delta], cause);
         }
 
         /// Until `count` attempts were made, and what is known of them now is taken in.
@@ -631,11 +653,30 @@ mod tests {
     #[tokio::test]
     async fn what_was_there_before_the_action_is_left_alone() {
         let mut bench = Bench::new(&[]);
-        bench.follow_at(10, &[("a", 1, 1), ("b", 1, 1), ("c", 1, 1)]);
+        bench.follow_at(10, &[("a", 1, 1), ("b", 1, 1), ("c", 1, 1)], Cause::Input);
         bench.follow(&[("a", 1, -1), ("b", 1, -1), ("b", 2, 1), ("c", 1, 1), ("d", 1, 1)]);
         bench.follow(&[("b", 2, -1), ("c", 1, -2)]);
         bench.until_idle().await;
         assert_eq!((bench.seen(), bench.states()), (vec!["do d1".to_string()], vec!["do done".to_string()]));
+    }
+
+    #[tokio::test]
+    async fn what_a_new_definition_has_no_past_for_stays_done() {
+        for is_past_whole in [true, false] {
+            let mut bench = Bench::new(&[]);
+            bench.follow(&[("a", 1, 1), ("b", 1, 1)]);
+            bench.until_idle().await;
+            bench.follow_at(20, &[("a", 1, -1), ("b", 1, -1), ("b", 2, 1), ("c", 1, 1)], Cause::Definition { is_past_whole });
+            bench.until_idle().await;
+            let of_a = if is_past_whole { "undo undone" } else { "do done" };
+            assert_eq!(bench.states(), [of_a, "do done"]);
+            // Found again by what comes later, it is another finding.
+            bench.tick = 20;
+            bench.follow(&[("a", 1, 1), ("b", 2, -1)]);
+            bench.until_idle().await;
+            assert_eq!(bench.states(), [of_a, "undo undone", "do done"]);
+            assert_eq!(bench.follower.open.len(), 1);
+        }
     }
 
     #[tokio::test]

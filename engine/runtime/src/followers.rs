@@ -18,7 +18,7 @@ use tidegate_types::{Delta, Tick};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::actions::{ActionRecord, ActionSnapshot, ActionTask, Follower};
+use crate::actions::{ActionRecord, ActionSnapshot, ActionTask, Cause, Follower};
 use crate::backlog::{Backlog, Claim};
 use crate::changes::consolidate;
 use crate::metrics::Metrics;
@@ -37,8 +37,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(3);
 struct Queued {
     tick: Tick,
     deltas: Vec<Delta>,
-    /// A new definition takes over: what comes now is from before it.
-    is_takeover: bool,
+    cause: Cause,
     /// Nothing in it can net out.
     is_net: bool,
     claim: Claim,
@@ -138,15 +137,14 @@ impl Queue {
         }
     }
 
-    /// `is_takeover`: by a new definition; what it adds is from before it.
-    pub fn push(&mut self, tick: Tick, deltas: Vec<Delta>, is_takeover: bool) {
+    pub fn push(&mut self, tick: Tick, deltas: Vec<Delta>, cause: Cause) {
         let bytes: usize = deltas.iter().map(Delta::bytes).sum();
         // One more, so that a tick without bytes is not idle either.
         let claim = self.backlog.claim(bytes + 1);
-        let queued = Queued { tick, deltas, is_takeover, is_net: self.append_only && !is_takeover, claim };
+        let queued = Queued { tick, deltas, cause, is_net: self.append_only && cause == Cause::Input, claim };
         match &mut self.stage {
             Stage::Sink(_, waiting) => waiting.push_back(queued),
-            Stage::Action(follower) => follower.follow(queued.tick, &queued.deltas, is_takeover),
+            Stage::Action(follower) => follower.follow(queued.tick, &queued.deltas, cause),
             // A follower that failed for good has said so; what it misses is counted there.
             Stage::Running(sender, _) => drop(sender.send(Told::Changes(queued))),
             Stage::Over => {}
@@ -346,7 +344,7 @@ async fn act(mut follower: Follower, mut receiver: mpsc::UnboundedReceiver<Told>
         tokio::select! {
             told = receiver.recv() => match told {
                 // Let go after its findings are counted, so that the queue is never idle between.
-                Some(Told::Changes(Queued { tick, deltas, is_takeover, claim: _claim, .. })) => follower.follow(tick, &deltas, is_takeover),
+                Some(Told::Changes(Queued { tick, deltas, cause, claim: _claim, .. })) => follower.follow(tick, &deltas, cause),
                 Some(Told::Decision { id, decision, tick }) => follower.decide(&id, decision, tick),
                 Some(Told::State(reply)) => drop(reply.send(follower.state())),
                 None => break,

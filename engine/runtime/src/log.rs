@@ -395,13 +395,13 @@ impl Shelf {
         Err(error.hint("restore that file from a copy: the engine goes on meanwhile, and a start needs it, too"))
     }
 
-    /// The tick that what is left of the log begins with; None: all of it is there.
-    pub fn begins(&self) -> Result<Option<Tick>> {
+    /// The tick that what is left of the log begins with, `next` where nothing is left; None: all of it is there.
+    pub fn begins(&self, next: Tick) -> Result<Option<Tick>> {
         let first = self.holdings.lock().keys().next().copied();
         let Some(first) = first.filter(|first| *first != Segment::FIRST) else { return Ok(None) };
         let frame = scan::frames(&*self.disk, &self.folder, &first)?.next(|_| false);
         let frame = frame.map_err(|broken| broken_at(&first.path(&self.folder), &broken))?;
-        Ok(frame.map(|(header, _)| header.tick))
+        Ok(Some(frame.map_or(next, |(header, _)| header.tick)))
     }
 
     /// Hands what these sources brought in the frames `among` to `visit`, oldest first, each with its frame's number.

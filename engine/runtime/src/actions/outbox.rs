@@ -241,6 +241,14 @@ impl Outbox {
         }
     }
 
+    /// Nothing more will be said of the finding; what is asked for it or waits for a person goes on.
+    pub fn let_go(&mut self, id: &Id) {
+        let is_through = |finding: &Finding| finding.job.is_none() && finding.parked.is_none() && !finding.is_flying;
+        if self.findings.get(id).is_some_and(is_through) {
+            self.findings.remove(id);
+        }
+    }
+
     pub fn withdraw(&mut self, id: &Id, row: Text, tick: Tick) {
         self.ask(id, row, true, tick);
     }

@@ -4,7 +4,8 @@
 //! Refused   before anything changes: all that reads the view is planned anew first, and a sink or
 //!           an action cannot follow other columns than it did
 //! Told      sinks and actions keep their queues, and get the difference as one tick's changes; an
-//!           action does nothing about what the new definition finds in the past
+//!           action does nothing about what the new definition finds in the past, and undoes what it
+//!           no longer finds, but nothing where the past is no longer all there
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,7 +17,8 @@ use tidegate_types::error::{Error, Result};
 use tidegate_types::{Delta, Tick};
 
 use super::statements::{check_detection, shown_name};
-use super::{Coordinator, Kept};
+use super::{Coordinator, Follow, Kept};
+use crate::actions::Cause;
 use crate::planning::{Planned, plan_query};
 use crate::seeded::Bug;
 use crate::worker::Command;
@@ -24,6 +26,7 @@ use crate::worker::Command;
 /// What a follower had before its view's new definition.
 pub struct Takeover {
     old: Vec<Delta>,
+    cause: Cause,
 }
 
 /// Something that reads the view, planned anew.
@@ -41,7 +44,9 @@ impl Coordinator {
         catalog.insert(relation);
         let readers = self.readers_anew(&name, &mut catalog)?;
         self.check_inputs(&name, planned.as_ref(), &readers)?;
-        let mut old = self.followed_rows(&readers)?;
+        let is_past_whole = self.is_past_whole(&name, planned.as_ref(), &readers)?;
+        let mut old = self.followed_rows(&readers, Cause::Definition { is_past_whole })?;
+        let not_undone = if is_past_whole || self.replaying || self.is_reliving() { Vec::new() } else { self.not_undone(&readers) };
         for (reader, _) in readers.iter().rev() {
             self.workers.broadcast(&Command::Drop { name: reader.clone() });
         }
@@ -66,6 +71,8 @@ impl Coordinator {
                 }
             }
         }
+        not_undone.iter().for_each(|notice| tracing::warn!("{notice}"));
+        self.notices.extend(not_undone);
         Ok(())
     }
 
@@ -78,6 +85,27 @@ impl Coordinator {
         });
         let mut inputs = nodes.chain(planned.map(|planned| &planned.node)).filter_map(|node| self.stopped_input(node, &anew));
         inputs.next().filter(|_| !self.replaying).map_or(Ok(()), |stopped| self.check_runs(&stopped))
+    }
+
+    /// Whether all is still there that what is made anew is made of.
+    fn is_past_whole(&self, name: &str, planned: Option<&Planned>, readers: &[(String, Reader)]) -> Result<bool> {
+        let nodes = readers.iter().filter_map(|(reader, anew)| match anew {
+            Reader::View(_) => None,
+            Reader::Kept(_, planned) => Some((shown_name(reader), &planned.node)),
+            Reader::Follower(node) => Some((shown_name(reader), node)),
+        });
+        let mut nodes = nodes.chain(planned.map(|planned| (name, &planned.node)));
+        nodes.try_fold(true, |is_whole, (reader, node)| Ok(is_whole && self.lacking(reader, node)?.is_empty()))
+    }
+
+    /// Which actions undo nothing, for people: what is no longer found may only lack its past.
+    fn not_undone(&self, readers: &[(String, Reader)]) -> Vec<String> {
+        let followers = readers.iter().filter_map(|(reader, _)| Some((shown_name(reader), self.followers.get(reader)?)));
+        let actions = followers.filter(|(_, follow)| follow.kind == "action");
+        let notice = |(action, follow): (&str, &Follow)| {
+            format!("action \"{action}\" undoes nothing of what \"{}\" no longer finds: what it had done stays done", follow.from)
+        };
+        actions.map(notice).collect()
     }
 
     /// Asks all workers for the rows of a dataflow as of the last closed tick.
@@ -136,12 +164,12 @@ impl Coordinator {
     }
 
     /// What each follower among the readers has been told of, in all, as of the last closed tick.
-    fn followed_rows(&self, readers: &[(String, Reader)]) -> Result<BTreeMap<String, Takeover>> {
+    fn followed_rows(&self, readers: &[(String, Reader)], cause: Cause) -> Result<BTreeMap<String, Takeover>> {
         let followers = readers.iter().filter(|(_, anew)| matches!(anew, Reader::Follower(_)));
         let running = followers.filter(|(reader, _)| !self.replaying || !self.stopped.contains_key(reader));
         let rows = |reader: &String| {
             self.check_runs(reader)?;
-            Ok((reader.clone(), Takeover { old: self.rows_now(&self.followers[reader].from)? }))
+            Ok((reader.clone(), Takeover { old: self.rows_now(&self.followers[reader].from)?, cause }))
         };
         running.map(|(reader, _)| rows(reader)).collect()
     }
@@ -176,12 +204,12 @@ impl Coordinator {
     /// Tells followers whose view has a new definition, and does not need `changes` any more.
     pub(super) fn tell_takeovers(&mut self, tick: Tick, changes: &mut HashMap<String, BTreeMap<Tick, Vec<Delta>>>) {
         for (name, follow) in &mut self.followers {
-            if let Some(Takeover { old }) = follow.takeover.take().filter(|_| !self.stopped.contains_key(name)) {
+            if let Some(Takeover { old, cause }) = follow.takeover.take().filter(|_| !self.stopped.contains_key(name)) {
                 let new = changes.remove(name).into_iter().flat_map(BTreeMap::into_values).flatten();
                 let gone = old.iter().filter(|_| !self.config.seeded.has(Bug::SkippedRetraction));
                 let difference = gone.map(Delta::negate).chain(new).collect();
                 follow.queue.append_only = follow.node.facts.append_only;
-                follow.queue.push(tick, difference, true);
+                follow.queue.push(tick, difference, cause);
             }
         }
     }

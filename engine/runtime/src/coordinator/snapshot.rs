@@ -19,7 +19,7 @@ use crossbeam_channel::Receiver;
 use tidegate_operators::stream::ErrorRow;
 use tidegate_operators::temporal::ClockColumn;
 use tidegate_plan::catalog::WatermarkRule;
-use tidegate_plan::{Node, NodeRef, RelationKind, intakes, lookback};
+use tidegate_plan::{Lookback, Node, NodeRef, RelationKind, intakes, lookback};
 use tidegate_types::connector::DeadLetter;
 use tidegate_types::error::{Error, Result};
 use tidegate_types::{Delta, Tick};
@@ -206,13 +206,13 @@ impl Coordinator {
         followers.chain(self.sources.iter().map(|(name, state)| (name.clone(), state.created))).collect()
     }
 
-    /// The event time from which on a reader needs what a source brought; None: all of it.
-    pub(super) fn horizon(&self, node: &Node, source: &str) -> Option<i64> {
+    /// The event time from which on what a source brought is needed; None: all of it.
+    pub(super) fn horizon(&self, lookback: &Lookback) -> Option<i64> {
         let clock = |clock| match clock {
             ClockColumn::Now => Some(self.last_closed as i64),
             ClockColumn::Watermark(index) => self.watermarks[index],
         };
-        lookback(node, source, &self.catalog).horizon(clock)
+        lookback.horizon(clock)
     }
 
     /// What each reader needs of each source it reads.
@@ -220,7 +220,7 @@ impl Coordinator {
         let of_reader = |(reader, node): (&String, &NodeRef)| {
             let sources = node.relations().into_iter().filter(|relation| self.sources.contains_key(relation));
             let need = |source: String| {
-                let horizon = self.horizon(node, &source);
+                let horizon = self.horizon(&lookback(node, &source, &self.catalog));
                 Need { reader: reader.clone(), source, horizon }
             };
             sources.map(need).collect::<Vec<_>>()

@@ -11,7 +11,7 @@ use tidegate_plan::catalog::{SourceInfo, WatermarkRule};
 use tidegate_plan::explain::explain;
 use tidegate_plan::node::Facts;
 use tidegate_plan::statement::{self, Placed, Statement};
-use tidegate_plan::{Catalog, Node, NodeRef, Op, Relation, RelationKind, intakes};
+use tidegate_plan::{Catalog, Node, NodeRef, Op, Relation, RelationKind, intakes, past};
 use tidegate_types::Delta;
 use tidegate_types::connector::{Decision, Options, SinkSpec, SourceSpec};
 use tidegate_types::error::{Error, Mistake, Result, did_you_mean};
@@ -291,11 +291,12 @@ impl Coordinator {
 
     /// What is no longer there of the past that a view which is made now reads, for people.
     pub(super) fn lacking(&self, view: &str, node: &Node) -> Result<Vec<String>> {
-        let Some(begins) = self.log.as_ref().map_or(Ok(None), |log| log.shelf().begins())? else { return Ok(Vec::new()) };
+        let next = self.last_closed + 1;
+        let Some(begins) = self.log.as_ref().map_or(Ok(None), |log| log.shelf().begins(next))? else { return Ok(Vec::new()) };
         let since = timestamp_ms_to_datetime(begins as i64).map_or_else(|| begins.to_string(), |time| format!("{time} UTC"));
         let lacks = |source: &String| {
             let is_older = self.sources.get(source).is_some_and(|state| state.created < begins && state.counts.received() != 0);
-            is_older && self.horizon(node, source).is_none_or(|horizon| horizon < begins as i64)
+            is_older && self.horizon(&past(node, source, &self.catalog)).is_none_or(|horizon| horizon < begins as i64)
         };
         let sources = node.relations().into_iter().filter(lacks);
         Ok(sources

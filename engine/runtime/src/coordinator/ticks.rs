@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Coordinator;
 use super::statements::shown_name;
-use crate::actions::Note;
+use crate::actions::{Cause, Note};
 use crate::interface::Hindrance;
 use crate::log::record::Record;
 use crate::seeded::Bug;
@@ -262,7 +262,7 @@ impl Coordinator {
         for (name, ticks) in closed.changes {
             for (tick, deltas) in ticks {
                 match self.followers.get_mut(&name) {
-                    Some(follow) => follow.queue.push(tick, deltas, false),
+                    Some(follow) => follow.queue.push(tick, deltas, Cause::Input),
                     None => self.count_findings(&name, &deltas),
                 }
             }
