@@ -47,7 +47,7 @@ pub use beside::{History, Order, Prepared};
 pub use recovery::Recovery;
 pub use requests::Request;
 pub use snapshot::Drafted;
-pub use statements::{definition_key, lines};
+pub use statements::{definition_key, lines, shown_name};
 pub use tables::{Read, Write};
 
 use crate::followers::Queue;
@@ -219,12 +219,12 @@ struct SourceState {
 
 /// A statement that made something.
 #[derive(Clone)]
-struct Definition {
-    file: String,
-    text: String,
-    is_pack: bool,
+pub struct Definition {
+    pub file: String,
+    pub text: String,
+    pub is_pack: bool,
     /// Statements before it.
-    generation: u64,
+    pub generation: u64,
 }
 
 #[derive(Clone, PartialEq)]

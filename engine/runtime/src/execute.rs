@@ -15,7 +15,7 @@ use crate::coordinator::{History, Order, Prepared, Ran, Request, definition_key,
 use crate::engine::Engine;
 use crate::interface::Response;
 use crate::planning::{Planned, plan_query};
-use crate::{dml, read};
+use crate::{dml, read, rehearsal};
 
 impl Engine {
     /// Runs statements in order; stops at the first error. `file` names the text in errors.
@@ -32,21 +32,17 @@ impl Engine {
 
     /// Brings the engine to what a pack's files (name, text) say, in their order. On a data folder
     /// that an earlier run left, what is there as it is written stays, what reads otherwise is
-    /// replaced, what is in no file any more is dropped, and rows are written only once.
+    /// replaced, what is in no file any more is dropped, and rows are written only once. A pack that
+    /// is refused has changed nothing, but for what its rehearsal does not see.
     pub async fn apply(&self, files: &[(String, String)]) -> Result<()> {
         self.recovered().await?;
-        let (mut mentioned, mut written, mut made) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
-        for (file, sql) in files {
-            for placed in statement::parse(sql, file)? {
-                let (line, column) = (placed.line, placed.column);
-                check_made_once(&placed, &mut made)?;
-                mentioned.extend(placed.statement.object().map(|(name, _)| name.to_string()));
-                let text = placed.words();
-                let nth = written.entry(text.clone()).or_insert(0);
-                let ran = Ran { text, nth: *nth };
-                *nth += 1;
-                self.run(placed, Some(ran)).await.map_err(|error| error.at(file, line, column))?;
-            }
+        rehearsal::rehearse(self, files).await?;
+        let steps = steps(files)?;
+        let mentioned = mentioned(&steps);
+        for step in steps {
+            let (file, line, column) = step.place();
+            let Step { placed, ran } = step;
+            self.run(placed, Some(ran)).await.map_err(|error| error.at(&file, line, column))?;
         }
         self.ask(|reply| Request::Prune { mentioned, reply }).await?
     }
@@ -132,6 +128,41 @@ impl Engine {
     fn unclaimed(&self, prepared: &Prepared) -> Unclaimed<'_> {
         Unclaimed(prepared.beside.clone().map(|beside| (self, beside)))
     }
+}
+
+/// A statement of a pack.
+pub struct Step {
+    pub placed: Placed,
+    /// Where it writes rows: that, which is done once.
+    pub ran: Ran,
+}
+
+impl Step {
+    /// Its file, line and column.
+    pub fn place(&self) -> (String, u64, u64) {
+        (self.placed.file.clone(), self.placed.line, self.placed.column)
+    }
+}
+
+/// The statements of a pack's files (name, text), in their order.
+pub fn steps(files: &[(String, String)]) -> Result<Vec<Step>> {
+    let (mut steps, mut written, mut made) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+    for (file, sql) in files {
+        for placed in statement::parse(sql, file)? {
+            check_made_once(&placed, &mut made)?;
+            let text = placed.words();
+            let nth = written.entry(text.clone()).or_insert(0);
+            let ran = Ran { text, nth: *nth };
+            *nth += 1;
+            steps.push(Step { placed, ran });
+        }
+    }
+    Ok(steps)
+}
+
+/// The names of what a pack makes or drops.
+pub fn mentioned(steps: &[Step]) -> BTreeSet<String> {
+    steps.iter().filter_map(|step| step.placed.statement.object()).map(|(name, _)| name.to_string()).collect()
 }
 
 /// Errors: a statement that does more than answer.

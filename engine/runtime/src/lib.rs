@@ -1,6 +1,6 @@
 //! Plans to running dataflows.
 //!
-//! In reading order: what is said at the door (`interface`), the door ([`engine`], `execute`), what
+//! In reading order: what is said at the door (`interface`), the door ([`engine`], `execute`, `rehearsal`), what
 //! happens in order behind it (`coordinator`), a query becoming a plan (`planning`), the one bridge to timely's threads (`bridge`), a
 //! worker, and how a plan becomes a dataflow (`render`); then what comes in (`sources`, `dml`), what
 //! of it lasts (`log`), what goes out (`followers`, `actions`, `changes`), and what is read (`read`, `metrics`). Last,
@@ -21,6 +21,7 @@ mod log;
 mod metrics;
 mod planning;
 mod read;
+mod rehearsal;
 mod render;
 mod seeded;
 mod sources;

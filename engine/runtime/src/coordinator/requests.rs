@@ -23,6 +23,7 @@ use super::{Coordinator, Generation, WAITING_MAX};
 use crate::interface::{Response, Snapshot};
 use crate::log::Log;
 use crate::log::record::{Ran, Record};
+use crate::rehearsal::Standing;
 use crate::worker::Command;
 
 /// What the engine's handle asks for.
@@ -106,6 +107,10 @@ pub enum Request {
     Explain {
         name: String,
         reply: oneshot::Sender<Result<String>>,
+    },
+    /// What there is was made of, for who makes it elsewhere.
+    Standing {
+        reply: oneshot::Sender<Standing>,
     },
     /// Answered once all is delivered and logged. Errors: there is no room for that.
     Shutdown {
@@ -229,6 +234,11 @@ impl Coordinator {
             Request::Compare { name, prepared, reply } => self.compare(name, *prepared, reply),
             Request::Forget { beside } => self.drop_beside(&beside),
             Request::Explain { name, reply } => drop(reply.send(self.explain(&name))),
+            Request::Standing { reply } => {
+                let (config, connectors) = (self.config.clone(), Arc::clone(&self.connectors));
+                let definitions = self.definitions.clone();
+                drop(reply.send(Standing { config, connectors, definitions }));
+            }
             Request::Shutdown { .. } => unreachable!("handled by the loop"),
         }
     }

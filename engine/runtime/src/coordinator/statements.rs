@@ -87,7 +87,9 @@ impl Coordinator {
         gone.sort_unstable();
         for (_, name) in gone.into_iter().rev() {
             let kind = self.kind_of(&name).unwrap_or("relation");
-            tracing::warn!("the pack no longer has {kind} \"{name}\": it is dropped");
+            if !self.config.dry {
+                tracing::warn!("the pack no longer has {kind} \"{name}\": it is dropped");
+            }
             let quoted = name.replace('"', "\"\"");
             for placed in statement::parse(&format!("DROP {} \"{quoted}\"", kind.to_uppercase()), "pack")? {
                 self.change(placed, true)?;
@@ -675,7 +677,7 @@ impl Coordinator {
 
 impl Definition {
     /// Whether it is that statement, however both are laid out.
-    fn says(&self, placed: &Placed) -> bool {
+    pub fn says(&self, placed: &Placed) -> bool {
         self.text == placed.text
             || statement::parse(&self.text, &self.file).is_ok_and(|said| said.iter().any(|said| said.words() == placed.words()))
     }
@@ -711,7 +713,8 @@ pub(super) fn follower_name(name: &str) -> String {
     format!("-> {name}")
 }
 
-pub(super) fn shown_name(name: &str) -> &str {
+/// Without what tells a sink or an action from a view.
+pub fn shown_name(name: &str) -> &str {
     name.strip_prefix("-> ").unwrap_or(name)
 }
 
