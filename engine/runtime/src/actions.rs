@@ -199,6 +199,14 @@ impl Follower {
         self.outbox.restore(state.outbox);
     }
 
+    /// What the log held of it for a while is lost. False: what it asks may be asked for again.
+    pub fn disarm(&mut self) -> bool {
+        if self.task.options.at_most_once {
+            self.outbox.disarm();
+        }
+        self.task.options.at_most_once
+    }
+
     /// What the log says of a finding's request, and in which tick.
     pub fn repeat(&mut self, record: &ActionRecord, said: Tick) {
         self.outbox.repeat(&record.id, &record.event, said);
@@ -677,6 +685,29 @@ mod tests {
             assert_eq!(bench.states(), [of_a, "undo undone", "do done"]);
             assert_eq!(bench.follower.open.len(), 1);
         }
+    }
+
+    #[tokio::test]
+    async fn what_may_have_been_asked_for_in_a_lost_log_waits_for_a_person() {
+        let mut bench = Bench::asleep(&[], None, false, Journal::default());
+        bench.follow(&[("a", 1, 1)]);
+        bench.follower.outbox.disarm();
+        bench.follower.wake();
+        bench.follow(&[("b", 1, 1)]);
+        bench.until_idle().await;
+        let waits = "do awaiting_approval it may have been asked for in what the log lost: APPROVE ACTION, or create the action again";
+        assert_eq!((bench.seen(), bench.states()), (Vec::new(), vec![waits.to_string(); 2]));
+        let id = bench.log.rows()["id"].as_string::<i32>().value(0).to_string();
+        bench.follower.decide(&id, Decision::Approve, 30);
+        bench.until_idle().await;
+        assert_eq!((bench.seen(), bench.states()), (vec!["do a1".to_string()], vec!["do done".to_string(), waits.to_string()]));
+        let mut next = Bench::asleep(&[], None, false, Journal::default());
+        next.follower.restore(bench.follower.state());
+        next.follower.wake();
+        next.tick = 40;
+        next.follow(&[("c", 1, 1)]);
+        next.until_idle().await;
+        assert_eq!((next.seen(), next.states().last().cloned()), (Vec::new(), Some(waits.to_string())));
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 //! delivered, an action's findings and requests are brought to where they were.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -64,6 +65,8 @@ pub struct Queue {
     is_muted: bool,
     /// What the other side misses up to here is no longer there.
     floor: Tick,
+    /// What the log held of these is given up.
+    gaps: Vec<Range<Tick>>,
     stage: Stage,
     backlog: Backlog,
     account: Account,
@@ -88,7 +91,16 @@ impl Queue {
     pub fn sink(name: String, schema: SchemaRef, append_only: bool, sink: Box<dyn Sink>, metrics: Metrics, seeded: Seeded) -> Self {
         let (backlog, account) = (Backlog::default(), Account::default());
         let task = SinkTask { name, schema, sink, metrics, backlog: backlog.clone(), account: account.clone(), seeded };
-        Self { append_only, is_action: false, is_muted: false, floor: 0, stage: Stage::Sink(task, VecDeque::new()), backlog, account }
+        Self {
+            append_only,
+            is_action: false,
+            is_muted: false,
+            floor: 0,
+            gaps: Vec::new(),
+            stage: Stage::Sink(task, VecDeque::new()),
+            backlog,
+            account,
+        }
     }
 
     pub fn action(task: ActionTask) -> Self {
@@ -99,6 +111,7 @@ impl Queue {
             is_action: true,
             is_muted: false,
             floor: 0,
+            gaps: Vec::new(),
             stage: Stage::Action(Box::new(follower)),
             backlog,
             account: Account::default(),
@@ -113,7 +126,8 @@ impl Queue {
         let task = match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Sink(task, queued) => {
                 queued.into_iter().for_each(|queued| drop(sender.send(Told::Changes(queued))));
-                tokio::spawn(to_the_end(task.run(receiver, writer, self.floor, upto)))
+                let known = Known { floor: self.floor, gaps: std::mem::take(&mut self.gaps), upto };
+                tokio::spawn(to_the_end(task.run(receiver, writer, known)))
             }
             Stage::Action(follower) => tokio::spawn(to_the_end(act(*follower, receiver))),
             other @ (Stage::Running(..) | Stage::Over) => return self.stage = other,
@@ -209,6 +223,21 @@ impl Queue {
         self.forget_before(tick);
     }
 
+    /// What the log held of these ticks is given up. What that is for an action or a sink, for people; None: nothing.
+    pub fn gives_up(&mut self, gap: Range<Tick>) -> Option<&'static str> {
+        match &mut self.stage {
+            Stage::Action(follower) => Some(match follower.disarm() {
+                true => "it may have asked for what it would ask now, so a person approves each",
+                false => "what it asked for may be asked for again",
+            }),
+            Stage::Sink(..) => {
+                self.gaps.push(gap);
+                Some("it is detached if it was told of what is lost")
+            }
+            Stage::Running(..) | Stage::Over => None,
+        }
+    }
+
     /// The last tick whose changes are with the other side.
     pub fn delivered(&self) -> Tick {
         self.account.delivered.load(Ordering::Relaxed)
@@ -249,6 +278,16 @@ impl Queue {
     }
 }
 
+/// Of which ticks a sink can be told.
+struct Known {
+    /// Not up to here.
+    floor: Tick,
+    /// Nor of these.
+    gaps: Vec<Range<Tick>>,
+    /// The last one.
+    upto: Tick,
+}
+
 /// Everything a sink's task needs.
 struct SinkTask {
     name: String,
@@ -261,15 +300,16 @@ struct SinkTask {
 }
 
 impl SinkTask {
-    async fn run(mut self, receiver: mpsc::UnboundedReceiver<Told>, writer: Writer, floor: Tick, upto: Tick) {
-        if let Err(error) = self.write_all(receiver, &writer, floor, upto).await {
+    async fn run(mut self, receiver: mpsc::UnboundedReceiver<Told>, writer: Writer, known: Known) {
+        if let Err(error) = self.write_all(receiver, &writer, known).await {
             self.metrics.sink_failures.with_label_values(&[&self.name]).inc();
             let _ = self.account.failed.set(error.to_string());
             tracing::error!(sink = self.name, %error, "the sink failed and is detached; drop and create it again to resume");
         }
     }
 
-    async fn write_all(&mut self, mut receiver: mpsc::UnboundedReceiver<Told>, writer: &Writer, floor: Tick, upto: Tick) -> Result<()> {
+    async fn write_all(&mut self, mut receiver: mpsc::UnboundedReceiver<Told>, writer: &Writer, known: Known) -> Result<()> {
+        let Known { floor, gaps, upto } = known;
         let there = match self.sink.resume(writer).await? {
             Progress::Unknown => self.account.delivered.load(Ordering::Relaxed),
             Progress::Upto(there) if upto < there => {
@@ -278,6 +318,10 @@ impl SinkTask {
             }
             Progress::Upto(there) => there,
         };
+        if let Some(gap) = gaps.iter().find(|gap| gap.contains(&there)) {
+            return Err(Error::user(format!("the other side has tick {there}, and the log lost what came from {} on", gap.start))
+                .hint("drop the sink, and create it again on another place: what it has there may not be so"));
+        }
         if there < floor {
             return Err(Error::user(format!("the other side has tick {there}, and the log begins at {floor}"))
                 .hint("drop the sink and create it again: it begins with what is there now"));

@@ -9,6 +9,7 @@
 //! Log       a request goes out only once the log holds that it will; its outcome follows. After a
 //!           restart what has no outcome is sent again under its old key, or where it may be sent
 //!           only once is in doubt, until a person says what became of it
+//! Loss      where the log lost what it held of such requests, each further one waits for a person
 //! Bounds    each finding without an outcome counts in the follower's backlog
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -34,6 +35,8 @@ use crate::seeded::Bug;
 const IN_FLIGHT_MAX: usize = 16;
 
 const STOPPED_UNKNOWN: &str = "its detection is stopped, and the log holds no outcome";
+
+const DISARMED: &str = "it may have been asked for in what the log lost: APPROVE ACTION, or create the action again";
 
 const STOPPED_MIDWAY: &str = "the engine stopped while it was sent: RESOLVE ACTION says what became of it";
 
@@ -124,6 +127,8 @@ pub struct OutboxState {
     findings: Vec<(Id, Finding)>,
     lanes: Vec<(Bytes, VecDeque<Id>)>,
     sent_ms: VecDeque<u64>,
+    #[serde(default)]
+    is_disarmed: bool,
 }
 
 impl Finding {
@@ -196,6 +201,8 @@ pub struct Outbox {
     sent_ms: VecDeque<u64>,
     /// The log is still being read: nothing is sent.
     is_asleep: bool,
+    /// The log lost what it held of some requests.
+    is_disarmed: bool,
 }
 
 impl Outbox {
@@ -210,7 +217,13 @@ impl Outbox {
             flights: FuturesUnordered::new(),
             sent_ms: VecDeque::new(),
             is_asleep: true,
+            is_disarmed: false,
         }
+    }
+
+    /// From now on nothing is done or updated before a person approves it.
+    pub fn disarm(&mut self) {
+        self.is_disarmed = true;
     }
 
     pub fn raise(&mut self, id: Id, lane: Bytes, row: Text, tick: Tick) {
@@ -343,9 +356,9 @@ impl Outbox {
             ActionKind::Undo if !self.task.responder.supports(ActionKind::Undo) => {
                 Some((ActionState::Skipped, "withdrawn, but has no undo_url: what was done stays"))
             }
-            ActionKind::Do | ActionKind::Update if options.manual && !finding.job().is_approved => {
-                Some((ActionState::AwaitingApproval, ""))
-            }
+            ActionKind::Do | ActionKind::Update if finding.job().is_approved => None,
+            ActionKind::Do | ActionKind::Update if self.is_disarmed => Some((ActionState::AwaitingApproval, DISARMED)),
+            ActionKind::Do | ActionKind::Update if options.manual => Some((ActionState::AwaitingApproval, "")),
             _ => None,
         }
     }
@@ -547,13 +560,14 @@ impl Outbox {
             findings: self.findings.iter().map(|(id, finding)| (id.clone(), finding.as_left())).collect(),
             lanes: self.lanes.iter().map(|(lane, waiting)| (lane.clone(), waiting.clone())).collect(),
             sent_ms: self.sent_ms.clone(),
+            is_disarmed: self.is_disarmed,
         }
     }
 
     /// Takes up what an earlier engine left.
     pub fn restore(&mut self, state: OutboxState) {
         self.lanes = state.lanes.into_iter().collect();
-        self.sent_ms = state.sent_ms;
+        (self.sent_ms, self.is_disarmed) = (state.sent_ms, state.is_disarmed);
         self.findings = state.findings.into_iter().collect();
         for job in self.findings.values_mut().filter_map(|finding| finding.job.as_mut()) {
             job._claim = Some(Arc::new(self.backlog.claim(JOB_BYTES + job.row.len())));

@@ -9,7 +9,7 @@ use tidegate_types::time::next_tick;
 use tokio::sync::mpsc;
 
 use super::Coordinator;
-use super::statements::follower_name;
+use super::statements::{follower_name, shown_name};
 use super::ticks::OpenTick;
 use crate::log::past::Later;
 use crate::log::quarantine::{Step, Suspect, pieces};
@@ -130,6 +130,7 @@ impl Coordinator {
             Record::Begin { lost_after, epoch, .. } => {
                 if let Some(tick) = lost_after {
                     tracing::warn!(epoch, tick, "what came after this tick was given up when an engine was started with --accept-loss");
+                    self.give_up(tick);
                 }
             }
             Record::Statement { file, text, is_pack } => self.repeat_statement(&file, &text, is_pack)?,
@@ -160,6 +161,16 @@ impl Coordinator {
             }
         }
         Ok(())
+    }
+
+    /// What the log held after the tick `after` is lost, but not what was made of it outside.
+    fn give_up(&mut self, after: Tick) {
+        let gap = after + 1..self.opened();
+        for (name, follow) in &mut self.followers {
+            if let Some(means) = follow.queue.gives_up(gap.clone()) {
+                tracing::warn!("{} \"{}\": {means}", follow.kind, shown_name(name));
+            }
+        }
     }
 
     pub(super) fn repeat_statement(&mut self, file: &str, text: &str, is_pack: bool) -> Result<()> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tidegate_runtime::{Engine, Response};
@@ -64,14 +65,14 @@ impl Calm {
         notices
     }
 
-    /// Until the clerk holds so many for the action `hold`, and a while longer.
-    fn until_held(&self, process: &Process, count: usize) {
+    /// Until so many are held for an action, and a while longer.
+    fn until_held(&self, process: &Process, action: &str, count: usize) {
         let settled = process.ask(&self.disk, async |engine| {
             let mut ticks = 0;
             while ticks < TICKS_LONGER {
                 engine.commit().await?;
                 tokio::time::sleep(Duration::from_millis(1)).await;
-                ticks = if self.world.clerk("hold").held.len() == count { ticks + 1 } else { 0 };
+                ticks = if self.world.clerk(action).held.len() == count { ticks + 1 } else { 0 };
             }
             Ok(())
         });
@@ -243,7 +244,7 @@ fn the_next_snapshot_is_made_of_an_older_one() {
     assert_eq!(calm.restarted(process), before);
 }
 
-fn push_and_checkpoint(calm: &Calm, process: &Process, rows: arrow::array::RecordBatch) -> Result<(), Option<Error>> {
+fn push_and_checkpoint(calm: &Calm, process: &Process, rows: RecordBatch) -> Result<(), Option<Error>> {
     process.ask(&calm.disk, async |engine: &Engine| {
         calm.clock.step(10);
         engine.push("events", rows).await?;
@@ -328,18 +329,55 @@ fn a_changed_rule_undoes_nothing_for_want_of_the_past() {
         let found = |calm: &Calm, process: &Process| process.rows(&calm.disk, &["big"]).expect("reads go on")["big"].len();
         let before = found(&calm, &process);
         assert!(before != 0);
-        calm.until_held(&process, before);
+        calm.until_held(&process, "hold", before);
         let notices = calm.notices(&process, &rule(1_000_000));
         let told = "action \"hold\" undoes nothing of what \"big\" no longer finds: what it had done stays done";
         assert_eq!(notices.iter().any(|notice| notice == told), is_frugal, "{notices:?}");
         let after = if is_frugal { before } else { 0 };
-        calm.until_held(&process, after);
+        calm.until_held(&process, "hold", after);
         assert_eq!(found(&calm, &process), 0);
         process.end();
         calm.disk = calm.disk.reboot(&calm.power, Crash::PowerCut);
         let process = calm.start().expect("the log is whole");
-        calm.until_held(&process, after);
+        calm.until_held(&process, "hold", after);
         assert_eq!(found(&calm, &process), 0);
         process.end();
     }
+}
+
+/// Where a part of the log is given up, what may be asked for only once is not asked for again, although its input comes again.
+#[test]
+fn what_a_lost_log_may_have_asked_for_waits_for_a_person() {
+    let mut calm = Calm::new(false);
+    let process = calm.set_up();
+    calm.notices(&process, "CREATE DETECTION big WITH (entity = 'id') AS SELECT id, key, amount, 0 AS most FROM posts");
+    calm.notices(&process, "CREATE ACTION strike FROM big WITH (connector = 'striker', delivery = 'at_most_once')");
+    let push = |calm: &Calm, process: &Process, ids: std::ops::Range<i64>| {
+        let keys: ArrayRef = Arc::new(StringArray::from_iter_values(ids.clone().map(|_| "a")));
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(ids));
+        let rows = RecordBatch::try_from_iter([("id", Arc::clone(&numbers)), ("key", keys), ("amount", numbers)]);
+        let rows = rows.expect("columns of one length");
+        process.ask(&calm.disk, async |engine| engine.push("posts", rows).await).expect("nothing goes wrong");
+    };
+    push(&calm, &process, 0..6);
+    calm.until_held(&process, "strike", 6);
+    let log = |calm: &Calm| {
+        let mut files = calm.disk.files().into_iter();
+        files.rfind(|(path, _)| path.extension().is_some_and(|ending| ending == "log")).expect("a log")
+    };
+    let (path, kept) = log(&calm);
+    push(&calm, &process, 6..12);
+    calm.until_held(&process, "strike", 12);
+    process.end();
+    calm.disk = calm.disk.reboot(&calm.power, Crash::Kill);
+    calm.disk.flip(&path, 8 * (kept + 40));
+    assert!(calm.start().is_err(), "the log is damaged");
+    calm.setting.accept_loss = true;
+    let process = calm.start().expect("as asked");
+    push(&calm, &process, 6..14);
+    calm.until_held(&process, "strike", 12);
+    let asked = process.rows(&calm.disk, &["sys.actions"]).expect("reads go on");
+    let waiting = asked["sys.actions"].iter().filter(|row| row.contains("awaiting_approval")).count();
+    assert_eq!((waiting, calm.world.broken()), (8, Vec::new()));
+    process.end();
 }
