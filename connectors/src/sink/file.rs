@@ -12,7 +12,8 @@
 //!           restarts: what stands behind them is cut off, and written again.
 //!           Who reads to the end (`tail -f`) may see that twice after a crash.
 //!           What another log or another sink left there stays, and is written
-//!           behind
+//!           behind, with a warning: a sink that is dropped and made again on the
+//!           same path is another one, and begins with all rows there are
 //! Fencing   an earlier epoch, another log and another sink are told at their
 //!           next write, by the manifest. Two that write at the very same time
 //!           are kept apart by the lock on the data folder alone: nothing is
@@ -166,7 +167,7 @@ impl Appended {
         };
         let (tick, bytes) = match place(found, writer, &self.sink, there.unwrap_or(0)) {
             Ok(Place::Known { tick, bytes }) => (tick, bytes),
-            Ok(Place::Behind) => (0, self.end_of_lines(there.unwrap_or(0))?),
+            Ok(Place::Behind) => (0, self.begin_behind(there.unwrap_or(0))?),
             Err(why) => return Err(Trouble::Final(self.refused(&why))),
         };
         match there {
@@ -178,6 +179,15 @@ impl Appended {
         let manifest = Manifest { log: writer.log.clone(), sink: self.sink.clone(), epoch: writer.epoch, tick, bytes };
         self.put(manifest)?;
         Ok(Progress::Upto(tick))
+    }
+
+    /// Behind what another writer left there, which is told. Returns how much that is.
+    fn begin_behind(&self, there: u64) -> Attempt<u64> {
+        if there != 0 {
+            let path = self.path.display();
+            tracing::warn!(sink = self.sink, %path, "the file holds another writer's lines: all rows there are now are written behind them");
+        }
+        self.end_of_lines(there)
     }
 
     fn write(&mut self, lines: &[u8], tick: Tick) -> Attempt<()> {
