@@ -137,7 +137,7 @@ fn where_no_file_can_be_made_only_snapshots_wait() {
 
 #[test]
 fn who_asks_for_a_snapshot_is_told_what_it_waits_for() {
-    let mut calm = Calm::new(false);
+    let calm = Calm::new(false);
     let process = calm.set_up();
     let first = pushes(&mut StdRng::seed_from_u64(0)).into_iter().next().expect("there are thirty");
     let disk = calm.disk.clone();
