@@ -528,6 +528,7 @@ mod tests {
     async fn a_read_ends_where_it_answers_too_much_and_gives_its_memory_back() {
         let inbox = Inbox::default();
         let engine = crate::tests::engine(inbox.clone());
+        engine.recovered().await.unwrap();
         let to = serve(engine.clone(), inbox, local(), false, Limits::default()).await.unwrap();
         let ask = |sql: &str| json!({ "sql": sql }).to_string();
         let rows = "SELECT repeat('a', 100000) AS z FROM generate_series(1, 50000)";
