@@ -5,7 +5,6 @@
 //! rows share its key. Where none is ever, a row is compared with the last one of its key alone.
 
 use std::collections::BTreeMap;
-use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
@@ -24,7 +23,7 @@ pub(super) struct Side {
     append_only: bool,
     null_equals_null: bool,
     keys: HashTable<Key>,
-    entries: Entries,
+    entries: Vec<Entry>,
     vacant: Vec<u32>,
     /// Entries by key and value; only where rows can be taken back.
     values: HashTable<u32>,
@@ -70,52 +69,6 @@ struct Entry {
 
 const NONE: u32 = u32::MAX;
 
-/// Entries by number, in blocks, so that growing never copies.
-#[derive(Default)]
-struct Entries(Vec<Vec<Entry>>);
-
-/// How many a block has.
-const BLOCK_ENTRIES: u32 = 1 << 14;
-
-impl Entries {
-    fn len(&self) -> u32 {
-        match self.0.split_last() {
-            Some((last, full)) => full.len() as u32 * BLOCK_ENTRIES + last.len() as u32,
-            None => 0,
-        }
-    }
-
-    /// Where an entry is, or behind the last one.
-    fn put(&mut self, at: u32, entry: Entry) {
-        if at < self.len() {
-            self[at] = entry;
-            return;
-        }
-        match self.0.last_mut() {
-            Some(block) if (block.len() as u32) < BLOCK_ENTRIES => block.push(entry),
-            _ => {
-                let mut block = if self.0.is_empty() { Vec::new() } else { Vec::with_capacity(BLOCK_ENTRIES as usize) };
-                block.push(entry);
-                self.0.push(block);
-            }
-        }
-    }
-}
-
-impl Index<u32> for Entries {
-    type Output = Entry;
-
-    fn index(&self, at: u32) -> &Entry {
-        &self.0[(at / BLOCK_ENTRIES) as usize][(at % BLOCK_ENTRIES) as usize]
-    }
-}
-
-impl IndexMut<u32> for Entries {
-    fn index_mut(&mut self, at: u32) -> &mut Entry {
-        &mut self.0[(at / BLOCK_ENTRIES) as usize][(at % BLOCK_ENTRIES) as usize]
-    }
-}
-
 impl Side {
     pub(super) fn new(layout: Arc<Layout>, append_only: bool, null_equals_null: bool, ends_by: Option<usize>, usage: Usage) -> Self {
         Self {
@@ -123,7 +76,7 @@ impl Side {
             append_only,
             null_equals_null,
             keys: HashTable::new(),
-            entries: Entries::default(),
+            entries: Vec::new(),
             vacant: Vec::new(),
             values: HashTable::new(),
             heap: Heap::default(),
@@ -148,7 +101,7 @@ impl Side {
             let found = self.keys.find(hash, |known| known.is(hash, key, &self.heap));
             let mut at = found.map_or(NONE, |known| known.first);
             while at != NONE {
-                let (entry, diff) = (&self.entries[at], delta.diffs[row]);
+                let (entry, diff) = (&self.entries[at as usize], delta.diffs[row]);
                 match diff.checked_mul(entry.diff) {
                     Some(diff) => hits.push(Hit { row: row as u32, kept: at, diff }),
                     None => overflown(diff.signum() * entry.diff.signum()),
@@ -161,7 +114,7 @@ impl Side {
 
     /// The columns of the rows at `kept`; those of the key as `key_column` gives them.
     pub(super) fn columns(&self, kept: impl Iterator<Item = u32>, key_column: impl Fn(usize) -> ArrayRef) -> Vec<ArrayRef> {
-        let values = kept.map(|at| self.heap.get(self.entries[at].value));
+        let values = kept.map(|at| self.heap.get(self.entries[at as usize].value));
         self.layout.decode_beside(values, key_column)
     }
 
@@ -198,7 +151,7 @@ impl Side {
         self.usage.shrink(self.key_bytes(known.at));
         let mut at = known.first;
         while at != NONE {
-            let Entry { value, hash, next, .. } = self.entries[at];
+            let Entry { value, hash, next, .. } = self.entries[at as usize];
             if let Ok(found) = self.values.find_entry(hash, |&other| other == at) {
                 found.remove();
             }
@@ -223,7 +176,7 @@ impl Side {
                 }
             }
             Some(at) => {
-                let entry = &mut self.entries[at];
+                let entry = &mut self.entries[at as usize];
                 entry.diff += diff;
                 if entry.diff == 0 {
                     self.remove(at, key_hash);
@@ -237,7 +190,7 @@ impl Side {
             return None;
         }
         let same = |&at: &u32| {
-            let entry = &self.entries[at];
+            let entry = &self.entries[at as usize];
             entry.hash == hash && self.heap.get(entry.value) == value && self.heap.get(entry.key) == key
         };
         self.values.find(hash, same).copied()
@@ -248,7 +201,7 @@ impl Side {
         let Self { keys, entries, heap, vacant, .. } = self;
         let known = keys.find_mut(key_hash, |known| known.is(key_hash, key, heap));
         if self.append_only
-            && let Some(last) = known.as_ref().map(|known| &mut entries[known.first])
+            && let Some(last) = known.as_ref().map(|known| &mut entries[known.first as usize])
             && last.hash == hash
             && heap.get(last.value) == value
             && let Some(sum) = last.diff.checked_add(diff)
@@ -256,7 +209,7 @@ impl Side {
             last.diff = sum;
             return false;
         }
-        let at = vacant.pop().unwrap_or_else(|| entries.len());
+        let at = vacant.pop().unwrap_or(entries.len() as u32);
         let value = heap.put(value);
         self.usage.grow(entry_bytes(value));
         let (key, next) = match known {
@@ -273,27 +226,30 @@ impl Side {
         };
         match next {
             NONE => self.usage.grow(self.key_bytes(key)),
-            next => self.entries[next].previous = at,
+            next => self.entries[next as usize].previous = at,
         }
         let entry = Entry { key, value, diff, hash, previous: NONE, next };
-        self.entries.put(at, entry);
+        match self.entries.get_mut(at as usize) {
+            Some(place) => *place = entry,
+            None => self.entries.push(entry),
+        }
         if !self.append_only {
             let entries = &self.entries;
-            self.values.insert_unique(hash, at, |&at| entries[at].hash);
+            self.values.insert_unique(hash, at, |&at| entries[at as usize].hash);
         }
         next == NONE
     }
 
     fn remove(&mut self, at: u32, key_hash: u64) {
-        let Entry { key, value, hash, previous, next, .. } = self.entries[at];
+        let Entry { key, value, hash, previous, next, .. } = self.entries[at as usize];
         if let Ok(found) = self.values.find_entry(hash, |&other| other == at) {
             found.remove();
         }
         if next != NONE {
-            self.entries[next].previous = previous;
+            self.entries[next as usize].previous = previous;
         }
         if previous != NONE {
-            self.entries[previous].next = next;
+            self.entries[previous as usize].next = next;
         } else if let Ok(mut found) = self.keys.find_entry(key_hash, |known| known.first == at) {
             match next {
                 NONE => {
@@ -324,7 +280,7 @@ impl Side {
             known.at = heap.put(self.heap.get(known.at));
             let mut at = known.first;
             while at != NONE {
-                let entry = &mut self.entries[at];
+                let entry = &mut self.entries[at as usize];
                 entry.key = known.at;
                 entry.value = heap.put(self.heap.get(entry.value));
                 at = entry.next;
