@@ -90,13 +90,13 @@ async fn make(stage: &Engine, placed: Placed, is_pack: bool) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use tidegate_types::connector::{Responder, Sink, SinkSpec, Source, SourceSpec};
     use tidegate_types::error::Error;
 
     use super::*;
 
-    struct Nowhere;
+    pub(crate) struct Nowhere;
 
     impl Connectors for Nowhere {
         fn source(&self, _: &SourceSpec) -> Result<Box<dyn Source>> {

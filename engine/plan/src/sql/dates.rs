@@ -61,7 +61,7 @@ fn within(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             }))
         }
         Expr::InSubquery(membership) => membership_of(membership, schema),
-        Expr::Case(case) => case_of(case, schema),
+        Expr::Case(case) => case_of(case, |sides, are_compared| together(sides, are_compared, schema)),
         Expr::ScalarFunction(ScalarFunction { func, args })
             if matches!(func.name(), "coalesce" | "nvl" | "nullif" | "greatest" | "least") =>
         {
@@ -93,13 +93,14 @@ pub(super) fn compares(op: Operator) -> bool {
     matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
 }
 
-fn case_of(case: Case, schema: &DFSchema) -> Result<Transformed<Expr>> {
+/// `case` with `change` made to what it chooses from and to what it compares, of which `change` is told the latter.
+pub(super) fn case_of(case: Case, change: impl Fn(Vec<Expr>, bool) -> Result<Transformed<Vec<Expr>>>) -> Result<Transformed<Expr>> {
     let Case { expr: base, when_then_expr, else_expr } = case;
     let (whens, thens): (Vec<Expr>, Vec<Expr>) = when_then_expr.into_iter().map(|(when, then)| (*when, *then)).unzip();
     let (has_base, branches) = (base.is_some(), thens.len());
-    let values = together(thens.into_iter().chain(else_expr.map(|value| *value)).collect(), false, schema)?;
+    let values = change(thens.into_iter().chain(else_expr.map(|value| *value)).collect(), false)?;
     let compared = match base {
-        Some(base) => together(std::iter::once(*base).chain(whens).collect(), true, schema)?,
+        Some(base) => change(std::iter::once(*base).chain(whens).collect(), true)?,
         None => Transformed::no(whens),
     };
     let is_changed = values.transformed || compared.transformed;

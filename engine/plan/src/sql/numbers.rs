@@ -11,12 +11,12 @@ use datafusion::logical_expr::expr::{Between, Cast, InList, ScalarFunction, TryC
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    BinaryExpr, Case, ColumnarValue, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, RecursiveQuery, ScalarFunctionArgs,
+    BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, RecursiveQuery, ScalarFunctionArgs,
     ScalarUDF, ScalarUDFImpl, Signature, Volatility, cast, lit,
 };
 use datafusion::sql::sqlparser::ast;
 
-use super::dates::{compares, renewed};
+use super::dates::{case_of, compares, renewed};
 
 /// The function's name, which nobody writes by chance.
 const NAME: &str = "number as written";
@@ -161,7 +161,7 @@ fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 Expr::InList(InList { expr: Box::new(sides.remove(0)), list, negated })
             }))
         }
-        Expr::Case(case) => exact_case(case, schema),
+        Expr::Case(case) => case_of(case, |sides, _| beside(sides, schema)),
         Expr::ScalarFunction(ScalarFunction { func, args }) if OF_ONE_TYPE.contains(&func.name()) => {
             Ok(beside(args, schema)?.update_data(|args| Expr::ScalarFunction(ScalarFunction { func, args })))
         }
@@ -175,23 +175,6 @@ fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         other => Ok(Transformed::no(other)),
     }
-}
-
-fn exact_case(case: Case, schema: &DFSchema) -> Result<Transformed<Expr>> {
-    let Case { expr: base, when_then_expr, else_expr } = case;
-    let (whens, thens): (Vec<Expr>, Vec<Expr>) = when_then_expr.into_iter().map(|(when, then)| (*when, *then)).unzip();
-    let (has_base, branches) = (base.is_some(), thens.len());
-    let values = beside(thens.into_iter().chain(else_expr.map(|value| *value)).collect(), schema)?;
-    let compared = match base {
-        Some(base) => beside(std::iter::once(*base).chain(whens).collect(), schema)?,
-        None => Transformed::no(whens),
-    };
-    let is_changed = values.transformed || compared.transformed;
-    let (mut values, mut whens) = (values.data, compared.data);
-    let else_expr = values.split_off(branches).pop().map(Box::new);
-    let base = has_base.then(|| Box::new(whens.remove(0)));
-    let when_then_expr = whens.into_iter().zip(values).map(|(when, then)| (Box::new(when), Box::new(then))).collect();
-    Ok(Transformed::new_transformed(Expr::Case(Case { expr: base, when_then_expr, else_expr }), is_changed))
 }
 
 fn is_exact(data_type: &DataType) -> bool {

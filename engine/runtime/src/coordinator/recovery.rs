@@ -202,30 +202,14 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use tidegate_types::connector::{Connectors, Responder, Sink, SinkSpec, Source, SourceSpec};
     use tidegate_types::{MachineRandom, ScratchDisk};
 
     use super::*;
     use crate::engine::Engine;
     use crate::interface::{Config, Durability};
     use crate::log::{Event, Log, Opened, Opening};
+    use crate::rehearsal::tests::Nowhere;
     use crate::seeded::Seeded;
-
-    struct Nowhere;
-
-    impl Connectors for Nowhere {
-        fn source(&self, _: &SourceSpec) -> Result<Box<dyn Source>> {
-            Err(Error::user("there is none"))
-        }
-
-        fn sink(&self, _: &SinkSpec) -> Result<Box<dyn Sink>> {
-            Err(Error::user("there is none"))
-        }
-
-        fn responder(&self, _: &SinkSpec) -> Result<Box<dyn Responder>> {
-            Err(Error::user("there is none"))
-        }
-    }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_folder_that_cannot_be_used_is_told_where_nobody_waited_for_the_log() {
