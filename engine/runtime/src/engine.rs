@@ -22,6 +22,7 @@ use crate::log::past::{self, Later, Past};
 use crate::log::segment::is_full;
 use crate::log::{Log, Opened, Opening, Progress};
 use crate::metrics::Metrics;
+use crate::telling::Telling;
 
 /// A running engine. Clones are handles on the same one.
 #[derive(Clone)]
@@ -346,13 +347,20 @@ async fn open_log_telling(config: Config, health: &Mutex<Health>) -> Result<Begi
     let progress = Arc::<Progress>::default();
     let reading = Arc::clone(&progress);
     let mut opening = spawn_blocking(move || open_log(&config, &reading));
+    let mut telling = Telling::begin();
     loop {
         tokio::select! {
             opened = &mut opening => {
                 health.lock().reason = RECOVERING.into();
                 return opened.unwrap_or_else(|_| Err(unopened()));
             }
-            () = tokio::time::sleep(READING_TOLD_EVERY) => health.lock().reason = format!("reading the log: {progress}"),
+            () = tokio::time::sleep(READING_TOLD_EVERY) => {
+                let reason = format!("reading the log: {progress}");
+                if telling.is_due() {
+                    tracing::warn!("{reason}");
+                }
+                health.lock().reason = reason;
+            }
         }
     }
 }
@@ -407,9 +415,10 @@ fn takes_files(disk: &dyn Disk, folder: &Path) -> bool {
 
 fn open_log(config: &Config, progress: &Arc<Progress>) -> Result<Beginning> {
     let (random, seeded, now_ms) = (Arc::clone(&config.random), config.seeded, config.clock.now_ms());
-    let progress = Arc::clone(progress);
-    let opening =
-        |disk, folder| Opening { disk, folder, random, now_ms, accept_loss: false, temporary: None, past: None, progress, seeded };
+    let opening = |disk, folder| {
+        let progress = Arc::clone(progress);
+        Opening { disk, folder, random, now_ms, accept_loss: false, temporary: None, past: None, progress, seeded }
+    };
     let (opening, later) = match &config.durability {
         Durability::Off => return Ok((None, None)),
         Durability::Folder { path, accept_loss } => {
@@ -422,7 +431,7 @@ fn open_log(config: &Config, progress: &Arc<Progress>) -> Result<Beginning> {
             (Opening { temporary: Some(folder), ..opening(Arc::new(ScratchDisk), path) }, None)
         }
         Durability::Past { path, at } => {
-            let Past { folder, guilty, later } = past::open(&config.disk, path, *at)?;
+            let Past { folder, guilty, later } = past::open(&config.disk, path, *at, progress)?;
             let path = folder.path().to_path_buf();
             (Opening { temporary: Some(folder), past: Some(guilty), ..opening(Arc::new(ScratchDisk), path) }, Some(later))
         }

@@ -15,6 +15,7 @@ use crate::coordinator::{History, Order, Prepared, Ran, Request, definition_key,
 use crate::engine::Engine;
 use crate::interface::Response;
 use crate::planning::{Planned, plan_query};
+use crate::telling::Telling;
 use crate::{dml, read, rehearsal};
 
 impl Engine {
@@ -39,7 +40,11 @@ impl Engine {
         rehearsal::rehearse(self, files).await?;
         let steps = steps(files)?;
         let mentioned = mentioned(&steps);
-        for step in steps {
+        let (mut telling, all) = (Telling::begin(), steps.len());
+        for (done, step) in steps.into_iter().enumerate() {
+            if telling.is_due() {
+                tracing::warn!("carrying out the pack: {done} of {all} statements");
+            }
             let (file, line, column) = step.place();
             let Step { placed, ran } = step;
             self.run(placed, Some(ran)).await.map_err(|error| error.at(&file, line, column))?;

@@ -3,8 +3,8 @@
 //! In reading order: what is said at the door (`interface`), the door ([`engine`], `execute`, `rehearsal`), what
 //! happens in order behind it (`coordinator`), a query becoming a plan (`planning`), the one bridge to timely's threads (`bridge`), a
 //! worker, and how a plan becomes a dataflow (`render`); then what comes in (`sources`, `dml`), what
-//! of it lasts (`log`), what goes out (`followers`, `actions`, `changes`), and what is read (`read`, `metrics`). Last,
-//! what tests the tests (`seeded`).
+//! of it lasts (`log`), what goes out (`followers`, `actions`, `changes`), and what is read (`read`, `metrics`) or told
+//! meanwhile (`telling`). Last, what tests the tests (`seeded`).
 
 mod actions;
 mod backlog;
@@ -25,6 +25,7 @@ mod rehearsal;
 mod render;
 mod seeded;
 mod sources;
+mod telling;
 mod worker;
 
 pub use check::{check, explain};

@@ -408,8 +408,8 @@ async fn run(args: Run) -> Result<ExitCode> {
 async fn query(args: Query) -> Result<ExitCode> {
     let pack = Pack::load(&args.pack)?;
     let config = config(&pack, &args.engine, args.data.durability(), args.data.retain, true);
-    let engine = Engine::start(config, connectors(Inbox::default()))?;
     let stop = Stop::listen()?;
+    let engine = Engine::start_at_once(config, connectors(Inbox::default()))?;
     let work = async {
         let is_settled = load(&engine, &pack, &stop).await? && settle(&engine, &stop).await?;
         if is_settled {
@@ -426,10 +426,13 @@ async fn replay(args: Replay) -> Result<ExitCode> {
     tidegate_runtime::only_reads(&args.sql, "query")?;
     let changed = args.with.as_deref().map(read_statements).transpose()?;
     let durability = Durability::Past { path: args.data_dir.clone(), at: args.at };
-    let engine = Engine::start(config(&pack, &args.engine, durability, RETAIN, false), connectors(Inbox::default()))?;
     let stop = Stop::listen()?;
+    let engine = Engine::start_at_once(config(&pack, &args.engine, durability, RETAIN, false), connectors(Inbox::default()))?;
     let work = async {
-        engine.recovered().await?;
+        tokio::select! {
+            recovered = engine.recovered() => recovered?,
+            () = stop.asked(1) => return Err(unstarted(&engine)),
+        }
         if let Some((file, text)) = changed {
             engine.execute(&text, &file).await?;
             let last = engine.relive(args.until).await?;
@@ -499,12 +502,14 @@ async fn load(engine: &Engine, pack: &Pack, stop: &Stop) -> Result<bool> {
         loaded = loading => loaded.map(|()| true),
         () = stop.asked(1) => match engine.is_recovered() {
             true => Ok(interrupted("all of the pack was there")),
-            false => {
-                let error = Error::user(format!("stopped before the engine had started: {}", engine.health().reason));
-                Err(error.hint("start it again; what was acknowledged stays"))
-            }
+            false => Err(unstarted(engine)),
         },
     }
+}
+
+fn unstarted(engine: &Engine) -> Error {
+    let error = Error::user(format!("stopped before the engine had started: {}", engine.health().reason));
+    error.hint("start it again; what was acknowledged stays")
 }
 
 /// Says so; what was to be done is not.

@@ -17,10 +17,8 @@ use crate::log::record::Record;
 use crate::log::snapshot::Parts;
 use crate::log::{Replay, Replayed};
 use crate::seeded::Bug;
+use crate::telling::Telling;
 use crate::worker::Said;
-
-/// Between two lines about how far it is.
-const PROGRESS_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// What a restart has to go by.
 pub struct Recovery {
@@ -41,7 +39,7 @@ impl Coordinator {
         if let Some((parts, upto)) = snapshot {
             self.restore(parts, upto, reports).await?;
         }
-        let mut told = std::time::Instant::now();
+        let mut telling = Telling::begin();
         while let Some(Replayed { tick, number, record }) = replay.next()? {
             if let Some(suspect) = self.suspect.clone().filter(|suspect| suspect.step != Step::Innocent && suspect.from <= tick) {
                 return self.examine(suspect, Replayed { tick, number, record }, replay, reports).await;
@@ -53,10 +51,8 @@ impl Coordinator {
             });
             self.repeat(record)?;
             self.wait_closed(reports).await?;
-            if PROGRESS_EVERY <= told.elapsed() {
-                told = std::time::Instant::now();
-                self.health.lock().reason = format!("recovering: at tick {tick}");
-                tracing::warn!(tick, "recovering");
+            if telling.is_due() {
+                self.tell_recovering(&format!("at tick {tick}"));
             }
         }
         if self.suspect.take().is_some()
@@ -71,6 +67,12 @@ impl Coordinator {
         }
         self.publish();
         Ok(())
+    }
+
+    pub(super) fn tell_recovering(&self, how_far: &str) {
+        let reason = format!("recovering: {how_far}");
+        tracing::warn!("{reason}");
+        self.health.lock().reason = reason;
     }
 
     /// Gives the workers what is left of the log in pieces, and says in the folder which one is next: a

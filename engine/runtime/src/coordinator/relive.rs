@@ -19,12 +19,14 @@ use crate::interface::Durability;
 use crate::log::Replayed;
 use crate::log::past::Remainder;
 use crate::log::record::Record;
+use crate::telling::Telling;
 
 pub(super) struct Reliving {
     /// None while a tick of it is taken in.
     remainder: Option<Remainder>,
     /// By table.
     gone: BTreeMap<String, Gone>,
+    telling: Telling,
     reply: oneshot::Sender<Result<Tick>>,
 }
 
@@ -55,7 +57,9 @@ impl Coordinator {
     pub(super) fn relive(&mut self, upto: Option<Tick>, reply: oneshot::Sender<Result<Tick>>) {
         let later = self.later.take().ok_or_else(|| Error::user("nothing came after this").hint("begin with an earlier tick"));
         match later.and_then(|later| later.replay(upto)) {
-            Ok(remainder) => self.reliving = Some(Reliving { remainder: Some(remainder), gone: BTreeMap::new(), reply }),
+            Ok(remainder) => {
+                self.reliving = Some(Reliving { remainder: Some(remainder), gone: BTreeMap::new(), telling: Telling::begin(), reply });
+            }
             Err(error) => drop(reply.send(Err(error))),
         }
     }
@@ -74,7 +78,12 @@ impl Coordinator {
         let Some(mut remainder) = remainder else { return };
         let happened = self.happens_again(&mut remainder);
         match (happened, &mut self.reliving) {
-            (Ok(true), Some(reliving)) => reliving.remainder = Some(remainder),
+            (Ok(true), Some(reliving)) => {
+                reliving.remainder = Some(remainder);
+                if reliving.telling.is_due() {
+                    tracing::warn!("what came later comes once more: at tick {}", self.last_used);
+                }
+            }
             (ended, reliving) => {
                 let last = ended.map(|_| self.last_closed);
                 if let Some(reliving) = reliving.take() {

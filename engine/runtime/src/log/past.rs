@@ -18,13 +18,13 @@ use tidegate_types::Tick;
 use tidegate_types::disk::Disk;
 use tidegate_types::error::{Error, Fault, Result};
 
-use super::Place;
 use super::frame::Broken;
 use super::quarantine::{Guilty, Quarantine};
 use super::record::{COMMIT, GUILTY, Record};
 use super::scan::{Replay, Replayed, check_format, frames};
 use super::segment::{Mark, Segment, rewrite_copies, segments, set_mark, unreadable};
 use super::snapshot::{self, Head};
+use super::{Place, Progress};
 
 /// Another folder, with the log up to a tick.
 pub struct Past {
@@ -49,20 +49,20 @@ pub struct Later {
 /// The log in `folder` as it was once `at` was over; None: at its end.
 ///
 /// Errors: a tick that the log does not have, or no longer.
-pub fn open(disk: &Arc<dyn Disk>, folder: &Path, at: Option<Tick>) -> Result<Past> {
+pub fn open(disk: &Arc<dyn Disk>, folder: &Path, at: Option<Tick>, progress: &Progress) -> Result<Past> {
     for _ in 1..TRIES {
         // An engine that takes a snapshot meanwhile removes what that makes needless.
-        match lay_out(disk, folder, at) {
+        match lay_out(disk, folder, at, progress) {
             Err(error) if error.fault == Fault::Engine => tracing::debug!(%error, "the past is laid out again"),
             done => return done,
         }
     }
-    lay_out(disk, folder, at)
+    lay_out(disk, folder, at, progress)
 }
 
 const TRIES: usize = 5;
 
-fn lay_out(disk: &Arc<dyn Disk>, folder: &Path, at: Option<Tick>) -> Result<Past> {
+fn lay_out(disk: &Arc<dyn Disk>, folder: &Path, at: Option<Tick>, progress: &Progress) -> Result<Past> {
     let at = at.unwrap_or(Tick::MAX);
     if disk.list(folder).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         return Err(none_in(folder));
@@ -78,7 +78,9 @@ fn lay_out(disk: &Arc<dyn Disk>, folder: &Path, at: Option<Tick>) -> Result<Past
         tick: head.tick,
     });
     let mut guilty: Vec<Guilty> = beginning.as_ref().map_or_else(Vec::new, |(_, head)| head.quarantined.clone());
-    let (end, last) = walk(&**disk, folder, &all, start, at, &mut guilty)?;
+    let walked = all.iter().filter(|segment| start.segment <= **segment);
+    walked.for_each(|segment| progress.expect(disk.len(&segment.path(folder)).unwrap_or(0)));
+    let (end, last) = walk(&**disk, folder, &all, (start, at), &mut guilty, progress)?;
     if end.tick == 0 {
         return Err(Error::user(format!("the log begins after tick {at}")).hint("ask for a later one"));
     }
@@ -150,8 +152,15 @@ fn none_in(folder: &Path) -> Error {
     Error::user(format!("there is no log in {}", folder.display())).hint("give the --data-dir of an engine")
 }
 
-/// The last commit that is not behind `at`, and the tick of the last one there is. Notes who is guilty.
-fn walk(disk: &dyn Disk, folder: &Path, all: &[Segment], start: Place, at: Tick, guilty: &mut Vec<Guilty>) -> Result<(Place, Tick)> {
+/// From `start` the last commit that is not behind `at`, and the tick of the last one there is. Notes who is guilty.
+fn walk(
+    disk: &dyn Disk,
+    folder: &Path,
+    all: &[Segment],
+    (start, at): (Place, Tick),
+    guilty: &mut Vec<Guilty>,
+    progress: &Progress,
+) -> Result<(Place, Tick)> {
     let (mut end, mut last) = (start, start);
     for segment in all.iter().filter(|segment| start.segment <= **segment) {
         // What a crash tore, or somebody is about to write, ends the log.
@@ -160,7 +169,10 @@ fn walk(disk: &dyn Disk, folder: &Path, all: &[Segment], start: Place, at: Tick,
         }
         let mut frames = frames(disk, folder, segment)?;
         loop {
-            let (header, body) = match frames.next(|header| header.tag == GUILTY) {
+            let before = frames.position;
+            let next = frames.next(|header| header.tag == GUILTY);
+            progress.read(frames.position - before);
+            let (header, body) = match next {
                 Ok(Some(frame)) => frame,
                 Ok(None) | Err(Broken::Damage(_)) => break,
                 Err(Broken::Disk(error)) => return Err(unreadable(&segment.path(folder), &error)),
