@@ -44,10 +44,10 @@ use crate::actions::{ActionLog, Note};
 use crate::bridge::Workers;
 pub use arrivals::Counts;
 pub use beside::{History, Order, Prepared};
-pub use recovery::Recovery;
+pub use recovery::{Recovery, in_order};
 pub use requests::Request;
 pub use snapshot::Drafted;
-pub use statements::{definition_key, lines, shown_name};
+pub use statements::{UNCHANGED, definition_key, lines, shown_name};
 pub use tables::{Read, Write};
 
 use crate::followers::Queue;
@@ -55,6 +55,7 @@ use crate::interface::{Config, Directory, Health, Hindrance};
 use crate::log::past::Later;
 use crate::log::quarantine::Suspect;
 pub use crate::log::record::Ran;
+pub use crate::log::snapshot::Definition;
 use crate::log::{Event, Log};
 use crate::metrics::Metrics;
 use crate::sources::{Acknowledge, Arrival, IN_FLIGHT_BYTES_MAX};
@@ -118,7 +119,7 @@ pub struct Coordinator {
     replayed: u64,
     /// Statements that changed what there is.
     generation: Generation,
-    /// What was created, as it was written, with the file it stood in.
+    /// What was created, by its key.
     definitions: BTreeMap<String, Definition>,
     /// INSERT, UPDATE and DELETE of packs that were run: once, ever.
     ran: BTreeSet<Ran>,
@@ -215,16 +216,6 @@ struct SourceState {
     /// Of its creation: a source of the same name may have been dropped before.
     generation: u64,
     created: Tick,
-}
-
-/// A statement that made something.
-#[derive(Clone)]
-pub struct Definition {
-    pub file: String,
-    pub text: String,
-    pub is_pack: bool,
-    /// Statements before it.
-    pub generation: u64,
 }
 
 #[derive(Clone, PartialEq)]

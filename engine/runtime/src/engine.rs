@@ -33,6 +33,7 @@ pub struct Engine {
     directory: Arc<Mutex<Directory>>,
     failed: watch::Receiver<Option<Error>>,
     recovered: watch::Receiver<bool>,
+    has_no_rows: bool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -131,7 +132,16 @@ impl Engine {
             (health.ready, health.reason) = (false, error.to_string());
             failing.send_replace(Some(error));
         });
-        Ok(Self { requests, metrics, health, directory, failed, recovered })
+        Ok(Self { requests, metrics, health, directory, failed, recovered, has_no_rows: false })
+    }
+
+    /// A handle by which what reads relations is planned, and answered by no rows: those it is about are elsewhere.
+    pub(crate) fn without_rows(self) -> Self {
+        Self { has_no_rows: true, ..self }
+    }
+
+    pub(crate) fn has_no_rows(&self) -> bool {
+        self.has_no_rows
     }
 
     /// Returns only when the engine cannot go on: why.

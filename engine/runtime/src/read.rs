@@ -48,7 +48,7 @@ pub async fn query(engine: &Engine, query: &ast::Query) -> Result<Response> {
     let context = context()?;
     let mentioned = mentioned(&context, &query, &known)?;
     let snapshot = engine.snapshot(&mentioned.iter().flat_map(|relation| kept_names(relation)).collect::<Vec<_>>()).await?;
-    answer(&context, query, &known, &mentioned, snapshot).await
+    answer(engine, &context, query, &known, &mentioned, snapshot).await
 }
 
 /// A query over one table of which only the rows that begin with `prefix` matter.
@@ -59,7 +59,7 @@ pub async fn query_narrowed(engine: &Engine, query: &ast::Query, table: &str, pr
     let context = context()?;
     let mentioned = mentioned(&context, &query, &known)?;
     let snapshot = engine.snapshot_of(table, prefix).await?;
-    answer(&context, query, &known, &mentioned, snapshot).await
+    answer(engine, &context, query, &known, &mentioned, snapshot).await
 }
 
 /// Errors: the query is too large once its views are written out.
@@ -76,6 +76,7 @@ fn mentioned<'a>(context: &SessionContext, query: &ast::Query, known: &'a [Relat
 }
 
 async fn answer(
+    engine: &Engine,
     context: &SessionContext,
     mut query: ast::Query,
     known: &[RelationInfo],
@@ -109,6 +110,10 @@ async fn answer(
     let plan = at_tick(plan, snapshot.tick).map_err(failed)?;
     let frame = context.execute_logical_plan(plan).await.map_err(failed)?;
     let schema = Arc::new(frame.schema().as_arrow().clone());
+    if engine.has_no_rows() && !mentioned.is_empty() {
+        frame.create_physical_plan().await.map_err(failed)?;
+        return Ok(Response::rows(Some(snapshot.tick), schema, Vec::new()));
+    }
     let stream = frame.execute_stream().await.map_err(failed)?;
     let batches = AssertUnwindSafe(gathered(stream)).catch_unwind().await;
     let batches = batches.map_err(|panic| panicked(&*panic))?.map_err(failed)?;

@@ -1,22 +1,27 @@
 //! A pack that changes what there is, carried out before it is in the engine: by another one that has the same
 //! definitions, and neither rows nor a log nor anything outside. What is refused there is refused before any of it was done.
 //!
-//! Not seen  what only rows or the running engine tell: a key that is there already, a view that is stopped, a statement
-//!           that made a worker panic
+//! Rows      INSERT is refused for keys that are there already, or that the pack has put there before, as long as the pack
+//!           only says rows: what else it does to a table depends on rows, and so is planned, and not carried out
+//! Twice     what there is and what the pack says is planned here, then what the pack says once more in the engine: a
+//!           large pack that changes takes so much longer to start. One that changes nothing is not rehearsed
+//! Not seen  what only the running engine tells: keys, where a table's rows are changed by what was read, a statement
+//!           that made a worker panic, and what others do meanwhile
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_plan::statement::{self, Placed, Statement};
+use tidegate_plan::statement::Statement;
 use tidegate_types::connector::Connectors;
 use tidegate_types::error::Result;
 
-use crate::coordinator::{Definition, Request, definition_key, shown_name};
+use crate::coordinator::{Definition, Request, UNCHANGED, Write, definition_key, in_order, shown_name};
 use crate::dml;
 use crate::engine::Engine;
 use crate::execute::{Step, mentioned, steps};
-use crate::interface::{Config, Durability};
+use crate::interface::{Config, Durability, Response};
+use crate::telling::Telling;
 
 /// Each statement waits for one.
 const TICK: Duration = Duration::from_millis(1);
@@ -26,19 +31,26 @@ pub struct Standing {
     pub config: Config,
     pub connectors: Arc<dyn Connectors>,
     pub definitions: BTreeMap<String, Definition>,
+    /// What of it is stopped, and why.
+    pub stopped: BTreeMap<String, String>,
 }
 
 /// Errors: why `engine` would refuse the pack, at the statement.
 pub async fn rehearse(engine: &Engine, files: &[(String, String)]) -> Result<()> {
-    let Standing { config, connectors, definitions } = engine.ask(|reply| Request::Standing { reply }).await?;
+    let Standing { config, connectors, definitions, stopped } = engine.ask(|reply| Request::Standing { reply }).await?;
     let steps = steps(files)?;
     if definitions.is_empty() || !changes(&steps, &definitions) {
         return Ok(());
     }
     let config = Config { workers: 1, tick: TICK, dry: true, durability: Durability::Off, witness: None, ..config };
-    let stage = Engine::start(config, connectors)?;
-    let rehearsed = rehearse_on(&stage, engine, definitions, steps).await;
-    rehearsed.and(stage.shutdown().await)
+    let stage = Engine::start(config, connectors)?.without_rows();
+    let definitions = in_order(definitions.into_values());
+    let mut rehearsal = Rehearsal { stage, engine, tables: BTreeMap::new() };
+    let rehearsed = match rehearsal.stage.ask(|reply| Request::Redefine { definitions, stopped, reply }).await {
+        Ok(Ok(())) => rehearsal.all(steps).await,
+        Ok(Err(refused)) | Err(refused) => Err(refused),
+    };
+    rehearsed.and(rehearsal.stage.shutdown().await)
 }
 
 /// Whether it makes, replaces or drops anything.
@@ -53,40 +65,69 @@ fn changes(steps: &[Step], definitions: &BTreeMap<String, Definition>) -> bool {
     !steps.iter().all(stays) || definitions.iter().any(is_gone)
 }
 
-async fn rehearse_on(stage: &Engine, engine: &Engine, definitions: BTreeMap<String, Definition>, steps: Vec<Step>) -> Result<()> {
-    let mut definitions: Vec<Definition> = definitions.into_values().collect();
-    definitions.sort_by_key(|definition| definition.generation);
-    for Definition { file, text, is_pack, .. } in definitions {
-        for placed in statement::parse(&text, &file)? {
-            make(stage, placed, is_pack).await?;
-        }
-    }
-    let mentioned: BTreeSet<String> = mentioned(&steps);
-    for step in steps {
-        let (file, line, column) = step.place();
-        rehearse_step(stage, engine, step).await.map_err(|error| error.at(&file, line, column))?;
-    }
-    stage.ask(|reply| Request::Prune { mentioned, reply }).await?
+/// The pack on its stage, before the engine.
+struct Rehearsal<'a> {
+    stage: Engine,
+    engine: &'a Engine,
+    /// Those that the pack makes, or changes by what it reads. Of the others the engine knows the keys.
+    tables: BTreeMap<String, Keys>,
 }
 
-async fn rehearse_step(stage: &Engine, engine: &Engine, step: Step) -> Result<()> {
-    let Step { placed, ran } = step;
-    match &placed.statement {
-        Statement::Insert(write) | Statement::Update(write) | Statement::Delete(write) => {
-            if engine.ask(|reply| Request::HasRun { ran, reply }).await? {
-                return Ok(());
+enum Keys {
+    /// All that there are were put there by the pack.
+    OfPack,
+    Unknown,
+}
+
+impl Rehearsal<'_> {
+    async fn all(&mut self, steps: Vec<Step>) -> Result<()> {
+        let mentioned: BTreeSet<String> = mentioned(&steps);
+        let (mut telling, all) = (Telling::begin(), steps.len());
+        for (done, step) in steps.into_iter().enumerate() {
+            if telling.is_due() {
+                tracing::warn!("rehearsing what the pack changes: {done} of {all} statements");
             }
-            dml::evaluate(stage, write).await.map(drop).map_err(|error| placed.pointed(error))
+            let (file, line, column) = step.place();
+            self.step(step).await.map_err(|error| error.at(&file, line, column))?;
         }
-        other if definition_key(other).is_some() => make(stage, placed, true).await,
-        _ => Ok(()),
+        self.stage.ask(|reply| Request::Prune { mentioned, reply }).await?
     }
-}
 
-/// Or drops.
-async fn make(stage: &Engine, placed: Placed, is_pack: bool) -> Result<()> {
-    let placed = Box::new(placed);
-    stage.ask(|reply| Request::Execute { placed, is_pack, prepared: None, reply }).await?.map(drop)
+    async fn step(&mut self, Step { placed, ran }: Step) -> Result<()> {
+        match &placed.statement {
+            Statement::Insert(write) | Statement::Update(write) | Statement::Delete(write) => {
+                if self.engine.ask(|reply| Request::HasRun { ran, reply }).await? {
+                    return Ok(());
+                }
+                let (write, _) = dml::evaluate(&self.stage, write).await.map_err(|error| placed.pointed(error))?;
+                let says_rows = matches!(placed.statement, Statement::Insert(_)) && write.reads_nothing();
+                self.write(write, says_rows).await
+            }
+            other => {
+                let Some((key, _)) = definition_key(other) else { return Ok(()) };
+                let placed = Box::new(placed);
+                let made = self.stage.ask(|reply| Request::Execute { placed, is_pack: true, prepared: None, reply }).await??;
+                if !matches!(made, Response::Done { tag, .. } if tag == UNCHANGED) {
+                    self.tables.insert(key, Keys::OfPack);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Errors: a key that is there already, as far as that is known.
+    async fn write(&mut self, mut write: Write, says_rows: bool) -> Result<()> {
+        if !says_rows {
+            self.tables.insert(write.table, Keys::Unknown);
+            return Ok(());
+        }
+        match self.tables.get(&write.table) {
+            Some(Keys::Unknown) => return Ok(()),
+            Some(Keys::OfPack) => {}
+            None => write = self.engine.ask(|reply| Request::CheckKeys { write, reply }).await??,
+        }
+        self.stage.ask(|reply| Request::Write { write, ran: None, reply }).await?.map(drop)
+    }
 }
 
 #[cfg(test)]
@@ -133,6 +174,9 @@ pub(crate) mod tests {
         for (refused, because) in [
             (vec![TABLE, SMALLER, "CREATE VIEW late AS SELECT * FROM nothing"], "10_all.sql:3:"),
             (vec![TABLE, SMALLER, "INSERT INTO t VALUES ('x', 2)"], "10_all.sql:3:"),
+            (vec![TABLE, SMALLER, "INSERT INTO t VALUES (9)"], "10_all.sql:3:1: duplicate value"),
+            (vec![TABLE, SMALLER, "INSERT INTO t VALUES (7); INSERT INTO t VALUES (6), (7);"], "10_all.sql:3:27: duplicate value"),
+            (vec![TABLE, SMALLER, "INSERT INTO t SELECT b FROM t"], "10_all.sql:3:"),
             (vec![TABLE, SMALLER, "CREATE SINK out FROM small WITH (connector = 'file')"], "there is none"),
             (vec![TABLE, SMALLER, "CREATE MATERIALIZED VIEW small AS SELECT a FROM t"], "made twice"),
             (vec![TABLE, SMALLER, "CREATE VIEW late SELECT 1"], "10_all.sql:3:"),
@@ -147,6 +191,21 @@ pub(crate) mod tests {
         assert_eq!(rows(&engine).await.unwrap(), [0, 2]);
         apply(&engine, &[TABLE, SMALLER]).await.unwrap();
         assert!(rows(&engine).await.is_err());
+        engine.shutdown().await.unwrap();
+    }
+
+    /// None of the rows are there where it is rehearsed.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_depends_on_rows_is_refused_by_the_engine_alone() {
+        let engine = Engine::start(Config::default(), Arc::new(Nowhere)).unwrap();
+        apply(&engine, &[TABLE, SMALL, ALL]).await.unwrap();
+        let most = "CREATE TABLE most (a BIGINT NOT NULL);
+            INSERT INTO most SELECT max(a) FROM t; INSERT INTO most SELECT 8 / count(*) FROM t;
+            UPDATE most SET a = a / (SELECT count(*) FROM t);";
+        let again = "DELETE FROM t WHERE a = (SELECT max(a) FROM t); INSERT INTO t VALUES (9);";
+        let anew = "CREATE TABLE other (a BIGINT PRIMARY KEY); INSERT INTO other VALUES (1), (9);";
+        apply(&engine, &[TABLE, SMALLER, ALL, most, again, anew]).await.unwrap();
+        assert_eq!(rows(&engine).await.unwrap(), [0, 2]);
         engine.shutdown().await.unwrap();
     }
 }

@@ -8,9 +8,9 @@ use tidegate_types::error::{Error, Result};
 use tidegate_types::time::next_tick;
 use tokio::sync::mpsc;
 
-use super::Coordinator;
 use super::statements::{follower_name, shown_name};
 use super::ticks::OpenTick;
+use super::{Coordinator, Definition};
 use crate::log::past::Later;
 use crate::log::quarantine::{Step, Suspect, pieces};
 use crate::log::record::Record;
@@ -175,7 +175,21 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn repeat_statement(&mut self, file: &str, text: &str, is_pack: bool) -> Result<()> {
+    /// Makes what there was, in its order, and stops of it what was stopped.
+    pub(super) fn redefine<'a>(
+        &mut self,
+        definitions: &[Definition],
+        stopped: impl IntoIterator<Item = (&'a String, String)>,
+    ) -> Result<()> {
+        for Definition { file, text, is_pack, generation } in definitions {
+            self.generation = generation - 1;
+            self.repeat_statement(file, text, *is_pack)?;
+        }
+        stopped.into_iter().for_each(|(name, reason)| self.stop_dataflow(name, reason));
+        Ok(())
+    }
+
+    fn repeat_statement(&mut self, file: &str, text: &str, is_pack: bool) -> Result<()> {
         let placed = statement::parse(text, file).map_err(|error| unrepeatable("a statement", &error))?;
         for placed in placed {
             let what = placed.statement.object().map_or_else(|| "a statement".into(), |(name, _)| format!("\"{name}\""));
@@ -190,6 +204,13 @@ impl Coordinator {
             self.last_used = tick;
         }
     }
+}
+
+/// As they were made, each after what it reads.
+pub fn in_order(definitions: impl Iterator<Item = Definition>) -> Vec<Definition> {
+    let mut definitions: Vec<Definition> = definitions.collect();
+    definitions.sort_by_key(|definition| definition.generation);
+    definitions
 }
 
 /// What an earlier build took, and this one does not.

@@ -19,7 +19,7 @@ use super::beside::{History, Order, Prepared};
 use super::room::{Level, no_room};
 use super::statements::definition_key;
 use super::tables::Write;
-use super::{Coordinator, Generation, WAITING_MAX};
+use super::{Coordinator, Definition, Generation, WAITING_MAX};
 use crate::interface::{Response, Snapshot};
 use crate::log::Log;
 use crate::log::record::{Ran, Record};
@@ -61,6 +61,11 @@ pub enum Request {
         write: Write,
         ran: Option<Ran>,
         reply: oneshot::Sender<Result<Tick>>,
+    },
+    /// Whether the keys it puts are free; nothing is written, and the write comes back.
+    CheckKeys {
+        write: Write,
+        reply: oneshot::Sender<Result<Write>>,
     },
     HasRun {
         ran: Ran,
@@ -111,6 +116,12 @@ pub enum Request {
     /// What there is was made of, for who makes it elsewhere.
     Standing {
         reply: oneshot::Sender<Standing>,
+    },
+    /// Makes that where there is nothing yet, and stops of it what is stopped.
+    Redefine {
+        definitions: Vec<Definition>,
+        stopped: BTreeMap<String, String>,
+        reply: oneshot::Sender<Result<()>>,
     },
     /// Answered once all is delivered and logged. Errors: there is no room for that.
     Shutdown {
@@ -178,6 +189,7 @@ impl Coordinator {
                     let _ = reply.send(response.and_then(|response| runs.map(|()| response)));
                 }));
             }
+            Request::CheckKeys { write, reply } => drop(reply.send(self.check_keys(&write).map(|()| write))),
             Request::HasRun { ran, reply } => drop(reply.send(self.ran.contains(&ran))),
             Request::Prune { mentioned, reply } => {
                 let pruned = self.prune(&mentioned);
@@ -236,8 +248,13 @@ impl Coordinator {
             Request::Explain { name, reply } => drop(reply.send(self.explain(&name))),
             Request::Standing { reply } => {
                 let (config, connectors) = (self.config.clone(), Arc::clone(&self.connectors));
-                let definitions = self.definitions.clone();
-                drop(reply.send(Standing { config, connectors, definitions }));
+                let (definitions, stopped) = (self.definitions.clone(), self.stopped.clone());
+                drop(reply.send(Standing { config, connectors, definitions, stopped }));
+            }
+            Request::Redefine { definitions, stopped, reply } => {
+                let made = self.redefine(&definitions, stopped.iter().map(|(name, reason)| (name, reason.clone())));
+                self.publish();
+                self.when_closed(Box::new(move |_, _| drop(reply.send(made))));
             }
             Request::Shutdown { .. } => unreachable!("handled by the loop"),
         }

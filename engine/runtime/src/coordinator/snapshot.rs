@@ -27,13 +27,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
 use super::counted::{Before, gather, merged};
+use super::recovery::in_order;
 use super::statements::{counted_name, follower_name, shown_name};
-use super::{Coordinator, Definition, Level, Write};
+use super::{Coordinator, Level, Write};
 use crate::actions::ActionSnapshot;
 use crate::changes::copies;
 use crate::log::record::{Counted, Intake, Record};
 use crate::log::segment::{Holdings, Segment};
-use crate::log::snapshot::{Defined, ErrorHead, Head, Part, Parts, SourceHead, is_needed};
+use crate::log::snapshot::{ErrorHead, Head, Part, Parts, SourceHead, is_needed};
+use crate::telling::Telling;
 use crate::worker::{RESTORED, Said};
 
 /// A snapshot is taken once the log has grown by so much, and by as much as the last one is long.
@@ -161,12 +163,6 @@ impl Coordinator {
     }
 
     fn head(&self, segment: &Segment) -> Head {
-        let mut definitions: Vec<&Definition> = self.definitions.values().collect();
-        definitions.sort_by_key(|definition| definition.generation);
-        let defined = |definition: &Definition| {
-            let Definition { file, text, is_pack, generation } = definition.clone();
-            Defined { file, text, is_pack, generation }
-        };
         let sources = self.sources.iter().map(|(name, state)| SourceHead {
             name: name.clone(),
             generation: state.generation,
@@ -188,7 +184,7 @@ impl Coordinator {
             tick: self.last_closed,
             writer: self.writer.clone(),
             generation: self.generation,
-            definitions: definitions.into_iter().map(defined).collect(),
+            definitions: in_order(self.definitions.values().cloned()),
             ran: self.ran.iter().cloned().collect(),
             sources: sources.collect(),
             created: self.created(),
@@ -329,10 +325,14 @@ impl Coordinator {
         let head = *head;
         self.is_restoring = true;
         self.open_at(head.tick);
-        self.redefine(&head)?;
+        self.restore_definitions(&head)?;
         self.feed_history(&head, upto)?;
         let mut states = Vec::new();
+        let mut telling = Telling::begin();
         while let Some(part) = parts.next()? {
+            if telling.is_due() {
+                self.tell_recovering(&format!("reading the snapshot of tick {}", head.tick));
+            }
             match part {
                 Part::Head(_) => return Err(Error::engine("a snapshot with two heads")),
                 Part::Rows { relation, rows } => self.restore_rows(&relation, rows)?,
@@ -347,14 +347,9 @@ impl Coordinator {
         Ok(())
     }
 
-    fn redefine(&mut self, head: &Head) -> Result<()> {
-        for Defined { file, text, is_pack, generation } in &head.definitions {
-            self.generation = generation - 1;
-            self.repeat_statement(file, text, *is_pack)?;
-        }
-        for (name, reason) in &head.stopped {
-            self.stop_dataflow(name, format!("{reason}; a snapshot was taken since, without what it needs"));
-        }
+    fn restore_definitions(&mut self, head: &Head) -> Result<()> {
+        let lost = |(name, reason)| (name, format!("{reason}; a snapshot was taken since, without what it needs"));
+        self.redefine(&head.definitions, head.stopped.iter().map(lost))?;
         self.generation = head.generation;
         self.ran = head.ran.iter().cloned().collect();
         for SourceHead { name, resume, counts, watermark, .. } in &head.sources {

@@ -31,13 +31,16 @@ use crate::worker::{Command, DataflowSpec};
 const DETECTION_OPTIONS: [&str; 4] = ["severity", "entity", "attack", "description"];
 const SEVERITIES: [&str; 5] = ["info", "low", "medium", "high", "critical"];
 
+/// The tag of a pack's statement that says what is there already.
+pub const UNCHANGED: &str = "unchanged";
+
 impl Coordinator {
     /// Carries a statement out, says it to the log, and keeps account of it.
     pub(super) fn change(&mut self, mut placed: Placed, is_pack: bool) -> Result<Response> {
         self.opened();
         if is_pack && let Some((key, false)) = definition_key(&placed.statement) {
             match self.definitions.get(&key) {
-                Some(definition) if definition.says(&placed) => return Ok(Response::done("unchanged")),
+                Some(definition) if definition.says(&placed) => return Ok(Response::done(UNCHANGED)),
                 Some(_) => placed.statement.replace(),
                 None => {}
             }

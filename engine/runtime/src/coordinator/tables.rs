@@ -134,7 +134,20 @@ impl Table {
     }
 }
 
+impl Write {
+    /// It is made of what it says alone.
+    pub fn reads_nothing(&self) -> bool {
+        self.read.as_ref().is_none_or(|read| read.relations.is_empty())
+    }
+}
+
 impl Coordinator {
+    /// Errors: the table has one of its keys already. One with other columns is another table.
+    pub(super) fn check_keys(&self, write: &Write) -> Result<()> {
+        let table = self.tables.get(&write.table).filter(|table| table.fits(write));
+        table.map_or(Ok(()), |table| table.check_keys(write))
+    }
+
     pub(super) fn write(&mut self, write: &Write) -> Result<()> {
         if let Some(read) = &write.read {
             self.check_read(read)?;

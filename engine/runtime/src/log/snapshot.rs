@@ -48,7 +48,7 @@ pub struct Head {
     /// Statements that changed what there is, so far.
     pub generation: u64,
     /// In the order in which they were made.
-    pub definitions: Vec<Defined>,
+    pub definitions: Vec<Definition>,
     pub ran: Vec<Ran>,
     pub sources: Vec<SourceHead>,
     /// When sources, sinks and actions were made.
@@ -67,11 +67,13 @@ pub struct Head {
     pub segments: Vec<(Segment, Holdings)>,
 }
 
+/// A statement that made something, as it was written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Defined {
+pub struct Definition {
     pub file: String,
     pub text: String,
     pub is_pack: bool,
+    /// Statements before it.
     pub generation: u64,
 }
 

@@ -68,6 +68,11 @@ impl Bench {
         Self { engine, folder: tempfile::tempdir().unwrap(), limits: self.limits }
     }
 
+    /// Brings it to what a pack of one file says.
+    pub async fn try_apply(&self, pack: &str) -> Result<()> {
+        self.engine.apply(&[("10_all.sql".to_string(), pack.to_string())]).await
+    }
+
     /// What came after this past, once more.
     pub async fn relive(&self) {
         self.engine.relive(None).await.unwrap();

@@ -66,6 +66,20 @@ async fn a_view_that_grows_too_large_is_stopped_alone() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pack_over_what_is_stopped_has_changed_nothing() {
+    let bench = flooded(1).await;
+    let [fine, refused] =
+        ["CREATE MATERIALIZED VIEW twice AS SELECT 2 * n AS n FROM total;", "CREATE MATERIALIZED VIEW more AS SELECT * FROM keys;"];
+    let refusal = bench.try_apply(&format!("{VIEWS}{fine}{refused}")).await.unwrap_err().to_string();
+    assert!(refusal.contains("\"keys\" is stopped"), "{refusal}");
+    let refusal = bench.try_rows("twice").await.unwrap_err().to_string();
+    assert!(refusal.contains("\"twice\" does not exist"), "{refusal}");
+    bench.try_apply(&format!("{VIEWS}{fine}")).await.unwrap();
+    assert_eq!(bench.rows("twice").await, [(2 * BATCHES * ROWS).to_string()]);
+    bench.stop().await;
+}
+
 // All pairs would be 400 million: nobody waits for them, and nobody has room.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_tick_that_is_too_large_ends_before_it_is_computed() {
