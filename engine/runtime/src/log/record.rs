@@ -1,15 +1,18 @@
 //! What the log says: every choice that the engine's results do not follow from.
 //!
 //! A record is a head of JSON and up to three Arrow batches, each an IPC stream. Batches are read
-//! back only from frames whose hash was right.
+//! back only from frames whose hash was right; one that is none all the same is an error, and takes no more than there is
+//! of it.
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
+use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch, StringArray};
+use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use arrow::ipc::reader::StreamReader;
+use arrow::error::ArrowError;
+use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::StreamWriter;
 use serde::{Deserialize, Serialize};
 use tidegate_types::connector::{DeadLetter, Offset};
@@ -218,7 +221,7 @@ impl Record {
             Said::Arrived { source, generation, repeated, rejected, offset, ids, seen, latest, is_late, is_dead } => {
                 let on_time = batch()?;
                 let late = is_late.then(&mut batch).transpose()?;
-                let dead = is_dead.then(&mut batch).transpose()?.map_or_else(Vec::new, |rows| letters(&rows));
+                let dead = is_dead.then(&mut batch).transpose()?.map_or_else(|| Ok(Vec::new()), |rows| letters(&rows))?;
                 let offset = Offset(offset);
                 Self::Arrived(Box::new(Arrived { source, generation, on_time, late, dead, repeated, rejected, offset, ids, seen, latest }))
             }
@@ -289,10 +292,11 @@ pub fn letter_rows(letters: &[DeadLetter]) -> RecordBatch {
         .expect("the schema above")
 }
 
-fn letters(rows: &RecordBatch) -> Vec<DeadLetter> {
-    let (raw, reason, position) = (rows.column(0).as_binary::<i32>(), rows.column(1).as_string::<i32>(), rows.column(2).as_string::<i32>());
-    let letter = |i: usize| DeadLetter::new(raw.value(i), reason.value(i), position.value(i));
-    (0..raw.len()).map(letter).collect()
+fn letters(rows: &RecordBatch) -> Result<Vec<DeadLetter>> {
+    let [raw, reason, position] = rows.columns() else { return Err(unreadable(&"dead letters of other columns")) };
+    let texts = raw.as_binary_opt::<i32>().zip(reason.as_string_opt::<i32>()).zip(position.as_string_opt::<i32>());
+    let ((raw, reason), position) = texts.ok_or_else(|| unreadable(&"dead letters of other types"))?;
+    Ok((0..raw.len()).map(|i| DeadLetter::new(raw.value(i), reason.value(i), position.value(i))).collect())
 }
 
 fn put(body: &mut Vec<u8>, part: &[u8]) -> Result<()> {
@@ -315,11 +319,20 @@ fn take<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8]> {
 }
 
 fn read_batch(part: &[u8]) -> Result<RecordBatch> {
-    let mut reader = StreamReader::try_new(Cursor::new(part), None).map_err(|error| unreadable(&error))?;
-    match reader.next() {
-        Some(batch) => batch.map_err(|error| unreadable(&error)),
-        None => Ok(RecordBatch::new_empty(reader.schema())),
+    // Arrow believes what a stream says of itself, and panics where that cannot be.
+    let decoded = catch_unwind(|| decoded(part)).map_err(|_| unreadable(&"it is no Arrow stream"))?;
+    decoded.map_err(|error| unreadable(&error))
+}
+
+/// Not by Arrow's reader, which makes room for as much as a stream says it has.
+fn decoded(part: &[u8]) -> Result<RecordBatch, ArrowError> {
+    let (mut decoder, mut rest) = (StreamDecoder::new(), Buffer::from(part));
+    if let Some(batch) = decoder.decode(&mut rest)? {
+        return Ok(batch);
     }
+    decoder.finish()?;
+    let schema = decoder.schema().ok_or_else(|| ArrowError::IpcError("it has no schema".into()))?;
+    Ok(RecordBatch::new_empty(schema))
 }
 
 fn unwritable(error: &dyn std::fmt::Display) -> Error {
@@ -332,12 +345,17 @@ fn unreadable(error: &dyn std::fmt::Display) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use rand::Rng;
+    use tidegate_testdata::malformed::{mutate, run};
+
     use super::*;
 
-    #[test]
-    fn records_come_back_as_they_were() {
-        let rows = |values: Vec<i64>| RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(values)) as _)]).unwrap();
-        let arrived = Arrived {
+    fn rows(values: Vec<i64>) -> RecordBatch {
+        RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(values)) as _)]).unwrap()
+    }
+
+    fn arrived() -> Arrived {
+        Arrived {
             source: "s".into(),
             generation: 1,
             on_time: rows(vec![1, 2]).slice(1, 1),
@@ -349,7 +367,12 @@ mod tests {
             ids: vec!["x".into()],
             seen: Some(-1),
             latest: Some(2),
-        };
+        }
+    }
+
+    #[test]
+    fn records_come_back_as_they_were() {
+        let arrived = arrived();
         let body = Record::Arrived(Box::new(arrived.clone())).encode().unwrap();
         let Record::Arrived(back) = Record::decode(&body).unwrap() else { panic!() };
         assert_eq!(format!("{back:?}"), format!("{arrived:?}"));
@@ -363,5 +386,59 @@ mod tests {
         let counted = Counted { intake: intake.clone(), rows: Delta::new(rows(vec![1, 2]), [3, 4]) };
         let Record::Counted(back) = Record::decode(&Record::Counted(counted).encode().unwrap()).unwrap() else { panic!() };
         assert_eq!((back.intake, back.rows.rows, &back.rows.diffs[..]), (intake, rows(vec![1, 2]), &[3, 4][..]));
+    }
+
+    /// A record's head and batches, apart.
+    fn parts(record: &Record) -> Vec<Vec<u8>> {
+        let (body, mut parts) = (record.encode().unwrap(), Vec::new());
+        let mut rest = &body[..];
+        while !rest.is_empty() {
+            parts.push(take(&mut rest).unwrap().to_vec());
+        }
+        parts
+    }
+
+    /// Of each array its share counts, and all of what it is a share of.
+    const BYTES_PER_BYTE_MAX: usize = 16;
+
+    /// Its hash would be right: somebody wrote it so, or another build did.
+    #[test]
+    fn any_body_is_a_record_or_has_a_reason() {
+        let texts = StringArray::from_iter([Some("long enough not to be inlined"), None, Some("")]);
+        let texts = RecordBatch::try_from_iter([("s", Arc::new(texts) as ArrayRef)]).unwrap();
+        let intake = Intake { reader: "v".into(), source: "s".into(), nth: 1 };
+        let (file, text) = ("a.sql".to_string(), "CREATE TABLE t (a INT)".to_string());
+        let whole: Vec<Vec<Vec<u8>>> = [
+            Record::Begin { log: "l".into(), epoch: 1, version: "0".into(), lost_after: Some(7) },
+            Record::Statement { file, text: text.clone(), is_pack: true },
+            Record::Ran(Ran { text, nth: 0 }),
+            Record::Arrived(Box::new(arrived())),
+            Record::Write { table: "t".into(), delete: texts.clone(), insert: texts.slice(0, 0) },
+            Record::Rows { relation: "r".into(), rows: texts },
+            Record::Counted(Counted { intake, rows: Delta::new(rows(vec![1, 2]), [3, 4]) }),
+            Record::Commit { delivered: BTreeMap::from([("-> s".to_string(), 3)]) },
+        ]
+        .iter()
+        .map(parts)
+        .collect();
+        run("record", 2, &["tide"], |_, random| {
+            let mut parts = whole[random.random_range(0..whole.len())].clone();
+            for _ in 0..random.random_range(1..4) {
+                let nth = random.random_range(0..parts.len());
+                mutate(&mut parts[nth], &["{\"commit\":{\"delivered\":{}}}", "{\"write\":{\"table\":\"t\"}}"], random);
+            }
+            let mut body = Vec::new();
+            parts.iter().for_each(|part| put(&mut body, part).unwrap());
+            if random.random_bool(0.2) {
+                mutate(&mut body, &["tide"], random);
+            }
+            for error in [Record::decode(&body).err(), Record::arrived_head(&body).err()].into_iter().flatten() {
+                assert!(error.message.starts_with("a record of the log cannot be decoded: "), "{error}");
+            }
+            if let Ok(Record::Rows { rows, .. }) = Record::decode(&body) {
+                let bytes = rows.get_array_memory_size();
+                assert!(bytes <= BYTES_PER_BYTE_MAX * (body.len() + 1024), "{bytes} bytes of {}", body.len());
+            }
+        });
     }
 }
