@@ -124,9 +124,18 @@ async fn tell(mut socket: TcpStream, words: &[u8]) -> std::io::Result<()> {
         return Ok(());
     }
     socket.write_all(words).await?;
+    part(socket).await
+}
+
+/// Ends a connection so that its last words are heard.
+pub async fn part(mut socket: TcpStream) -> std::io::Result<()> {
     socket.shutdown().await?;
-    while socket.read(&mut said).await? != 0 {}
-    Ok(())
+    let mut said = [0; 1024];
+    let hear_out = async {
+        while socket.read(&mut said).await? != 0 {}
+        Ok(())
+    };
+    timeout(TELLING_TIME_MAX, hear_out).await.unwrap_or(Ok(()))
 }
 
 /// Connections a door may have: as many as are wanted, or else `default`, as far as files go.

@@ -5,12 +5,14 @@
 //! Tick      each statement reads one closed tick, also when it joins views;
 //!           a prepared one is planned once and reads anew at each execution
 //! Bounds    connections as in [`crate::door`], [`CONNECTIONS_MAX`] where no
-//!           option says another number; [`STARTUP_TIME_MAX`]; and those of
-//!           [`crate::read`]; a client's own `statement_timeout` may only be
-//!           shorter
+//!           option says another number; [`STARTUP_TIME_MAX`]; messages as in
+//!           [`session`]; and those of [`crate::read`]; a client's own
+//!           `statement_timeout` may only be shorter
 //! Errors    SQLSTATE, position in the query and hint, as psql shows them
 //! Refuses   what writes: SQLSTATE 25006. `SET`, `BEGIN`, `COMMIT` and the like
 //!           are answered as drivers expect, and change nothing for others
+
+mod session;
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
@@ -29,18 +31,16 @@ use datafusion_postgres::arrow_pg::datatypes::df;
 use datafusion_postgres::hooks::HookClient;
 use datafusion_postgres::hooks::set_show::SetShowHook;
 use datafusion_postgres::hooks::transactions::TransactionStatementHook;
-use datafusion_postgres::pgwire::api::auth::StartupHandler;
 use datafusion_postgres::pgwire::api::auth::noop::NoopStartupHandler;
-use datafusion_postgres::pgwire::api::cancel::{CancelHandler, DefaultCancelHandler};
+use datafusion_postgres::pgwire::api::cancel::DefaultCancelHandler;
 use datafusion_postgres::pgwire::api::portal::{Format, Portal};
 use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
 use datafusion_postgres::pgwire::api::results::{FieldInfo, QueryResponse, Response, Tag};
 use datafusion_postgres::pgwire::api::stmt::{QueryParser, StoredStatement};
 use datafusion_postgres::pgwire::api::store::PortalStore;
-use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, ConnectionManager, ErrorHandler, PgWireServerHandlers, Type};
+use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, ConnectionManager, ErrorHandler, Type};
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
-use datafusion_postgres::pgwire::tokio::process_socket;
 use datafusion_postgres::pgwire::types::format::FormatOptions;
 use datafusion_postgres::{DfSessionService, Parser, QueryHook};
 use futures::{Sink, StreamExt, stream};
@@ -50,6 +50,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use self::session::converse;
 use crate::door::{Seat, Seats, Tally, accept, seats_affordable};
 use crate::read::{Duty, ROWS_MAX, Reader, Refusal, TIME_MAX, duty, threads};
 
@@ -98,7 +99,7 @@ async fn attend(socket: TcpStream, door: Door, seat: Seat, startup_time_max: Dur
         }
     };
     tokio::select! {
-        ended = process_socket(socket, None, Arc::new(door)) => tracing::debug!("a Postgres connection ended: {ended:?}"),
+        ended = converse(socket, door) => tracing::debug!("a Postgres connection ended: {ended:?}"),
         () = is_late => seat.tally.cut("startup"),
     }
     drop(seat);
@@ -114,7 +115,7 @@ fn full(connections_max: usize) -> Vec<u8> {
     message
 }
 
-/// What pgwire asks for. All connections share it, but for `startup`.
+/// Who answers. All connections share it, but for `startup`.
 struct Door {
     service: Arc<Service>,
     startup: Arc<Startup>,
@@ -134,28 +135,6 @@ impl Door {
     fn for_one(&self) -> Self {
         let startup = Startup { connections: self.startup.connections.clone(), done: Notify::new() };
         Self { service: self.service.clone(), startup: Arc::new(startup), cancel: self.cancel.clone() }
-    }
-}
-
-impl PgWireServerHandlers for Door {
-    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
-        self.service.clone()
-    }
-
-    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
-        self.service.clone()
-    }
-
-    fn startup_handler(&self) -> Arc<impl StartupHandler> {
-        self.startup.clone()
-    }
-
-    fn error_handler(&self) -> Arc<impl ErrorHandler> {
-        Arc::new(Teller)
-    }
-
-    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
-        self.cancel.clone()
     }
 }
 
