@@ -248,7 +248,9 @@ impl Service {
     async fn frozen(&self, portal: &Portal<Prepared>) -> PgWireResult<Portal<Prepared>> {
         let stored = &portal.statement;
         let mut statement = stored.statement.clone();
+        check_formats(&portal.parameter_format, portal.parameters.len(), "parameters")?;
         if let (_, Some((_, plan))) = &mut statement {
+            check_formats(&portal.result_column_format, plan.schema().fields().len(), "columns")?;
             let (_, frozen) = self.reader.freeze(plan.clone()).await.map_err(told)?;
             *plan = frozen;
         }
@@ -355,7 +357,21 @@ impl QueryParser for Preparer {
     }
 
     fn get_result_schema(&self, prepared: &Prepared, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
+        if let (Some(format), (_, Some((_, plan)))) = (format, prepared) {
+            check_formats(format, plan.schema().fields().len(), "columns")?;
+        }
         self.types.get_result_schema(prepared, format)
+    }
+}
+
+/// Errors: some have a format, and others have not. pgwire looks up each one's.
+fn check_formats(format: &Format, count: usize, of: &str) -> PgWireResult<()> {
+    match format {
+        Format::Individual(formats) if formats.len() != count => {
+            let error = Error::user(format!("there are {} formats for {count} {of}", formats.len()));
+            Err(told(Refusal::new("08P01", error.hint("give one for all, or one for each"))))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -600,6 +616,16 @@ mod tests {
             assert_eq!(error.code().map(|state| state.code()), Some("0A000"), "{refused}: {error:?}");
         }
         engine.shutdown().await.unwrap();
+    }
+
+    #[test]
+    fn formats_are_for_all_or_for_each() {
+        let both = || Format::Individual(vec![0, 1]);
+        for (format, count, is_fine) in
+            [(Format::UnifiedText, 3, true), (Format::UnifiedBinary, 0, true), (both(), 2, true), (both(), 3, false), (both(), 1, false)]
+        {
+            assert_eq!(check_formats(&format, count, "columns").is_ok(), is_fine, "{format:?} for {count}");
+        }
     }
 
     #[test]

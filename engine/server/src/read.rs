@@ -211,6 +211,10 @@ pub fn duty(statement: &Statement) -> Result<Duty, Refusal> {
         Statement::Query(_) => Duty::Query,
         Statement::Explain { .. } | Statement::ExplainTable { .. } => Duty::Engine,
         Statement::ShowTables { .. } | Statement::ShowViews { .. } => Duty::Engine,
+        Statement::ShowVariable { variable } if variable.is_empty() => {
+            let error = Error::user("SHOW of nothing").hint("say what: SHOW TABLES, SHOW server_version");
+            return Err(Refusal::new("42601", error));
+        }
         Statement::ShowVariable { variable } if is_engines(variable) => Duty::Engine,
         Statement::Set(set) if names_planner(set) => {
             let error = Error::user("the planner's settings cannot be changed here");
@@ -813,6 +817,9 @@ mod tests {
             let Err(refusal) = judged(sql) else { panic!("{sql}") };
             assert_eq!(refusal.code, "25006");
             assert!(refusal.error.message.starts_with(verb), "{}", refusal.error.message);
+        }
+        for nothing in ["SHOW", "SHOW SESSION"] {
+            assert!(matches!(judged(nothing), Err(Refusal { code: "42601", .. })), "{nothing}");
         }
         assert!(matches!(judged("SET datafusion.execution.batch_size = 1"), Err(Refusal { code: "42501", .. })));
     }
