@@ -41,38 +41,37 @@
 //!           Errors are {"error": …, "hint": …}; 429 and 503 say Retry-After
 //! End       never; with --once, as soon as nothing is queued
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::io::{ErrorKind, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+mod body;
+mod queue;
+mod records;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
-use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use axum::Router;
-use axum::body::{Body, Bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use flate2::write::MultiGzDecoder;
-use http_body_util::BodyExt;
-use memchr::memchr;
 use parking_lot::Mutex;
 use serde_json::json;
-use tidegate_types::connector::{Budget, DeadLetter, Offset, Polled, Resume, Source, SourceBatch, SourceSpec};
+use tidegate_types::connector::{Budget, DeadLetter, Offset, Polled, Source, SourceBatch, SourceSpec};
 use tidegate_types::error::Result;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
+use self::body::{Coding, read_body};
+use self::queue::{Delivery, Queue, Reservation};
 use crate::format::json::JsonDecoder;
 use crate::format::{Columns, Decoded, LINE_BYTES_MAX, memory_bytes};
 use crate::options::OptionReader;
 
-pub const WIRE_BYTES_MAX: usize = 8 << 20;
-pub const INFLATED_BYTES_MAX: usize = 64 << 20;
-pub const INFLATION_RATIO_MAX: usize = 200;
+pub use self::body::is_too_slow;
+pub(crate) use self::records::records;
 
 /// What a body may come to, rows and dead letters: with all that is made of them,
 /// far from what memory or one record of the log holds.
@@ -80,9 +79,6 @@ const ROWS_BYTES_MAX: usize = 256 << 20;
 
 /// What a record takes beside its row while it is decoded: it is told apart, and numbered.
 const RECORD_BYTES: usize = 40;
-
-/// Below this a body may inflate as it likes: small things cannot hurt.
-const INFLATED_BYTES_FREE: usize = 64 << 10;
 
 const QUEUE_BYTES_MAX: usize = 32 << 20;
 
@@ -176,195 +172,6 @@ impl Inbox {
     }
 }
 
-/// What is on its way to one source.
-struct Queue {
-    decoder: JsonDecoder,
-    bytes_max: usize,
-    /// What a record takes in memory at least, its row included.
-    record_bytes: usize,
-    requests: AtomicU64,
-    waiting: Mutex<Waiting>,
-    arrived: Notify,
-}
-
-#[derive(Default)]
-struct Waiting {
-    deliveries: VecDeque<Delivery>,
-    /// Bytes of deliveries, and of bodies being read or decoded.
-    reserved: usize,
-    /// Bodies in decoding or waiting.
-    decoded: usize,
-    keys: Keys,
-    /// The source is gone.
-    closed: bool,
-}
-
-/// One request's rows, and who waits for their commit.
-struct Delivery {
-    rows: RecordBatch,
-    dead: Vec<DeadLetter>,
-    repeated: u64,
-    rejected: u64,
-    key: Option<String>,
-    /// Of the body, or of what it came to, where that is more.
-    bytes: usize,
-    committed: oneshot::Sender<()>,
-}
-
-impl Delivery {
-    fn records(&self) -> u64 {
-        (self.rows.num_rows() + self.dead.len()) as u64
-    }
-
-    /// Its records only count, as repeats of what came before under its key.
-    fn into_repeat(self) -> Self {
-        let repeated = self.records();
-        Self { rows: self.rows.slice(0, 0), dead: Vec::new(), repeated, key: None, ..self }
-    }
-
-    /// Its records only count: none is a row.
-    fn into_rejection(self) -> Self {
-        let rejected = self.records();
-        Self { dead: Vec::new(), rejected, key: None, ..self }
-    }
-}
-
-/// The keys under which rows were taken, in the order of their commits.
-#[derive(Default)]
-struct Keys {
-    known: HashSet<String>,
-    order: VecDeque<String>,
-}
-
-impl Keys {
-    fn of(resume: Option<&Resume>) -> Self {
-        let mut keys = Self::default();
-        for key in resume.iter().flat_map(|resume| &resume.ids) {
-            keys.insert(key);
-        }
-        keys
-    }
-
-    /// False where it is known. The oldest are forgotten, as the log forgets them.
-    fn insert(&mut self, key: &str) -> bool {
-        if !self.known.insert(key.to_string()) {
-            return false;
-        }
-        self.order.push_back(key.to_string());
-        if self.order.len() > Resume::IDS_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        true
-    }
-}
-
-impl Queue {
-    fn reserve(&self, bytes: usize) -> bool {
-        let mut waiting = self.waiting.lock();
-        let fits = waiting.reserved + bytes <= self.bytes_max;
-        if fits {
-            waiting.reserved += bytes;
-        }
-        fits
-    }
-
-    /// How many of its records are repeats; None where the source is gone.
-    ///
-    /// A key is known from the step on that queues its rows. A repeat queues up behind them, so
-    /// that its commit, and its answer, cannot be before theirs.
-    fn push(&self, mut delivery: Delivery) -> Option<u64> {
-        let mut waiting = self.waiting.lock();
-        if waiting.closed {
-            return None;
-        }
-        if delivery.key.as_ref().is_some_and(|key| !waiting.keys.insert(key)) {
-            delivery = delivery.into_repeat();
-        }
-        let repeated = delivery.repeated;
-        waiting.deliveries.push_back(delivery);
-        drop(waiting);
-        self.arrived.notify_one();
-        Some(repeated)
-    }
-
-    /// Deliveries within the budget, one at least, where there are any.
-    fn take(&self, bytes_max: usize) -> Vec<Delivery> {
-        let mut waiting = self.waiting.lock();
-        let mut taken = Vec::new();
-        let mut bytes = 0;
-        while let Some(next) = waiting.deliveries.front() {
-            if !taken.is_empty() && bytes + next.bytes > bytes_max {
-                break;
-            }
-            bytes += next.bytes;
-            taken.extend(waiting.deliveries.pop_front());
-        }
-        waiting.reserved -= bytes;
-        waiting.decoded -= taken.len();
-        taken
-    }
-
-    /// Whoever waits hears that the source is gone.
-    fn close(&self) {
-        let mut waiting = self.waiting.lock();
-        waiting.closed = true;
-        waiting.deliveries.clear();
-    }
-}
-
-/// Memory a request holds in its queue's bound, given back when dropped.
-struct Reservation {
-    queue: Arc<Queue>,
-    bytes: usize,
-    /// Its body counts among those that are decoded.
-    is_decoded: bool,
-}
-
-impl Reservation {
-    fn new(queue: &Arc<Queue>) -> Self {
-        Self { queue: queue.clone(), bytes: 0, is_decoded: false }
-    }
-
-    fn grow(&mut self, bytes: usize) -> bool {
-        let fits = self.queue.reserve(bytes);
-        if fits {
-            self.bytes += bytes;
-        }
-        fits
-    }
-
-    /// Makes it `bytes` in all, for a body that is decoded.
-    ///
-    /// What alone is larger than the bound gets in where no other is decoded: else it never would.
-    fn hold(&mut self, bytes: usize) -> Result<(), Refusal> {
-        let mut waiting = self.queue.waiting.lock();
-        let others = waiting.decoded - usize::from(self.is_decoded);
-        let reserved = waiting.reserved - self.bytes + bytes;
-        if self.queue.bytes_max < reserved && others != 0 {
-            return Err(Refusal::full(self.queue.bytes_max));
-        }
-        (waiting.reserved, waiting.decoded) = (reserved, others + 1);
-        (self.bytes, self.is_decoded) = (bytes, true);
-        Ok(())
-    }
-
-    /// From now on it is the delivery's.
-    fn hand_over(mut self) -> usize {
-        self.is_decoded = false;
-        std::mem::take(&mut self.bytes)
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        let mut waiting = self.queue.waiting.lock();
-        waiting.reserved -= self.bytes;
-        waiting.decoded -= usize::from(self.is_decoded);
-    }
-}
-
 pub struct HttpSource {
     name: String,
     schema: SchemaRef,
@@ -388,9 +195,7 @@ impl HttpSource {
         let record_bytes = columns.row_bytes() + RECORD_BYTES;
         let decoder = JsonDecoder::new(columns, line_bytes_max)?;
         options.finish()?;
-        let waiting = Mutex::new(Waiting { keys: Keys::of(spec.resume.as_ref()), ..Waiting::default() });
-        let (requests, arrived) = (AtomicU64::new(0), Notify::new());
-        let queue = Arc::new(Queue { decoder, bytes_max, record_bytes, requests, waiting, arrived });
+        let queue = Arc::new(Queue::new(decoder, bytes_max, record_bytes, spec.resume.as_ref()));
         inbox.register_if_free(&spec.name, &queue);
         Ok(Self {
             name: spec.name.clone(),
@@ -621,233 +426,16 @@ fn not_taken(what: &str) -> Refusal {
     Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("{what} is not taken"), hint)
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Coding {
-    Plain,
-    Gzip,
-}
-
-impl Coding {
-    fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
-        let Some(coding) = headers.get(header::CONTENT_ENCODING) else { return Ok(Self::Plain) };
-        match coding.to_str().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
-            "" | "identity" => Ok(Self::Plain),
-            "gzip" | "x-gzip" => Ok(Self::Gzip),
-            other => Err(Refusal::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                format!("Content-Encoding '{}' is not taken", other.escape_default()),
-                "send gzip, or no encoding",
-            )),
-        }
-    }
-}
-
-/// The body, inflated, and its place in the queue's bound. Every bound holds
-/// while the body streams in: no byte beyond one is kept.
-async fn read_body(queue: &Arc<Queue>, headers: &HeaderMap, mut body: Body, coding: Coding) -> Result<(Vec<u8>, Reservation), Refusal> {
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    let over_wire = || Refusal::too_large(format!("the body is larger than {WIRE_BYTES_MAX} bytes"));
-    if announced.is_some_and(|bytes| bytes > WIRE_BYTES_MAX) {
-        return Err(over_wire());
-    }
-    let kept = Kept { bytes: Vec::new(), wire: 0, reservation: Reservation::new(queue), refusal: None };
-    let mut inflating = Inflating::new(coding, kept);
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| broken_off(&error))?;
-        let Ok(data) = frame.into_data() else { continue };
-        let kept = inflating.kept();
-        kept.wire += data.len();
-        if kept.wire > WIRE_BYTES_MAX {
-            return Err(over_wire());
-        }
-        inflating.write(&data)?;
-    }
-    let kept = inflating.finish()?;
-    Ok((kept.bytes, kept.reservation))
-}
-
-fn broken_off(error: &axum::Error) -> Refusal {
-    match is_too_slow(error) {
-        true => Refusal::new(StatusCode::REQUEST_TIMEOUT, error.to_string(), "send it without pauses, or as several smaller bodies"),
-        false => Refusal::new(StatusCode::BAD_REQUEST, format!("the body broke off: {error}"), "send it again"),
-    }
-}
-
-/// Whether a body ended in an error because it did not come in time.
-pub fn is_too_slow(error: &(dyn std::error::Error + 'static)) -> bool {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(|cause| cause.kind() == ErrorKind::TimedOut)
-}
-
-enum Inflating {
-    Plain(Kept),
-    Gzip(Box<MultiGzDecoder<Kept>>),
-}
-
-impl Inflating {
-    fn new(coding: Coding, kept: Kept) -> Self {
-        match coding {
-            Coding::Plain => Self::Plain(kept),
-            Coding::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(kept))),
-        }
-    }
-
-    fn kept(&mut self) -> &mut Kept {
-        match self {
-            Self::Plain(kept) => kept,
-            Self::Gzip(decoder) => decoder.get_mut(),
-        }
-    }
-
-    fn write(&mut self, data: &Bytes) -> Result<(), Refusal> {
-        let written = match self {
-            Self::Plain(kept) => kept.write_all(data),
-            Self::Gzip(decoder) => decoder.write_all(data),
-        };
-        written.map_err(|error| self.refusal(&error))
-    }
-
-    fn finish(mut self) -> Result<Kept, Refusal> {
-        if let Self::Gzip(decoder) = &mut self {
-            decoder.try_finish().map_err(|error| self.refusal(&error))?;
-        }
-        match self {
-            Self::Plain(kept) => Ok(kept),
-            Self::Gzip(decoder) => Ok(decoder.finish().expect("a stream that was finished finishes")),
-        }
-    }
-
-    /// A bound's own words, or else the decoder's.
-    fn refusal(&mut self, error: &std::io::Error) -> Refusal {
-        self.kept().refusal.take().unwrap_or_else(|| {
-            Refusal::new(
-                StatusCode::BAD_REQUEST,
-                format!("the body is not gzip: {error}"),
-                "leave Content-Encoding out if it is not compressed",
-            )
-        })
-    }
-}
-
-/// Takes inflated bytes as long as every bound holds.
-struct Kept {
-    bytes: Vec<u8>,
-    wire: usize,
-    reservation: Reservation,
-    refusal: Option<Refusal>,
-}
-
-impl Write for Kept {
-    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
-        let queue_bytes_max = self.reservation.queue.bytes_max;
-        match bound_broken(self.bytes.len() + data.len(), self.wire, queue_bytes_max) {
-            Some(error) => self.refusal = Some(Refusal::too_large(error)),
-            None if !self.reservation.grow(data.len()) => self.refusal = Some(Refusal::full(queue_bytes_max)),
-            None => {
-                self.bytes.extend_from_slice(data);
-                return Ok(data.len());
-            }
-        }
-        Err(std::io::Error::other("a bound is broken"))
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Which bound `inflated` bytes from `wire` bytes break.
-fn bound_broken(inflated: usize, wire: usize, queue_bytes_max: usize) -> Option<String> {
-    if inflated > INFLATED_BYTES_MAX {
-        Some(format!("the body inflates to more than {INFLATED_BYTES_MAX} bytes"))
-    } else if inflated > INFLATED_BYTES_FREE && inflated / INFLATION_RATIO_MAX > wire {
-        Some(format!("the body inflates to more than {INFLATION_RATIO_MAX} times its size"))
-    } else if inflated > queue_bytes_max {
-        Some(format!("the body is larger than the source's queue of {queue_bytes_max} bytes (option queue_bytes_max)"))
-    } else {
-        None
-    }
-}
-
-/// The records of a body, up to `count_max`. What is no record is one too: the decoder says why.
-pub(crate) fn records(body: &[u8], by_line: bool, count_max: usize) -> Vec<&[u8]> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
-    match body.first() {
-        None => Vec::new(),
-        Some(_) if by_line || is_line_by_line(body) => {
-            body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).take(count_max).collect()
-        }
-        Some(b'[') => values(&body[1..], true, count_max),
-        Some(_) => values(body, false, count_max),
-    }
-}
-
-/// The first object ends where its line does. Then one broken line costs
-/// itself; told apart by brackets alone, it would cost all that follow.
-fn is_line_by_line(body: &[u8]) -> bool {
-    let line = &body[..memchr(b'\n', body).unwrap_or(body.len())];
-    line.first() == Some(&b'{') && value_end(line) == Some(line.trim_ascii_end().len())
-}
-
-/// The values in `rest`, one after the other or, in an array, up to its end; and up to `count_max`.
-fn values(mut rest: &[u8], in_array: bool, count_max: usize) -> Vec<&[u8]> {
-    let mut found = Vec::new();
-    while found.len() < count_max {
-        rest = rest.trim_ascii_start();
-        match rest.first() {
-            None => return found,
-            Some(b',') if in_array => rest = &rest[1..],
-            Some(b']') if in_array => {
-                let behind = rest[1..].trim_ascii();
-                // Something stands behind the array: it is no record.
-                found.extend((!behind.is_empty()).then_some(behind));
-                return found;
-            }
-            Some(_) => {
-                let end = value_end(rest).unwrap_or(rest.len());
-                found.push(rest[..end].trim_ascii_end());
-                rest = &rest[end..];
-            }
-        }
-    }
-    found
-}
-
-/// Where the value at the start of `text` ends; None where it is cut short.
-fn value_end(text: &[u8]) -> Option<usize> {
-    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
-    for (i, byte) in text.iter().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => {
-                in_string = !in_string;
-                if depth == 0 && !in_string {
-                    return Some(i + 1);
-                }
-            }
-            _ if in_string => {}
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' if depth == 1 => return Some(i + 1),
-            b'}' | b']' if depth > 0 => depth -= 1,
-            // A bare word or number ends at what cannot be part of it. One
-            // byte at least, so that the caller moves on.
-            b',' | b']' | b'}' | b' ' | b'\n' | b'\t' | b'\r' if depth == 0 => return Some(i.max(1)),
-            _ => {}
-        }
-    }
-    (depth == 0 && !in_string).then_some(text.len())
-}
-
 #[cfg(test)]
 mod tests {
     use arrow::datatypes::{DataType, Field, Schema};
+    use axum::body::Body;
     use tidegate_types::time::WallClock;
 
     use super::*;
 
     /// Of so many BIGINT columns.
-    fn source(columns: usize, queue_bytes_max: usize, inbox: &Inbox) -> HttpSource {
+    pub(super) fn source(columns: usize, queue_bytes_max: usize, inbox: &Inbox) -> HttpSource {
         let fields: Vec<Field> = (0..columns).map(|i| Field::new(format!("c{i}"), DataType::Int64, true)).collect();
         let spec = SourceSpec {
             name: "s".into(),
@@ -867,7 +455,7 @@ mod tests {
     }
 
     /// Bytes and bodies.
-    fn held(queue: &Queue) -> (usize, usize) {
+    pub(super) fn held(queue: &Queue) -> (usize, usize) {
         let waiting = queue.waiting.lock();
         (waiting.reserved, waiting.decoded)
     }
@@ -902,58 +490,6 @@ mod tests {
     }
 
     #[test]
-    fn what_is_larger_than_the_queue_gets_in_alone() {
-        let queue = source(1, 1_000, &Inbox::default()).queue.clone();
-        let [mut one, mut two, mut three] = [&queue, &queue, &queue].map(Reservation::new);
-        assert!(one.grow(400) && two.grow(400) && !three.grow(400), "bodies being read are within the bound");
-        assert!(one.hold(5_000).is_ok(), "no other is decoded");
-        assert_eq!(held(&queue), (5_400, 1));
-        assert_eq!(two.hold(500).unwrap_err().status, StatusCode::TOO_MANY_REQUESTS);
-        assert!(one.hold(600).is_ok(), "it came to less");
-        assert!(two.hold(400).is_ok());
-        assert_eq!(two.hold(401).unwrap_err().status, StatusCode::TOO_MANY_REQUESTS);
-        assert_eq!((one.hand_over(), held(&queue)), (600, (1_000, 2)));
-        drop((two, three));
-        assert_eq!(held(&queue), (600, 1));
-    }
-
-    #[test]
-    fn records_are_told_apart_as_far_as_they_are_wanted() {
-        for (body, by_line) in [("{}{}{}", false), ("[{},{},{}]", false), ("{}\n{}\n{}\n", true), ("{}\n\n{}\n{}", false)] {
-            for (count_max, count) in [(0, 0), (2, 2), (3, 3), (4, 3)] {
-                assert_eq!(records(body.as_bytes(), by_line, count_max).len(), count, "{body} up to {count_max}");
-            }
-        }
-    }
-
-    #[test]
-    fn bodies_come_apart_into_records() {
-        let cases: [(&str, bool, &[&str]); 16] = [
-            ("", false, &[]),
-            ("[]", false, &[]),
-            (r#"[{"a":1},{"a":[2]}]"#, false, &[r#"{"a":1}"#, r#"{"a":[2]}"#]),
-            ("[\n {\"a\":1} ,\n {\"a\":\"]},\"} ]\n", false, &["{\"a\":1}", "{\"a\":\"]},\"}"]),
-            (r#"[{"a":1},{"a":"#, false, &[r#"{"a":1}"#, r#"{"a":"#]),
-            (r#"[1,"x",null,{}]"#, false, &["1", "\"x\"", "null", "{}"]),
-            (r#"[{"a":1}] tail"#, false, &[r#"{"a":1}"#, "tail"]),
-            ("{\"a\":1}\n{\"a\":\n{\"a\":3}", false, &["{\"a\":1}", "{\"a\":", "{\"a\":3}"]),
-            ("{\"a\":1}{\"a\":2} {\"a\":3}", false, &["{\"a\":1}", "{\"a\":2}", "{\"a\":3}"]),
-            ("{\n\"a\":1\n}\n{\n\"a\":2\n}", false, &["{\n\"a\":1\n}", "{\n\"a\":2\n}"]),
-            ("{\"a\":\r\n{\"a\":2}\r\n", true, &["{\"a\":", "{\"a\":2}"]),
-            ("{\"a\":\"}\\\"\"}", false, &["{\"a\":\"}\\\"\"}"]),
-            ("nonsense here", false, &["nonsense", "here"]),
-            ("}{}", false, &["}", "{}"]),
-            ("[", false, &[]),
-            ("\u{feff}{}", false, &["{}"]),
-        ];
-        for (body, by_line, expected) in cases {
-            let got = records(body.as_bytes(), by_line, usize::MAX);
-            let got: Vec<&str> = got.into_iter().map(|record| std::str::from_utf8(record).unwrap()).collect();
-            assert_eq!(got, expected, "{body}");
-        }
-    }
-
-    #[test]
     fn only_json_is_taken() {
         let cases = [
             ("application/json", Some(false)),
@@ -982,22 +518,5 @@ mod tests {
         assert_eq!(by_line(&headers).ok(), Some(false));
         headers.insert(header::ORIGIN, "null".parse().unwrap());
         assert_eq!(by_line(&headers).unwrap_err().status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
-    }
-
-    #[test]
-    fn bounds() {
-        let cases = [
-            (INFLATED_BYTES_MAX, INFLATED_BYTES_MAX, usize::MAX, None),
-            (INFLATED_BYTES_MAX + 1, INFLATED_BYTES_MAX, usize::MAX, Some("inflates to more than 67108864 bytes")),
-            (INFLATED_BYTES_FREE, 1, usize::MAX, None),
-            (2_000_199, 10_000, usize::MAX, None),
-            (2_000_200, 10_000, usize::MAX, Some("more than 200 times")),
-            (100, 100, 99, Some("queue_bytes_max")),
-        ];
-        for (inflated, wire, queue, reason) in cases {
-            let broken = bound_broken(inflated, wire, queue);
-            assert_eq!(broken.is_some(), reason.is_some(), "{inflated} from {wire}: {broken:?}");
-            assert!(broken.unwrap_or_default().contains(reason.unwrap_or_default()));
-        }
     }
 }
