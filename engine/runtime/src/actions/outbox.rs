@@ -12,6 +12,10 @@
 //! Loss      where the log lost what it held of such requests, each further one waits for a person
 //! Bounds    each finding without an outcome counts in the follower's backlog
 
+mod finding;
+mod restart;
+mod retry;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,166 +23,30 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use serde::{Deserialize, Serialize};
 use tidegate_operators::arrange::Bytes;
 use tidegate_types::Tick;
 use tidegate_types::connector::{ActionFailure, ActionKind, ActionRequest, Decision};
 use tokio::time::Instant;
 
+use self::finding::{Asked, Finding, Job, Parked};
+pub use self::restart::OutboxState;
+use self::retry::retry_pause;
 use super::ActionTask;
 use super::journal::{ActionEvent, ActionRecord};
 use super::log::{ActionState, Entry};
 use super::text::Text;
-use crate::backlog::{Backlog, Claim};
+use crate::backlog::Backlog;
 use crate::seeded::Bug;
 
 const IN_FLIGHT_MAX: usize = 16;
 
-const STOPPED_UNKNOWN: &str = "its detection is stopped, and the log holds no outcome";
-
 const DISARMED: &str = "it may have been asked for in what the log lost: APPROVE ACTION, or create the action again";
-
-const STOPPED_MIDWAY: &str = "the engine stopped while it was sent: RESOLVE ACTION says what became of it";
 
 /// What a finding without an outcome takes beside its row's text, roughly.
 const JOB_BYTES: usize = 1024;
 
-/// The bounds of the pause between attempts, and how long after the first one there are more.
-const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
-const RETRY_FOR: Duration = Duration::from_secs(15 * 60);
-
 /// A finding's id, the same for its do, its updates and its undo.
 pub type Id = Text;
-
-/// One finding, from its first row until it is withdrawn and settled.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Finding {
-    /// Whose requests keep their order.
-    lane: Bytes,
-    /// What the other side may hold: the last row whose request was done or had no clear outcome.
-    held: Option<Text>,
-    /// The newest request without an outcome.
-    job: Option<Job>,
-    /// An attempt is on the way; of the job, or of one whose place the job took.
-    is_flying: bool,
-    /// What is on the way, or would be, as the log says.
-    intended: Option<Asked>,
-    /// Counted in the limit, and not done since.
-    is_counted: bool,
-    /// Requests so far.
-    requests: u32,
-    /// What waits for a person, to approve it or to say what became of it.
-    parked: Option<Parked>,
-    /// What is true now: the newest row; None once it is withdrawn.
-    row: Option<Text>,
-}
-
-/// What one request asks.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Asked {
-    kind: ActionKind,
-    row: Text,
-    previous: Option<Text>,
-}
-
-impl Asked {
-    /// What the other side holds if it was not done.
-    fn before(&self) -> Option<Text> {
-        match self.kind {
-            ActionKind::Do => None,
-            ActionKind::Update => self.previous.clone(),
-            ActionKind::Undo => Some(self.row.clone()),
-        }
-    }
-
-    /// What it holds if it was.
-    fn after(&self) -> Option<Text> {
-        (self.kind != ActionKind::Undo).then(|| self.row.clone())
-    }
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Parked {
-    asked: Asked,
-    is_doubt: bool,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Job {
-    /// Of its request; 0 until that is said to the log.
-    request: u32,
-    is_approved: bool,
-    kind: ActionKind,
-    row: Text,
-    previous: Option<Text>,
-    tick: Tick,
-    /// 0 until the first one: what is asked may still depend on an older request's outcome.
-    attempts: i64,
-    #[serde(skip, default = "Instant::now")]
-    since: Instant,
-    #[serde(skip)]
-    _claim: Option<Arc<Claim>>,
-}
-
-/// What a restart needs of an outbox.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct OutboxState {
-    findings: Vec<(Id, Finding)>,
-    lanes: Vec<(Bytes, VecDeque<Id>)>,
-    sent_ms: VecDeque<u64>,
-    #[serde(default)]
-    is_disarmed: bool,
-}
-
-impl Finding {
-    fn job(&self) -> &Job {
-        self.job.as_ref().expect("it has no outcome yet")
-    }
-
-    /// What brings the other side from what it may hold to what is true now.
-    fn kind(&self, is_gone: bool) -> ActionKind {
-        match (is_gone, &self.held) {
-            (true, _) => ActionKind::Undo,
-            (false, None) => ActionKind::Do,
-            (false, Some(_)) => ActionKind::Update,
-        }
-    }
-
-    /// Fixes what is asked, now that no older request of the finding is on the way.
-    fn aim(&mut self) {
-        let is_gone = self.job().kind == ActionKind::Undo;
-        let (kind, held) = (self.kind(is_gone), self.held.clone());
-        let job = self.job.as_mut().expect("it has no outcome yet");
-        job.kind = kind;
-        match (kind, held) {
-            (ActionKind::Undo, Some(held)) => job.row = held,
-            (ActionKind::Update, held) => job.previous = held,
-            _ => job.previous = None,
-        }
-    }
-
-    /// As a restart finds it: what was sent before and has no outcome may have been done.
-    fn as_left(&self) -> Self {
-        let mut left = self.clone();
-        if let Some(job) = self.job.as_ref().filter(|job| job.request != 0) {
-            left.is_flying = true;
-            left.intended = Some(Asked { kind: job.kind, row: job.row.clone(), previous: job.previous.clone() });
-        }
-        left
-    }
-
-    fn learn(&mut self, kind: ActionKind, row: Text, outcome: &Result<(), ActionFailure>) {
-        match outcome {
-            Ok(()) => {
-                self.held = (kind != ActionKind::Undo).then_some(row);
-                self.is_counted = false;
-            }
-            Err(failure) if failure.may_be_done && kind != ActionKind::Undo => self.held = Some(row),
-            Err(_) => {}
-        }
-    }
-}
 
 /// An attempt that is over.
 struct Landed {
@@ -555,129 +423,6 @@ impl Outbox {
         over
     }
 
-    pub fn state(&self) -> OutboxState {
-        OutboxState {
-            findings: self.findings.iter().map(|(id, finding)| (id.clone(), finding.as_left())).collect(),
-            lanes: self.lanes.iter().map(|(lane, waiting)| (lane.clone(), waiting.clone())).collect(),
-            sent_ms: self.sent_ms.clone(),
-            is_disarmed: self.is_disarmed,
-        }
-    }
-
-    /// Takes up what an earlier engine left.
-    pub fn restore(&mut self, state: OutboxState) {
-        self.lanes = state.lanes.into_iter().collect();
-        (self.sent_ms, self.is_disarmed) = (state.sent_ms, state.is_disarmed);
-        self.findings = state.findings.into_iter().collect();
-        for job in self.findings.values_mut().filter_map(|finding| finding.job.as_mut()) {
-            job._claim = Some(Arc::new(self.backlog.claim(JOB_BYTES + job.row.len())));
-        }
-    }
-
-    /// What the log says of a finding's request, or a person, and in which tick.
-    pub fn repeat(&mut self, id: &str, event: &ActionEvent, said: Tick) {
-        let id = Id::from(id);
-        let Some(finding) = self.findings.get_mut(&id) else { return self.show_as_said(&id, event, said) };
-        match event {
-            ActionEvent::Intent { request, kind, row, previous, tick, at_ms } => {
-                (finding.requests, finding.is_flying, finding.is_counted) = (*request, true, true);
-                let asked = Asked { kind: *kind, row: Text::from(&row[..]), previous: previous.as_deref().map(Text::from) };
-                finding.intended = Some(asked.clone());
-                // What was said about an older row says nothing of what took its place.
-                if let Some(job) = finding.job.as_mut().filter(|job| job.tick <= *tick) {
-                    (job.request, job.attempts, job.kind, job.row, job.previous) = (*request, 1, *kind, asked.row, asked.previous);
-                }
-                if self.task.options.limit.is_some() && *kind != ActionKind::Undo {
-                    self.sent_ms.push_back(*at_ms);
-                }
-            }
-            ActionEvent::Outcome { request, kind, row, state, error, may_be_done, at_ms } => {
-                self.learn_again(&id, *request, *kind, Text::from(&row[..]), *state, *may_be_done, error, *at_ms);
-            }
-            ActionEvent::Decision(decision) => self.decide(&id, *decision, said),
-        }
-    }
-
-    /// A finding that is not computed again, since its detection is stopped, is shown as the log has it.
-    fn show_as_said(&self, id: &Id, event: &ActionEvent, said: Tick) {
-        let known = self.task.log.find(id);
-        let tick = known.as_ref().map_or(0, |entry| entry.tick);
-        match event {
-            ActionEvent::Intent { kind, row, tick, .. } => {
-                self.show(id, *kind, &Text::from(&row[..]), ActionState::InDoubt, 1, STOPPED_UNKNOWN, *tick, None);
-            }
-            ActionEvent::Outcome { request, kind, row, state, error, at_ms, .. } => {
-                self.show(id, *kind, &Text::from(&row[..]), *state, i64::from(*request != 0), error, tick, Some(*at_ms));
-            }
-            ActionEvent::Decision(decision) => {
-                let Some(Entry { kind, finding, attempts, .. }) = known else { return };
-                let (state, error) = ActionState::after(*decision, kind);
-                self.show(id, kind, &finding, state, attempts, error, tick, Some(said));
-            }
-        }
-    }
-
-    fn learn_again(
-        &mut self,
-        id: &Id,
-        request: u32,
-        kind: ActionKind,
-        row: Text,
-        state: ActionState,
-        may_be_done: bool,
-        error: &str,
-        at_ms: u64,
-    ) {
-        let finding = self.findings.get_mut(id).expect("looked up");
-        finding.is_flying &= request == 0;
-        let intended = if request == 0 { None } else { finding.intended.take() };
-        match state {
-            ActionState::Done => finding.held = Some(row.clone()),
-            ActionState::Undone => finding.held = None,
-            ActionState::InDoubt if request != 0 => {
-                let asked = intended.unwrap_or(Asked { kind, row: row.clone(), previous: None });
-                finding.parked = Some(Parked { asked, is_doubt: true });
-            }
-            ActionState::Failed if may_be_done && kind != ActionKind::Undo => drop(finding.held.get_or_insert(row.clone())),
-            _ => {}
-        }
-        // An outcome of what a newer row has taken the place of says nothing of that.
-        let is_its =
-            finding.job.as_ref().is_some_and(|job| job.request == request && (request != 0 || job.row == row || kind == ActionKind::Undo));
-        if is_its {
-            self.close(id, state, error, at_ms);
-        }
-    }
-
-    /// From now on requests are sent, first those that the log knows no outcome of.
-    pub fn wake(&mut self) {
-        self.is_asleep = false;
-        let left: Vec<Id> = self.lanes.values().flatten().cloned().collect();
-        left.iter().for_each(|id| self.doubt(id));
-        self.ready = self.lanes.values().filter_map(|lane| lane.front().cloned()).collect();
-        self.launch();
-    }
-
-    /// A request that was said to go out, and has no outcome: it may have been done.
-    fn doubt(&mut self, id: &Id) {
-        let finding = self.findings.get_mut(id).expect("in a lane");
-        if !std::mem::take(&mut finding.is_flying) {
-            return;
-        }
-        let Some(asked) = finding.intended.take() else { return };
-        let (kind, row) = (asked.kind, asked.row.clone());
-        if self.task.options.at_most_once {
-            finding.parked = Some(Parked { asked, is_doubt: true });
-            if finding.job().request == 0 {
-                let request = finding.requests;
-                self.tell(id, request, kind, &row, ActionState::InDoubt, STOPPED_MIDWAY, true);
-            }
-            self.settle(id, ActionState::InDoubt, STOPPED_MIDWAY);
-        } else if kind != ActionKind::Undo {
-            finding.held = Some(row);
-        }
-    }
-
     fn decide(&mut self, id: &Id, decision: Decision, said: Tick) {
         let finding = self.findings.get_mut(id).expect("looked up");
         let Some(Parked { asked, is_doubt }) = finding.parked.clone() else { return };
@@ -755,39 +500,5 @@ impl Outbox {
 
     fn retry_pause(&self, attempts: i64, since_first: Duration, failure: &ActionFailure) -> Option<Duration> {
         retry_pause(attempts, since_first, failure, self.task.random.unit())
-    }
-}
-
-/// How long to wait before the next attempt, or `None` where there is none.
-fn retry_pause(attempts: i64, since_first: Duration, failure: &ActionFailure, chance: f64) -> Option<Duration> {
-    if !failure.retryable || RETRY_FOR <= since_first {
-        return None;
-    }
-    let asked = failure.retry_after_ms.map(|ms| Duration::from_millis(ms).min(RETRY_FOR));
-    Some(asked.unwrap_or_else(|| retry_delay(attempts, chance)))
-}
-
-// Full jitter, so that many actions on one dead partner do not come back as one wave.
-fn retry_delay(attempts: i64, chance: f64) -> Duration {
-    let cap = RETRY_DELAY_MIN.saturating_mul(1 << attempts.min(16)).min(RETRY_DELAY_MAX);
-    cap.mul_f64(chance)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attempts_go_on_for_a_quarter_of_an_hour() {
-        let failure = |retryable, retry_after_ms| ActionFailure { message: String::new(), retryable, retry_after_ms, may_be_done: true };
-        let minutes = |count: u64| Duration::from_secs(60 * count);
-        for attempts in 1..100 {
-            let pause = retry_pause(attempts, minutes(14), &failure(true, None), 0.9).unwrap();
-            assert!(pause <= RETRY_DELAY_MAX && (3 < attempts || pause <= RETRY_DELAY_MIN * 8), "{attempts}: {pause:?}");
-        }
-        assert_eq!(retry_pause(1, minutes(15), &failure(true, None), 0.5), None);
-        assert_eq!(retry_pause(1, minutes(0), &failure(false, None), 0.5), None);
-        assert_eq!(retry_pause(9, minutes(0), &failure(true, Some(300_000)), 0.5), Some(minutes(5)));
-        assert_eq!(retry_pause(9, minutes(0), &failure(true, Some(86_400_000)), 0.5), Some(RETRY_FOR));
     }
 }
