@@ -8,6 +8,7 @@
 mod arrivals;
 mod beside;
 mod counted;
+mod dataflows;
 mod failing;
 mod recovery;
 mod relive;
@@ -15,6 +16,7 @@ mod replace;
 mod requests;
 mod room;
 mod settled;
+mod show;
 mod snapshot;
 mod statements;
 mod stopped;
@@ -46,8 +48,9 @@ pub use arrivals::Counts;
 pub use beside::{History, Order, Prepared};
 pub use recovery::{Recovery, in_order};
 pub use requests::Request;
+pub use show::lines;
 pub use snapshot::Drafted;
-pub use statements::{UNCHANGED, definition_key, lines, shown_name};
+pub use statements::{UNCHANGED, definition_key, shown_name};
 pub use tables::{Read, Write};
 
 use crate::followers::Queue;

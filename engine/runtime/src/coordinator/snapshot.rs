@@ -27,8 +27,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
 use super::counted::{Before, gather, merged};
+use super::dataflows::counted_name;
 use super::recovery::in_order;
-use super::statements::{counted_name, follower_name, shown_name};
+use super::statements::{follower_name, shown_name};
 use super::{Coordinator, Level, Write};
 use crate::actions::ActionSnapshot;
 use crate::changes::copies;

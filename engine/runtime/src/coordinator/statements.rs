@@ -1,31 +1,25 @@
-//! CREATE, DROP, SHOW, and EXPLAIN of what there is.
+//! CREATE and DROP.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::temporal_conversions::timestamp_ms_to_datetime;
-use tidegate_operators::analysis::{Function, functions};
+use arrow::datatypes::SchemaRef;
 use tidegate_plan::catalog::{SourceInfo, WatermarkRule};
-use tidegate_plan::explain::explain;
-use tidegate_plan::node::Facts;
 use tidegate_plan::statement::{self, Placed, Statement};
-use tidegate_plan::{Catalog, Node, NodeRef, Op, Relation, RelationKind, intakes, past};
-use tidegate_types::Delta;
+use tidegate_plan::{Catalog, Node, NodeRef, Op, Relation, RelationKind};
 use tidegate_types::connector::{Decision, Options, SinkSpec, SourceSpec};
 use tidegate_types::error::{Error, Mistake, Result, did_you_mean};
-use tidegate_types::expr::RowProgram;
 
 use super::arrivals::Counts;
 use super::replace::{kept_relation, view_relation};
+use super::show::lines;
 use super::{Coordinator, Definition, Follow, Kept, SourceState, SourceStatus, late_name, tables::Table};
 use crate::actions::{ActionEvent, ActionOptions, ActionRecord, ActionState, ActionTask, Entry, Journal};
 use crate::followers::Queue;
-use crate::interface::{DetectionInfo, Durability, RelationInfo, Response};
+use crate::interface::Response;
 use crate::log::record::Record;
 use crate::planning::{Planned, plan_query, plan_view};
-use crate::worker::{Command, DataflowSpec};
+use crate::worker::Command;
 
 /// What `CREATE DETECTION … WITH` knows.
 const DETECTION_OPTIONS: [&str; 4] = ["severity", "entity", "attack", "description"];
@@ -233,24 +227,6 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Rows pushed in by name, kept as they are: tables and late rows.
-    fn start_kept_input(&mut self, name: &str, schema: &SchemaRef) {
-        let node = Node::new(Op::Scan { relation: name.to_string() }, Arc::clone(schema), Facts::default());
-        let spec = DataflowSpec {
-            name: name.to_string(),
-            node,
-            inputs: vec![(name.to_string(), Arc::clone(schema))],
-            imports: Vec::new(),
-            export: true,
-            capture: false,
-            restored: None,
-            counted: Vec::new(),
-            born: 0,
-            is_beside: false,
-        };
-        self.workers.broadcast(&Command::Create(Arc::new(spec)));
-    }
-
     fn create_kept(&mut self, relation: Relation, options: &Options, planned: Planned, query: &str) -> Result<()> {
         let Planned { node, reads, .. } = planned;
         let name = &relation.name.clone();
@@ -263,107 +239,6 @@ impl Coordinator {
             self.metrics.findings_open.with_label_values(&[name]).set(0);
         }
         Ok(())
-    }
-
-    /// Builds a dataflow on all workers, and gives it what its sources brought before it was there.
-    pub(super) fn start_dataflow(&mut self, name: &str, node: &NodeRef, export: bool, capture: bool) -> Result<()> {
-        if let Some(stopped) = self.stopped_input(node, &BTreeSet::new()) {
-            let runs = self.check_runs(&stopped);
-            return if self.replaying { self.begin_stopped(name, &stopped) } else { runs };
-        }
-        self.is_stopped_no_more(name);
-        if !self.replaying && !self.is_reliving() {
-            let lacking = self.lacking(shown_name(name), node);
-            let lacking = lacking.inspect_err(|_| self.is_history_unread = true)?;
-            lacking.iter().for_each(|notice| tracing::warn!("{notice}"));
-            self.notices.extend(lacking);
-        }
-        if self.put_in_place(name) {
-            return Ok(());
-        }
-        let sources = self.create_dataflow(name, node, export, capture, false)?;
-        if self.is_restoring {
-            return Ok(());
-        }
-        let filled = sources.iter().try_for_each(|source| self.backfill(source, name));
-        if filled.is_err() {
-            self.is_history_unread = true;
-            self.workers.broadcast(&Command::Drop { name: name.to_string() });
-            self.born.remove(name);
-        }
-        filled
-    }
-
-    /// What is no longer there of the past that a view which is made now reads, for people.
-    pub(super) fn lacking(&self, view: &str, node: &Node) -> Result<Vec<String>> {
-        let next = self.last_closed + 1;
-        let Some(begins) = self.log.as_ref().map_or(Ok(None), |log| log.shelf().begins(next))? else { return Ok(Vec::new()) };
-        let since = timestamp_ms_to_datetime(begins as i64).map_or_else(|| begins.to_string(), |time| format!("{time} UTC"));
-        let lacks = |source: &String| {
-            let is_older = self.sources.get(source).is_some_and(|state| state.created < begins && state.counts.received() != 0);
-            is_older && self.horizon(&past(node, source, &self.catalog)).is_none_or(|horizon| horizon < begins as i64)
-        };
-        let sources = node.relations().into_iter().filter(lacks);
-        Ok(sources
-            .map(|source| {
-                format!("\"{view}\" is made of what source \"{source}\" brought since {since}: what came before is no longer there")
-            })
-            .collect())
-    }
-
-    /// Builds a dataflow on all workers. Returns the sources that it reads.
-    pub(super) fn create_dataflow(
-        &mut self,
-        name: &str,
-        node: &NodeRef,
-        export: bool,
-        capture: bool,
-        is_beside: bool,
-    ) -> Result<Vec<String>> {
-        let relations = node.relations();
-        let (sources, imports): (Vec<String>, Vec<String>) =
-            relations.into_iter().partition(|relation| self.sources.contains_key(relation));
-        let read = sources.iter().find(|source| self.sources[*source].counts.received() != 0);
-        if let Some(source) = read.filter(|_| !self.replaying && !self.keeps_history()) {
-            return Err(Error::user(format!("source \"{source}\" was already read, and this run keeps no history"))
-                .hint("create all views before the run, or run without --once and with --data-dir"));
-        }
-        let inputs = sources.iter().map(|source| (source.clone(), Arc::clone(&self.sources[source].spec.schema))).collect();
-        let born = self.opened();
-        self.born.insert(name.to_string(), born);
-        let restored = (self.is_restoring && export && self.has_source(node)).then_some(born);
-        let counted = if self.is_restoring { counted_inputs(node, &sources) } else { Vec::new() };
-        let (name, node) = (name.to_string(), Arc::clone(node));
-        let spec = DataflowSpec { name, node, inputs, imports, export, capture, restored, counted, born, is_beside };
-        self.workers.broadcast(&Command::Create(Arc::new(spec)));
-        Ok(sources)
-    }
-
-    /// Whether a view that is created later gets what its sources brought before.
-    pub(super) fn keeps_history(&self) -> bool {
-        match &self.config.durability {
-            Durability::Off => false,
-            Durability::Temporary => !self.config.once,
-            Durability::Folder { .. } | Durability::Past { .. } => true,
-        }
-    }
-
-    /// Gives a dataflow what `source` brought before it was there.
-    pub(super) fn backfill(&mut self, source: &str, reader: &str) -> Result<()> {
-        let state = &self.sources[source];
-        if state.counts.received() == 0 {
-            return Ok(());
-        }
-        let Some(log) = &self.log else { return Ok(()) };
-        let upto = if self.replaying { self.replayed } else { log.flushed()? };
-        let (generation, shelf) = (state.generation, log.shelf());
-        shelf.history(&[source], 0..upto, |_, arrived| {
-            if arrived.source == source && arrived.generation == generation && arrived.on_time.num_rows() != 0 {
-                self.distribute(source, Some(reader), Delta::insertions(arrived.on_time));
-                self.workers.wait_for_room();
-            }
-            Ok(())
-        })
     }
 
     fn create_sink(&mut self, name: &str, replace: bool, from: &str, options: &Options) -> Result<()> {
@@ -578,104 +453,6 @@ impl Coordinator {
             None => error.hint("SHOW RELATIONS lists what there is"),
         }
     }
-
-    pub(super) fn explain(&self, name: &str) -> Result<String> {
-        let node = match (self.kept.get(name), self.followers.get(&follower_name(name))) {
-            (Some(kept), _) => Arc::clone(&kept.node),
-            (None, Some(follow)) => Arc::clone(&follow.node),
-            (None, None) => self.followed(name, &self.catalog)?,
-        };
-        let text = explain(&node, &self.catalog);
-        let growing = tidegate_plan::explain::unbounded(&node);
-        Ok(match growing.is_empty() {
-            true => text,
-            false => format!("{text}warning: state without a bound: {}\n", growing.join(", ")),
-        })
-    }
-
-    fn show(&self, what: &str) -> Result<Response> {
-        let kinds: &[&str] = match what.trim() {
-            "functions" => return Ok(shown_functions()),
-            "sources" => &["source"],
-            "tables" => &["table"],
-            "views" => &["view", "materialized view", "detection"],
-            "materialized views" => &["materialized view"],
-            "detections" => &["detection"],
-            "sinks" => &["sink"],
-            "actions" => &["action"],
-            "relations" | "all" => &["source", "late rows", "table", "view", "materialized view", "detection", "system relation"],
-            other => {
-                let known =
-                    ["sources", "tables", "views", "materialized views", "detections", "sinks", "actions", "relations", "functions"];
-                let error = Error::user(format!("SHOW {} is not known", other.to_uppercase()));
-                return Err(match did_you_mean(other, known) {
-                    Some(close) => error.hint(format!("did you mean SHOW {}?", close.to_uppercase())),
-                    None => error.hint(format!("there are {}", known.map(|name| format!("SHOW {}", name.to_uppercase())).join(", "))),
-                });
-            }
-        };
-        let relations = self.catalog.relations.values().map(|relation| (relation.name.clone(), relation.kind_name()));
-        let followers = self.followers.iter().map(|(name, follow)| (shown_name(name).to_string(), follow.kind));
-        let shown: Vec<(String, &str)> = relations.chain(followers).filter(|(_, kind)| kinds.contains(kind)).collect();
-        let schema: SchemaRef =
-            Arc::new(Schema::new(vec![Field::new("name", DataType::Utf8, false), Field::new("kind", DataType::Utf8, false)]));
-        let names = StringArray::from_iter_values(shown.iter().map(|(name, _)| name));
-        let kinds = StringArray::from_iter_values(shown.iter().map(|(_, kind)| kind));
-        let rows = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(names), Arc::new(kinds)]).expect("the schema above");
-        Ok(Response::rows(None, schema, vec![rows]))
-    }
-
-    pub(super) fn is_detection(&self, name: &str) -> bool {
-        matches!(self.catalog.get(name).map(|relation| &relation.kind), Some(RelationKind::Kept { detection: true, .. }))
-    }
-
-    /// Its rows are there: kept, or the engine's own state.
-    pub(super) fn is_kept(&self, relation: &Relation) -> bool {
-        matches!(relation.kind, RelationKind::Kept { .. } | RelationKind::Table { .. } | RelationKind::Late | RelationKind::System)
-    }
-
-    /// Kept, or a plain view over what is.
-    fn is_readable(&self, relation: &Relation) -> bool {
-        match &relation.kind {
-            RelationKind::View { reads, .. } => reads.iter().all(|name| self.catalog.get(name).is_some_and(|read| self.is_readable(read))),
-            _ => self.is_kept(relation),
-        }
-    }
-
-    pub(super) fn relations(&self) -> Vec<RelationInfo> {
-        let info = |relation: &Relation| RelationInfo {
-            name: relation.name.clone(),
-            kind: relation.kind_name(),
-            schema: Arc::clone(&relation.schema),
-            readable: self.is_readable(relation),
-            query: match &relation.kind {
-                RelationKind::View { query, .. } => Some(Arc::clone(query)),
-                _ => None,
-            },
-            size: self.catalog.view_size(&relation.name),
-        };
-        self.catalog.relations.values().map(info).collect()
-    }
-
-    pub(super) fn detections(&self) -> Vec<DetectionInfo> {
-        let detections = self.kept.iter().filter(|(name, _)| self.is_detection(name));
-        let option = |kept: &Kept, name: &str| kept.options.get(name).cloned().unwrap_or_default();
-        detections
-            .map(|(name, kept)| DetectionInfo { name: name.clone(), entity: option(kept, "entity"), severity: option(kept, "severity") })
-            .collect()
-    }
-
-    /// Which columns of a source any view reads.
-    pub(super) fn columns_wanted(&self, source: &str) -> Vec<bool> {
-        let state = &self.sources[source];
-        let mut wanted = vec![false; state.spec.schema.fields().len()];
-        if let Some(rule) = state.rule {
-            wanted[rule.column] = true;
-        }
-        let nodes = self.kept.values().map(|kept| &kept.node).chain(self.followers.values().map(|follow| &follow.node));
-        nodes.for_each(|node| mark_wanted(node, source, &mut wanted));
-        wanted
-    }
 }
 
 impl Definition {
@@ -684,20 +461,6 @@ impl Definition {
         self.text == placed.text
             || statement::parse(&self.text, &self.file).is_ok_and(|said| said.iter().any(|said| said.words() == placed.words()))
     }
-}
-
-/// The programs that a restart may give what they gave before, and the inputs it comes by.
-fn counted_inputs(node: &NodeRef, sources: &[String]) -> Vec<(String, NodeRef)> {
-    let of_source = |source: &String| {
-        let programs = intakes(node, source).into_iter().enumerate();
-        programs.filter_map(|(nth, program)| Some((counted_name(source, nth), program?))).collect::<Vec<_>>()
-    };
-    sources.iter().flat_map(of_source).collect()
-}
-
-/// The input for what a program over a source gave before.
-pub(super) fn counted_name(source: &str, nth: usize) -> String {
-    format!("-> counted {nth} {source}")
 }
 
 /// Under which name a definition is kept, and whether it is dropped.
@@ -719,35 +482,6 @@ pub(super) fn follower_name(name: &str) -> String {
 /// Without what tells a sink or an action from a view.
 pub fn shown_name(name: &str) -> &str {
     name.strip_prefix("-> ").unwrap_or(name)
-}
-
-/// The functions over relations, and how they are called.
-fn shown_functions() -> Response {
-    let column = |of: fn(&Function) -> String| -> ArrayRef { Arc::new(StringArray::from_iter_values(functions().map(of))) };
-    let columns = [
-        ("name", column(|function| function.name.to_string())),
-        ("usage", column(Function::usage)),
-        ("about", column(|function| function.about.to_string())),
-    ];
-    let rows = RecordBatch::try_from_iter(columns).expect("columns of one length");
-    Response::rows(None, rows.schema(), vec![rows])
-}
-
-fn mark_wanted(node: &Node, source: &str, wanted: &mut [bool]) {
-    let is_source = |node: &Node| matches!(&node.op, Op::Scan { relation } if relation == source);
-    if is_source(node) {
-        wanted.fill(true);
-    }
-    for node in node.all() {
-        match &node.op {
-            Op::Program { input, program: RowProgram { project: Some(project), predicate, .. } } if is_source(input) => {
-                let columns = project.iter().chain(predicate).flat_map(datafusion::physical_expr::utils::collect_columns);
-                columns.for_each(|column| wanted[column.index()] = true);
-            }
-            _ if node.inputs().into_iter().any(|input| is_source(input)) => wanted.fill(true),
-            _ => {}
-        }
-    }
 }
 
 pub(super) fn check_detection(options: &Options, node: &NodeRef) -> Result<()> {
@@ -790,12 +524,6 @@ fn expand_variables(text: &str, variables: &BTreeMap<String, String>) -> Result<
     }
     expanded.push_str(rest);
     Ok(expanded)
-}
-
-pub fn lines<'a>(column: &str, lines: impl Iterator<Item = &'a str>) -> Response {
-    let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new(column, DataType::Utf8, false)]));
-    let rows = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(StringArray::from(lines.collect::<Vec<_>>()))]);
-    Response::rows(None, schema, vec![rows.expect("the schema above")])
 }
 
 #[cfg(test)]
