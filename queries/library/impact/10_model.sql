@@ -8,8 +8,7 @@
 --
 -- Fill the tables with INSERT, UPDATE and DELETE. Beside other packs, name this one in "needs" of their tidegate.toml,
 -- and say where their rows come from: CREATE OR REPLACE VIEW model_outages AS …, and likewise model_nodes, model_groups,
--- model_members and model_suppositions, each with the columns that it has here. The horizon is a week: an option of the
--- cascade and no row, since it bounds how long the cascade goes round. Who needs another, writes it for '7 days'.
+-- model_members, model_suppositions and model_horizon, each with the columns that it has here.
 
 -- Everything that can fail, from assets to processes. Only processes cost: what a service costs is
 -- what its processes do not get. late_per_hour counts from rto_ms on, fixed_loss once mtpd_ms is reached.
@@ -65,3 +64,7 @@ CREATE VIEW model_members AS SELECT group_id, node, delay_ms FROM impact_members
 CREATE VIEW model_outages AS SELECT incident, finding, node, starts, ends FROM incident_outages;
 
 CREATE VIEW model_suppositions AS SELECT scenario, besides, node, starts, ends FROM hypothetical_outages;
+
+-- How far the cascade is followed from the beginning of an incident: a week. It bounds how long a cascade goes round, so it
+-- is a constant and no row of a table: CREATE OR REPLACE VIEW model_horizon AS SELECT … says another.
+CREATE VIEW model_horizon AS SELECT 604800000 AS horizon_ms;

@@ -75,7 +75,7 @@ FROM scenario_downtime(
   model_groups,
   model_members,
   model_restarts,
-  horizon => INTERVAL '7 days');
+  horizon => (SELECT horizon_ms FROM model_horizon));
 
 -- A timeline of each incident: who fails when, until when, for how long in all. What is down at the
 -- same time: fails_ms <= t AND t < recovers_ms, and in down_intervals to the interval.

@@ -37,7 +37,7 @@ GROUP BY kind, scenario, org;
 -- (Bruneau et al., Earthquake Spectra 2003).
 CREATE MATERIALIZED VIEW losses_by_scenario AS
 SELECT l.kind, l.scenario, l.loss, l.missed_rto, l.reached_mtpd,
-  1 - l.lost / (1000 * date_part('epoch', INTERVAL '7 days') * w.weight) AS resilience
+  1 - l.lost / (h.horizon_ms * w.weight) AS resilience
 FROM (
   SELECT p.kind, p.scenario, sum(p.loss) AS loss,
     count(*) FILTER (WHERE p.misses_rto) AS missed_rto, count(*) FILTER (WHERE p.reaches_mtpd) AS reached_mtpd,
@@ -45,7 +45,8 @@ FROM (
   FROM losses_by_process p JOIN model_nodes n ON n.node = p.process
   GROUP BY p.kind, p.scenario
 ) l
-CROSS JOIN (SELECT sum(coalesce(weight, 1)) AS weight FROM model_nodes WHERE loss_per_hour IS NOT NULL) w;
+CROSS JOIN (SELECT sum(coalesce(weight, 1)) AS weight FROM model_nodes WHERE loss_per_hour IS NOT NULL) w
+CROSS JOIN model_horizon h;
 
 -- What users suppose, and how much more it costs than the incident beside it.
 CREATE MATERIALIZED VIEW supposed_losses AS

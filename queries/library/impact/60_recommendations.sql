@@ -63,7 +63,7 @@ FROM (
     model_groups,
     model_members,
     model_restarts,
-    horizon => INTERVAL '7 days')
+    horizon => (SELECT horizon_ms FROM model_horizon))
   GROUP BY scenario, node
 ) d
 JOIN loss_terms t ON t.process = d.node AND t.from_ms <= d.down_ms
@@ -132,7 +132,7 @@ LEFT JOIN (
       model_groups,
       model_members,
       model_restarts,
-      horizon => INTERVAL '7 days')
+      horizon => (SELECT horizon_ms FROM model_horizon))
     GROUP BY scenario, node
   ) d
   JOIN loss_terms t ON t.process = d.node AND t.from_ms <= d.down_ms

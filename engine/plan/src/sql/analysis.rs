@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNanoType, IntervalUn
 use arrow::row::{RowConverter, SortField};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column as ColumnName, DFSchema, DFSchemaRef, DataFusionError, ExprSchema, Result, ScalarValue};
 use datafusion::execution::context::QueryPlanner;
 use datafusion::logical_expr::planner::RelationPlannerContext;
@@ -193,14 +193,9 @@ fn value(
     let Some(given) = given else { return option.default.ok_or_else(|| external(missing(function, option.name))) };
     let what = format!("{}'s {}", function.name, option.name);
     let text = given.to_string();
-    let none = DFSchema::empty();
-    let expr = context.sql_to_expr(given, &none)?;
-    let physical = create_physical_expr(&expr, &none, &ExecutionProps::new(), &PhysicalPlanningContext::default());
-    let column = physical.map_err(|error| error.to_string()).and_then(|physical| evaluate(physical.as_ref(), &one_row()));
-    let column = column.map_err(|_| {
-        external(
-            Error::user(format!("{what} is {text}, where a constant is wanted")).hint("write a literal, such as 1440 or INTERVAL '1 day'"),
-        )
+    let column = constant(given, context)?.ok_or_else(|| {
+        let error = Error::user(format!("{what} is {text}, where a constant is wanted"));
+        external(error.hint("write a literal, such as 1440 or INTERVAL '1 day', or (SELECT … FROM a view of constants)"))
     })?;
     match (option.kind, integer(&column)) {
         (ParameterKind::Integer { min, max }, Some(value)) if column.data_type().is_integer() && (min..=max).contains(&value) => Ok(value),
@@ -214,6 +209,39 @@ fn value(
             }
             _ => "its times are TIMESTAMP: write one, or make them BIGINT, such as the milliseconds since the incident",
         }))),
+    }
+}
+
+/// What `given` is, whatever the relations hold: one row.
+fn constant(given: ast::Expr, context: &mut dyn RelationPlannerContext) -> Result<Option<ArrayRef>> {
+    let none = DFSchema::empty();
+    let expr = match given {
+        ast::Expr::Subquery(query) => {
+            let columns = constants(&planned_query(query, context)?)?;
+            columns.and_then(|columns| <[Expr; 1]>::try_from(columns).ok()).map(|[only]| only)
+        }
+        other => Some(context.sql_to_expr(other, &none)?),
+    };
+    let Some(expr) = expr else { return Ok(None) };
+    let physical = create_physical_expr(&expr, &none, &ExecutionProps::new(), &PhysicalPlanningContext::default());
+    Ok(physical.ok().and_then(|physical| evaluate(physical.as_ref(), &one_row()).ok()))
+}
+
+/// The columns of a query that reads no rows: over plain views that are constants.
+fn constants(plan: &LogicalPlan) -> Result<Option<Vec<Expr>>> {
+    match plan {
+        LogicalPlan::EmptyRelation(empty) if empty.produce_one_row => Ok(Some(Vec::new())),
+        LogicalPlan::SubqueryAlias(alias) => constants(&alias.input),
+        LogicalPlan::Projection(projection) => {
+            let Some(inputs) = constants(&projection.input)? else { return Ok(None) };
+            let input = |expr: Expr| match &expr {
+                Expr::Column(column) => Ok(Transformed::yes(inputs[projection.input.schema().index_of_column(column)?].clone())),
+                _ => Ok(Transformed::no(expr)),
+            };
+            let columns = projection.expr.iter().map(|expr| Ok(expr.clone().transform_up(input)?.data));
+            columns.collect::<Result<_>>().map(Some)
+        }
+        _ => Ok(None),
     }
 }
 
