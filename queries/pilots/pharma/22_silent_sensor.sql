@@ -2,17 +2,31 @@
 -- interval; or the same value in its last readings, four or more of them over an
 -- hour or more.
 --
--- Silence is found by the clock, when nothing arrives, and withdrawn when the
--- logger speaks; standing still is withdrawn when it moves. A reading without a
--- value is none: a logger that never told another is silent since the first.
+-- Silence is withdrawn when the logger speaks; standing still when it moves. A
+-- reading without a value is none: a logger that never told another is silent since
+-- the first.
 --
--- The clock says so for a week. After that, and in a log that ended long ago, a
--- logger is silent that others have outlived: since its last reading they told
--- what is newer than twice its interval.
+-- What time it is, is what others told: a logger is silent that they have outlived.
+-- While the log is live the clock says so, too, for then all may be silent at once.
+-- A log is live until what is newest in it is live_hours old. After that it has
+-- ended, and with it the loggers that it ends with.
 --
 -- Does not fire: a logger that writes once an hour; a trip that is over; a
 -- reading held up for some minutes; one told five times; two readings an hour
 -- apart that happen to be equal.
+
+-- One row.
+CREATE TABLE sensor_watch (id BIGINT PRIMARY KEY, live_hours BIGINT);
+INSERT INTO sensor_watch VALUES (1, 24);
+
+-- The same row as long as it is so: who reads it learns nothing of each reading.
+CREATE MATERIALIZED VIEW live_sensors AS
+SELECT true AS is_live
+FROM (
+  SELECT s.newest_ts, s.newest_ts + CAST(w.live_hours || ' hours' AS INTERVAL) AS until_ts
+  FROM (SELECT max(ts) AS newest_ts FROM sensors) s CROSS JOIN sensor_watch w
+) l
+WHERE now() < until_ts;
 
 CREATE DETECTION silent_sensor WITH (severity = 'medium', entity = 'device', attack = 'T0804') AS
 WITH awaited AS (
@@ -37,14 +51,14 @@ stills AS (
   GROUP BY device, shipment
 ),
 errors AS (
-  SELECT device, shipment, last_ts, 'silent' AS state
-  FROM awaited
-  WHERE due_ts < now() AND last_ts > now() - INTERVAL '7 days'
-  UNION
   -- The watermark is two hours behind what is newest.
   SELECT device, shipment, last_ts, 'silent' AS state
   FROM awaited
   WHERE due_ts < now() AND due_ts < watermark('sensors') + INTERVAL '2 hours'
+  UNION
+  SELECT device, shipment, last_ts, 'silent' AS state
+  FROM awaited CROSS JOIN live_sensors
+  WHERE due_ts < now()
   UNION ALL
   SELECT device, shipment, since AS last_ts, 'frozen' AS state
   FROM stills
