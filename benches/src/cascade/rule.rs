@@ -38,57 +38,58 @@ impl Rule {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string())
     }
 
-    pub fn view(self) -> &'static str {
+    /// The rule as the view `name`.
+    pub fn view(self, name: &str) -> String {
+        format!("CREATE MATERIALIZED VIEW {name} AS {};", self.query())
+    }
+
+    fn query(self) -> &'static str {
         match self {
             Self::Recursive => {
-                "CREATE MATERIALIZED VIEW affected AS
-                 WITH RECURSIVE reached AS (
+                "WITH RECURSIVE reached AS (
                    SELECT node AS id FROM failed
                    UNION
                    SELECT e.src AS id FROM reached r JOIN edges e ON e.dst = r.id
                  )
-                 SELECT n.id, n.kind FROM reached r JOIN nodes n ON n.id = r.id;"
+                 SELECT n.id, n.kind FROM reached r JOIN nodes n ON n.id = r.id"
             }
             Self::Reach => {
-                "CREATE MATERIALIZED VIEW affected AS
-                 SELECT n.id, n.kind FROM reach(
+                "SELECT n.id, n.kind FROM reach(
                    failed,
                    (SELECT id AS group_id, id AS node FROM nodes),
-                   (SELECT src AS group_id, dst AS node FROM edges)) r JOIN nodes n ON n.id = r.node;"
+                   (SELECT src AS group_id, dst AS node FROM edges)) r JOIN nodes n ON n.id = r.node"
             }
             Self::TimeToImpact => {
-                "CREATE MATERIALIZED VIEW affected AS
-                 SELECT node AS id, starts FROM time_to_impact(
+                "SELECT node AS id, starts FROM time_to_impact(
                    (SELECT node, 0 AS starts FROM failed),
                    (SELECT id AS group_id, id AS node, id % 100 AS buffer_ms FROM nodes),
-                   (SELECT src AS group_id, dst AS node, (7 * src + 13 * dst) % 1000 AS delay_ms FROM edges));"
+                   (SELECT src AS group_id, dst AS node, (7 * src + 13 * dst) % 1000 AS delay_ms FROM edges))"
             }
             Self::Downtime => {
-                "CREATE MATERIALIZED VIEW affected AS
-                 SELECT node AS id, starts, ends FROM downtime(
+                "SELECT node AS id, starts, ends FROM downtime(
                    (SELECT node, 0 AS starts, 3600000 AS ends FROM failed),
                    (SELECT id AS group_id, id AS node, 600000 AS buffer_ms FROM nodes),
                    (SELECT src AS group_id, dst AS node FROM edges),
-                   horizon => 86400000);"
+                   horizon => 86400000)"
             }
             Self::BlastRadius => {
-                "CREATE MATERIALIZED VIEW affected AS
-                 SELECT scenario AS id, nodes FROM blast_radius(
+                "SELECT scenario AS id, nodes FROM blast_radius(
                    (SELECT id AS scenario, id AS node FROM nodes),
                    (SELECT id AS group_id, id AS node FROM nodes),
-                   (SELECT src AS group_id, dst AS node FROM edges));"
+                   (SELECT src AS group_id, dst AS node FROM edges))"
             }
         }
     }
 
-    /// The sum of what the view's rows say.
-    pub fn sum(self) -> &'static str {
-        match self {
-            Self::Recursive | Self::Reach => "SELECT CAST(sum(id) AS BIGINT) AS n FROM affected",
-            Self::TimeToImpact => "SELECT CAST(sum(starts) AS BIGINT) AS n FROM affected",
-            Self::Downtime => "SELECT CAST(sum(ends - starts) AS BIGINT) AS n FROM affected",
-            Self::BlastRadius => "SELECT CAST(sum(nodes) AS BIGINT) AS n FROM affected",
-        }
+    /// The sum of what the rows of the view `name` say.
+    pub fn sum(self, name: &str) -> String {
+        let value = match self {
+            Self::Recursive | Self::Reach => "id",
+            Self::TimeToImpact => "starts",
+            Self::Downtime => "ends - starts",
+            Self::BlastRadius => "nodes",
+        };
+        format!("SELECT CAST(sum({value}) AS BIGINT) AS n FROM {name}")
     }
 
     /// From nothing.
