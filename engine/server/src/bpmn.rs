@@ -1,13 +1,14 @@
 //! A BPMN 2.0 process as the rows of `states` and `transitions`, to follow cases against.
 //!
 //! Reads     tasks, start, end and intermediate events, exclusive, event-based and parallel gateways,
-//!           timers (a duration, at a task's border or as an intermediate event, but for an event-based
-//!           gateway's branch), lanes as roles of steps
+//!           timers (a duration: at a task's border, as an intermediate event, or as what an event-based
+//!           gateway waits for), lanes as roles of steps
 //! Process   its name, or else its pool's, or else its id
 //! Activity  a task's name, or an intermediate event's; gateways, starts and ends are not seen in logs
 //! State     what may come next. A timer at a task's border interrupts it: the task has a `max_dwell_ms`, and
-//!           what the timer starts `is_timeout`: it comes once that has passed, and the task no more. An
-//!           intermediate timer has a `min_dwell_ms`. Conditions of an exclusive gateway's flows are not judged
+//!           what the timer starts `is_timeout`: it comes once that has passed, and the task no more. So does
+//!           a timer behind an event-based gateway, instead of its other events. Any other intermediate
+//!           timer has a `min_dwell_ms`. Conditions of an exclusive gateway's flows are not judged
 //! Prints    CREATE TABLE for both tables, and INSERTs
 //! Errors    not XML, or not BPMN; an element outside the subset, by name and line; a choice that is no
 //!           gateway's; two processes of one name; a node that two tokens reach; a state that leads to no
@@ -272,13 +273,46 @@ INSERT INTO transitions VALUES
         let timer = format!("<intermediateCatchEvent id='t' name='cooled'>{HOUR}</intermediateCatchEvent>");
         let said = refused(&format!("{ENDS}{timer}{}", flows(&[("s", "t"), ("t", "e")])));
         assert!(said.contains("no event shows when timer \"cooled\" begins"), "{said}");
+    }
+
+    #[test]
+    fn an_event_based_gateway_waits_for_what_comes_first() {
         let gateway = "<task id='a' name='invoice'/><eventBasedGateway id='g'/><receiveTask id='m' name='paid'/>";
+        let timer = format!("<intermediateCatchEvent id='t' name='overdue'>{HOUR}</intermediateCatchEvent>");
         let wires = flows(&[("s", "a"), ("a", "g"), ("g", "m"), ("g", "t"), ("m", "e"), ("t", "e")]);
         assert_eq!(
-            refused(&format!("{ENDS}{gateway}{timer}{wires}")),
-            "order.bpmn: the timer of intermediateCatchEvent \"cooled\" (line 1) behind eventBasedGateway \"g\" (line 1) is not supported\n\
-            hint: draw it at the border of a receive task in place of the gateway, or write its bound as a fluent's lifetime"
+            imported(&format!("{ENDS}{gateway}{timer}{wires}")),
+            "
+INSERT INTO states VALUES
+  ('order', 'invoice', true, false, NULL, NULL, 'stay'),
+  ('order', 'overdue | paid', false, false, NULL, 3600000, 'stay'),
+  ('order', 'end', false, true, NULL, NULL, 'stay');
+
+INSERT INTO transitions VALUES
+  ('order', 'invoice', 'invoice', 'overdue | paid', NULL, false),
+  ('order', 'overdue | paid', 'overdue', 'end', NULL, true),
+  ('order', 'overdue | paid', 'paid', 'end', NULL, false);
+"
         );
+        let second = timer.replace("id='t' name='overdue'", "id='u' name='written off'").replace("PT1H", "PT2H");
+        assert_eq!(
+            refused(&format!("{ENDS}{gateway}{timer}{second}{wires}{}", flows(&[("g", "u"), ("u", "e")]))),
+            "order.bpmn: two timers of different lengths interrupt eventBasedGateway \"g\" (line 1)\n\
+            hint: leave the longer one out: the other has interrupted before it"
+        );
+        assert_eq!(
+            refused(&format!("{ENDS}{gateway}{timer}<task id='b' name='call'/>{wires}{}", flows(&[("a", "b"), ("b", "t")]))),
+            "order.bpmn: intermediateCatchEvent \"overdue\" (line 1) is reached past eventBasedGateway \"g\" (line 1), too\n\
+            hint: draw another timer for the other flow: what a gateway waits for is reached from there alone"
+        );
+        // Where the wait begins with the case, or may not have begun, nothing times it.
+        let at_once = flows(&[("s", "g"), ("g", "m"), ("g", "t"), ("m", "e"), ("t", "e")]);
+        let said = refused(&format!("{ENDS}{}{timer}{at_once}", gateway.replace("<task id='a' name='invoice'/>", "")));
+        assert!(said.contains("no event shows when timer \"overdue\" begins"), "{said}");
+        let choice = "<exclusiveGateway id='x'/><task id='b' name='cancel'/>";
+        let chosen = flows(&[("s", "a"), ("a", "x"), ("x", "g"), ("x", "b"), ("b", "e"), ("g", "m"), ("g", "t"), ("m", "e"), ("t", "e")]);
+        let said = refused(&format!("{ENDS}{gateway}{timer}{choice}{chosen}"));
+        assert!(said.contains("no event shows whether timer \"overdue\" runs"), "{said}");
     }
 
     #[test]

@@ -36,6 +36,11 @@ pub enum Kind {
         task: usize,
         after_ms: i64,
     },
+    /// What comes instead of the event-based gateway's other events, so many milliseconds after those could.
+    Timeout {
+        gateway: usize,
+        after_ms: i64,
+    },
     Exclusive,
     /// Which of its events comes first is seen as which is chosen.
     EventBased,
@@ -100,7 +105,9 @@ fn graph(process: Element) -> Result<Graph> {
     let elements = || process.children().filter(Element::is_element);
     elements().try_for_each(|element| read.add(element))?;
     read.attach()?;
-    let flows = elements().filter(|element| is(element, "sequenceFlow")).map(|element| read.flow(&element)).collect::<Result<_>>()?;
+    let flows: Vec<(usize, usize)> =
+        elements().filter(|element| is(element, "sequenceFlow")).map(|element| read.flow(&element)).collect::<Result<_>>()?;
+    flows.iter().try_for_each(|flow| read.await_timer(*flow, &flows))?;
     Ok(Graph { name: process_name(&process), flows, nodes: read.nodes })
 }
 
@@ -171,18 +178,25 @@ impl<'a, 'input> Reader<'a, 'input> {
 
     fn flow(&self, element: &Element) -> Result<(usize, usize)> {
         let (from, to) = (self.end(element, "sourceRef", "comes from")?, self.end(element, "targetRef", "leads to")?);
-        let (source, target) = (&self.nodes[from], &self.nodes[to]);
-        match (source.kind, target.kind) {
-            (Kind::EventBased, Kind::Timer(_)) => Err(Error::unsupported(
-                format!("the timer of {} behind {}", target.title, source.title),
-                "draw it at the border of a receive task in place of the gateway, or write its bound as a fluent's lifetime",
-            )),
-            (Kind::Exclusive, _) => Ok((from, to)),
+        let source = &self.nodes[from];
+        match source.kind {
+            Kind::Exclusive => Ok((from, to)),
             _ if has(element, "conditionExpression") => {
                 Err(Error::unsupported(format!("{} with a condition out of {}", title(element), source.title), CHOOSE))
             }
             _ => Ok((from, to)),
         }
+    }
+
+    /// A timer behind an event-based gateway is what that waits for.
+    fn await_timer(&mut self, (gateway, timer): (usize, usize), flows: &[(usize, usize)]) -> Result<()> {
+        let (Kind::EventBased, Kind::Timer(after_ms)) = (self.nodes[gateway].kind, self.nodes[timer].kind) else { return Ok(()) };
+        if flows.iter().any(|(from, to)| *to == timer && *from != gateway) {
+            let error = Error::user(format!("{} is reached past {}, too", self.nodes[timer].title, self.nodes[gateway].title));
+            return Err(error.hint("draw another timer for the other flow: what a gateway waits for is reached from there alone"));
+        }
+        self.nodes[timer].kind = Kind::Timeout { gateway, after_ms };
+        Ok(())
     }
 
     fn end(&self, element: &Element, name: &str, does: &str) -> Result<usize> {

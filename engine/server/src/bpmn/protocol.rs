@@ -229,7 +229,7 @@ impl<'a> Process<'a> {
         marking.iter().flat_map(move |&place| {
             let to = self.before[place];
             let is_its = move |node: &usize| matches!(self.node(*node).kind, Kind::Boundary { task, .. } if task == to);
-            let is_seen = matches!(self.node(to).kind, Kind::Step | Kind::Timer(_));
+            let is_seen = matches!(self.node(to).kind, Kind::Step | Kind::Timer(_) | Kind::Timeout { .. });
             let boundaries = (0..self.graph.nodes.len()).filter(is_its);
             is_seen.then_some(to).into_iter().chain(boundaries).map(move |node| (node, place))
         })
@@ -240,7 +240,8 @@ impl<'a> Process<'a> {
     }
 
     fn timers(&self, markings: &Markings) -> impl Iterator<Item = (usize, usize)> {
-        self.seen(markings).filter(move |(node, _)| matches!(self.node(*node).kind, Kind::Timer(_) | Kind::Boundary { .. }))
+        let is_timer = |kind| matches!(kind, Kind::Timer(_) | Kind::Boundary { .. } | Kind::Timeout { .. });
+        self.seen(markings).filter(move |(node, _)| is_timer(self.node(*node).kind))
     }
 
     /// The markings it leads to.
@@ -251,7 +252,8 @@ impl<'a> Process<'a> {
                 let next = self.moved(marking, &[place], &self.out[node])?;
                 self.refuse_restart(markings, node, place)?;
                 let Node { name, role, kind, .. } = self.node(node);
-                let seen = Seen { activity: name, role: role.as_deref(), is_timeout: matches!(kind, Kind::Boundary { .. }) };
+                let is_timeout = matches!(kind, Kind::Boundary { .. } | Kind::Timeout { .. });
+                let seen = Seen { activity: name, role: role.as_deref(), is_timeout };
                 steps.entry(seen).or_default().insert(next);
             }
         }
@@ -323,10 +325,10 @@ impl<'a> Process<'a> {
                     self.refuse_choice(markings, node, node)?;
                     min = Some(after_ms);
                 }
-                Kind::Boundary { task, after_ms } => {
-                    self.refuse_choice(markings, task, node)?;
+                Kind::Boundary { task: waits, after_ms } | Kind::Timeout { gateway: waits, after_ms } => {
+                    self.refuse_choice(markings, waits, node)?;
                     if max.is_some_and(|max| max != after_ms) {
-                        let error = Error::user(format!("two timers of different lengths interrupt {}", self.node(task).title));
+                        let error = Error::user(format!("two timers of different lengths interrupt {}", self.node(waits).title));
                         return Err(error.hint("leave the longer one out: the other has interrupted before it"));
                     }
                     max = Some(after_ms);
@@ -337,9 +339,13 @@ impl<'a> Process<'a> {
         Ok((min, max))
     }
 
-    /// Whether the timer runs does not show where something else may come instead of its `task`.
-    fn refuse_choice(&self, markings: &Markings, task: usize, timer: usize) -> Result<()> {
-        let is_its = |node: usize| node == task || matches!(self.node(node).kind, Kind::Boundary { task: of, .. } if of == task);
+    /// Whether the timer runs does not show where something else may come instead of what it `waits` at.
+    fn refuse_choice(&self, markings: &Markings, waits: usize, timer: usize) -> Result<()> {
+        let is_at_gateway = self.node(waits).kind == Kind::EventBased;
+        let is_its = |node: usize| match self.node(node).kind {
+            Kind::Boundary { task, .. } => task == waits,
+            _ => node == waits || is_at_gateway && self.graph.flows.contains(&(waits, node)),
+        };
         match is_final(markings) || self.seen(markings).any(|(node, _)| !is_its(node)) {
             true => {
                 let error = Error::user(format!("no event shows whether timer \"{}\" runs", self.node(timer).name));
