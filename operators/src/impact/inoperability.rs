@@ -10,6 +10,8 @@
 //!         many rounds as ever, however the rows came
 //! Errors  values that change in the last round are a flaw instead of rows; so is a sensitivity that
 //!         passes all bounds, as where what goes round comes back enlarged
+//! Absent  the dynamic form, q(t + 1) = q(t) + K · (A q(t) + c(t) − q(t)): there are no published numbers to
+//!         hold it to. How outages come and go in time is what `downtime` says
 //! Source  Haimes, Jiang, Leontief-Based Model of Risk in Complex Interconnected Infrastructures, ASCE
 //!         2001. On the finite lattice of levels the least fixpoint is exact and the same in any order,
 //!         and is reached even where the matrix has no inverse
