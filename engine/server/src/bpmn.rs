@@ -17,68 +17,49 @@
 //! Source    OMG, Business Process Model and Notation 2.0.2; van der Aalst, Formalization and Verification
 //!           of Event-driven Process Chains, 1999
 
-use std::fmt::Write;
 use std::path::Path;
 
-use tidegate_types::error::{Error, Result};
+use tidegate_types::error::Result;
 
 mod document;
 mod protocol;
 
+use crate::specification::{self, OnUnexpected, Process, State, Transition};
 use protocol::Protocol;
 
 /// The statements for a file, with a newline at the end. `process`: one of the file's, by name or id;
 /// all of them without.
 pub fn import(path: &Path, process: Option<&str>) -> Result<String> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Error::user(format!("cannot read {}: {error}", path.display())).hint("is it there, and in UTF-8?"))?;
-    statements(&text, &path.display().to_string(), process)
+    statements(&specification::read(path)?, &path.display().to_string(), process)
 }
 
 fn statements(text: &str, file: &str, process: Option<&str>) -> Result<String> {
     let graphs = document::read(text, process).map_err(|error| error.at(file, 0, 0))?;
-    let mut sql = TABLES.to_string();
-    for graph in &graphs {
-        let protocol = protocol::protocol(graph).map_err(|error| error.at(file, 0, 0))?;
-        write_process(&mut sql, &graph.name, &protocol);
-    }
-    Ok(sql)
-}
-
-const TABLES: &str = "\
-CREATE TABLE states (
-  process TEXT, state TEXT, is_initial BOOLEAN, is_final BOOLEAN,
-  min_dwell_ms BIGINT, max_dwell_ms BIGINT, on_unexpected TEXT,
-  PRIMARY KEY (process, state)
-);
-CREATE TABLE transitions (process TEXT, from_state TEXT, activity TEXT, to_state TEXT, role TEXT, is_timeout BOOLEAN);
-";
-
-fn write_process(sql: &mut String, name: &str, protocol: &Protocol) {
-    let name = quoted(name);
-    let states = protocol.states.iter().enumerate().map(|(at, state)| {
-        let bound = |bound: Option<i64>| bound.map_or("NULL".to_string(), |bound| bound.to_string());
-        let (low, high) = (bound(state.min_dwell_ms), bound(state.max_dwell_ms));
-        format!("  ({name}, {}, {}, {}, {low}, {high}, 'stay')", quoted(&state.name), at == 0, state.is_final)
+    let processes = graphs.into_iter().map(|graph| {
+        let protocol = protocol::protocol(&graph).map_err(|error| error.at(file, 0, 0))?;
+        Ok(specified(graph.name, &protocol))
     });
-    insert(sql, "states", states.collect());
-    let transitions = protocol.transitions.iter().map(|transition| {
-        let [from, to] = [transition.from, transition.to].map(|state| quoted(&protocol.states[state].name));
-        let role = transition.role.as_deref().map_or("NULL".to_string(), quoted);
-        format!("  ({name}, {from}, {}, {to}, {role}, {})", quoted(&transition.activity), transition.is_timeout)
+    Ok(specification::statements(&processes.collect::<Result<Vec<_>>>()?))
+}
+
+fn specified(process: String, protocol: &Protocol) -> Process {
+    let name = |state: usize| protocol.states[state].name.clone();
+    let transitions = protocol.transitions.iter().map(|transition| Transition {
+        from_state: name(transition.from),
+        activity: transition.activity.clone(),
+        to_state: name(transition.to),
+        role: transition.role.clone(),
+        is_timeout: transition.is_timeout,
     });
-    insert(sql, "transitions", transitions.collect());
-}
-
-fn insert(sql: &mut String, table: &str, rows: Vec<String>) {
-    if !rows.is_empty() {
-        // Writing to a String cannot fail.
-        let _ = write!(sql, "\nINSERT INTO {table} VALUES\n{};\n", rows.join(",\n"));
-    }
-}
-
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
+    let states = protocol.states.iter().enumerate().map(|(at, state)| State {
+        state: state.name.clone(),
+        is_initial: at == 0,
+        is_final: state.is_final,
+        min_dwell_ms: state.min_dwell_ms,
+        max_dwell_ms: state.max_dwell_ms,
+        on_unexpected: OnUnexpected::Stay,
+    });
+    Process { process, states: states.collect(), transitions: transitions.collect() }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use crate::generator::ServerConnectors;
 use crate::output::{self, print};
 use crate::pack::Pack;
 use crate::test::{self, TestOptions};
-use crate::{Stop, bpmn, http, pg};
+use crate::{Stop, bpmn, http, pg, specification};
 
 const LISTEN_HTTP: &str = "127.0.0.1:7470";
 const LISTEN_PG: &str = "127.0.0.1:7471";
@@ -67,6 +67,8 @@ enum Command {
     Infer(Infer),
     /// Print the states and transitions of a BPMN 2.0 process, for violations and conformance
     ImportBpmn(ImportBpmn),
+    /// Print the states and transitions of processes written in YAML, in the same way
+    ImportYaml(ImportYaml),
 }
 
 #[derive(Args)]
@@ -232,6 +234,12 @@ struct ImportBpmn {
     process: Option<String>,
 }
 
+#[derive(Args)]
+struct ImportYaml {
+    /// A YAML file with a document per process: process, states and transitions, with their columns as keys
+    path: PathBuf,
+}
+
 /// An address to listen on, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Listen(Option<SocketAddr>);
@@ -355,6 +363,7 @@ async fn execute(command: Command) -> Result<ExitCode> {
         Command::Explain(args) => explain(&args),
         Command::Infer(args) => print(&tidegate_connectors::infer(&args.path)?).map(|()| ExitCode::SUCCESS),
         Command::ImportBpmn(args) => print(&bpmn::import(&args.path, args.process.as_deref())?).map(|()| ExitCode::SUCCESS),
+        Command::ImportYaml(args) => print(&specification::import(&args.path)?).map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -3,7 +3,7 @@
 //! In reading order: [`cli`] is what users type; [`pack`] what they give us;
 //! [`read`] answers queries at one closed tick, and [`pg`] and [`http`] are its
 //! doors, each with so many seats as [`door`] gives; [`output`] prints rows; [`test`] runs a pack's own tests;
-//! [`bpmn`] turns a drawn process into rows. [`demo`] is
+//! [`specification`] turns a written process into rows, [`bpmn`] a drawn one. [`demo`] is
 //! the main job on generated streams: [`generator`] tells the story,
 //! [`partner`] is who the actions reach, [`watch`] keeps score, [`screen`]
 //! shows it.
@@ -20,6 +20,7 @@ pub mod partner;
 pub mod pg;
 pub mod read;
 pub mod screen;
+pub mod specification;
 pub mod test;
 pub mod watch;
 

@@ -1,5 +1,5 @@
 //! `tidegate import-bpmn` over the example pack's drawing, as an editor saved it: pool and lanes, labels in
-//! several lines, a timer at a task's border.
+//! several lines, a timer at a task's border; and `tidegate import-yaml` over the same, written by hand.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,11 @@ fn pack() -> PathBuf {
 
 /// Exit code, standard output, standard error.
 fn import(file: &str, more: &[&str]) -> (Option<i32>, String, String) {
-    let run = Command::new(env!("CARGO_BIN_EXE_tidegate")).arg("import-bpmn").arg(pack().join(file)).args(more).output();
+    tidegate("import-bpmn", file, more)
+}
+
+fn tidegate(command: &str, file: &str, more: &[&str]) -> (Option<i32>, String, String) {
+    let run = Command::new(env!("CARGO_BIN_EXE_tidegate")).arg(command).arg(pack().join(file)).args(more).output();
     let run = run.expect("the binary runs");
     let text = |bytes| String::from_utf8(bytes).expect("text");
     (run.status.code(), text(run.stdout), text(run.stderr))
@@ -28,6 +32,15 @@ fn the_example_pack_is_its_drawing() {
     for name in ["order", "Process_order"] {
         assert_eq!(import("order.bpmn", &["--process", name]).1, statements, "{name}");
     }
+}
+
+#[test]
+fn written_by_hand_it_is_the_same() {
+    let drawn = import("order.bpmn", &[]);
+    assert_eq!(tidegate("import-yaml", "order.protocol.yaml", &[]), drawn);
+    let (code, imported, said) = tidegate("import-yaml", "20_protocol.sql", &[]);
+    assert_eq!((code, imported.as_str()), (Some(1), ""));
+    assert!(said.contains("20_protocol.sql") && said.contains("a document has process, states and transitions"), "{said}");
 }
 
 #[test]
