@@ -137,6 +137,8 @@ pub struct RelationInfo {
     pub query: Option<Arc<LogicalPlan>>,
     /// How large a plain view is, written out.
     pub size: Option<Size>,
+    /// The statement that made it; absent for what is there by itself.
+    pub definition: Option<Arc<str>>,
 }
 
 #[derive(Debug, Clone)]

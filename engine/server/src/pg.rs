@@ -456,8 +456,8 @@ impl QueryHook for Manners {
 mod tests {
     use tidegate_connectors::Inbox;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio_postgres::NoTls;
     use tokio_postgres::error::ErrorPosition;
+    use tokio_postgres::{NoTls, SimpleQueryMessage, SimpleQueryRow};
 
     use super::*;
 
@@ -611,11 +611,87 @@ mod tests {
         for asked in [functions, roles] {
             client.simple_query(asked).await.unwrap_or_else(|error| panic!("{asked}: {error:?}"));
         }
-        for refused in ["PREPARE p AS SELECT 1", "EXECUTE p"] {
+        for refused in ["PREPARE p AS SELECT 1", "EXECUTE p", "DECLARE c CURSOR FOR SELECT 1"] {
             let error = client.simple_query(refused).await.unwrap_err();
             assert_eq!(error.code().map(|state| state.code()), Some("0A000"), "{refused}: {error:?}");
         }
         engine.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_there_is_is_told_as_postgres_tells_it() {
+        let engine = crate::tests::engine(Inbox::default());
+        engine.recovered().await.unwrap();
+        let to = serve(engine.clone(), "127.0.0.1:0".parse().unwrap(), Limits::default()).await.unwrap();
+        let made = "CREATE TABLE t (id INT, ts TIMESTAMP); CREATE VIEW p AS SELECT id FROM t WHERE id > 0; \
+                    CREATE MATERIALIZED VIEW v AS SELECT id, count(*) AS n FROM t GROUP BY id";
+        engine.execute(made, "test").await.unwrap();
+        let address = format!("host={} port={} user=me dbname=tidegate", to.ip(), to.port());
+        let (client, connection) = tokio_postgres::connect(&address, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        for (sql, expected) in [
+            // psql's \dtvm+, \sv and \d+, and what they end in.
+            (
+                "SELECT c.relname, CASE c.relkind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' END,
+                   pg_catalog.pg_get_userbyid(c.relowner), pg_catalog.pg_table_size(c.oid) >= 0,
+                   pg_catalog.obj_description(c.oid, 'pg_class') as \"Description\"
+                 FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                   LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam
+                 WHERE c.relkind IN ('r','v','m','') AND n.nspname = 'public' AND pg_catalog.pg_table_is_visible(c.oid) ORDER BY 1",
+                "p view postgres t -, t table postgres t -, v materialized view postgres t -",
+            ),
+            (
+                "SELECT nspname, relname, relkind, pg_catalog.pg_get_viewdef(c.oid, true),
+                   pg_catalog.array_remove(c.reloptions, 'check_option=local') AS reloptions
+                 FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_namespace n ON c.relnamespace = n.oid
+                 WHERE nspname = 'public' AND relkind <> 'r' ORDER BY relname",
+                "public p v  SELECT id FROM t WHERE id > 0; -, public v m  SELECT id, count(*) AS n FROM t GROUP BY id; -",
+            ),
+            (
+                "SELECT c.relkind, pg_catalog.array_to_string(c.reloptions || array(select 'toast.' || x from pg_catalog.unnest(tc.reloptions) x), ', ')
+                 FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_class tc ON (c.reltoastrelid = tc.oid)
+                 WHERE c.oid = 'v'::pg_catalog.regclass",
+                "m -",
+            ),
+            (
+                "SELECT n.nspname AS \"Name\", pg_catalog.pg_get_userbyid(n.nspowner) AS \"Owner\",
+                   pg_catalog.array_to_string(n.nspacl, E'\\n') AS \"Access privileges\",
+                   pg_catalog.obj_description(n.oid, 'pg_namespace') AS \"Description\"
+                 FROM pg_catalog.pg_namespace n WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' ORDER BY 1",
+                "public postgres - -, sys postgres - -",
+            ),
+            ("SELECT rolname, rolsuper FROM pg_catalog.pg_roles", "postgres f"),
+            ("SELECT matviewname, definition FROM pg_matviews", "v  SELECT id, count(*) AS n FROM t GROUP BY id;"),
+            ("SELECT viewname FROM pg_views WHERE schemaname = 'public'", "p"),
+            ("SELECT pg_size_pretty(pg_total_relation_size('t')), pg_size_pretty(pg_database_size('tidegate')) <> ''", "0 bytes t"),
+            // What drivers ask as they connect.
+            ("SELECT split_part(pg_catalog.version(), ' ', 1)", "PostgreSQL"),
+            ("SELECT t.oid FROM pg_type t WHERE t.oid = to_regtype('int4')", "23"),
+            ("SELECT t.oid FROM pg_type t WHERE t.oid = to_regtype('hstore')", ""),
+            ("SELECT current_setting('jit') AS cur, set_config('jit', 'off', false) AS new", "off off"),
+            ("SHOW standard_conforming_strings", "on"),
+            ("SHOW TimeZone", "UTC"),
+            ("SHOW transaction isolation level", "repeatable read"),
+            (
+                "SELECT column_name, ordinal_position, data_type FROM information_schema.columns
+                 WHERE table_schema = 'public' AND table_name = 't' ORDER BY 2",
+                "id 1 integer, ts 2 timestamp without time zone",
+            ),
+        ] {
+            let rows = client.simple_query(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+            assert_eq!(shown(&rows), expected, "{sql}");
+        }
+        engine.shutdown().await.unwrap();
+    }
+
+    /// Rows behind one another, and NULL as a dash.
+    fn shown(messages: &[SimpleQueryMessage]) -> String {
+        let cells = |row: &SimpleQueryRow| (0..row.len()).map(|i| row.get(i).unwrap_or("-").to_string()).collect::<Vec<_>>().join(" ");
+        let rows = messages.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(cells(row)),
+            _ => None,
+        });
+        rows.collect::<Vec<_>>().join(", ")
     }
 
     #[test]

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
+use datafusion::catalog::information_schema::INFORMATION_SCHEMA;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider, Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::common::{exec_err, plan_err};
@@ -38,10 +39,9 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::parser::Statement as DfStatement;
-use datafusion::sql::sqlparser::ast::{self, Ident, ObjectName, Set, Statement, visit_expressions_mut, visit_relations};
+use datafusion::sql::sqlparser::ast::{self, Ident, ObjectName, Set, Statement, visit_relations};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::{create_pg_get_partkeydef_udf, create_pg_table_is_visible};
 use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
@@ -53,6 +53,12 @@ use tidegate_runtime::{
 use tidegate_types::error::{Error, Mistake, Result};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinSet, yield_now};
+
+mod information_schema;
+mod pg_catalog;
+
+use information_schema::InformationSchema;
+use pg_catalog::{Known, PgCatalog, Roles};
 
 /// From the first byte of a query to its last row.
 pub const TIME_MAX: Duration = Duration::from_secs(10);
@@ -229,6 +235,10 @@ pub fn duty(statement: &Statement) -> Result<Duty, Refusal> {
         Statement::Deallocate { .. } => Duty::Courtesy("DEALLOCATE"),
         Statement::UNLISTEN { .. } => Duty::Courtesy("UNLISTEN"),
         Statement::Close { .. } => Duty::Courtesy("CLOSE CURSOR"),
+        Statement::Declare { .. } | Statement::Fetch { .. } => {
+            let way_out = "send the query itself: its rows are sent as they come, and a driver may take so many at a time in the protocol";
+            return Err(Error::unsupported("a cursor declared by a statement", way_out).into());
+        }
         Statement::Prepare { .. } | Statement::Execute { .. } => {
             let way_out = "send the query itself, or prepare it as drivers do, in the protocol";
             return Err(Error::unsupported("PREPARE or EXECUTE as a statement", way_out).into());
@@ -239,22 +249,22 @@ pub fn duty(statement: &Statement) -> Result<Duty, Refusal> {
 
 /// Whether a query may be about the server and not about rows.
 fn names_server(sql: &str) -> bool {
-    const WORDS: [&str; 8] =
-        ["pg_", "information_schema", "current_user", "session_user", "current_schema", "current_database", "current_catalog", "version("];
+    const WORDS: [&str; 12] = [
+        "pg_",
+        "information_schema",
+        "current_user",
+        "session_user",
+        "current_schema",
+        "current_database",
+        "current_catalog",
+        "version(",
+        "regclass",
+        "regtype",
+        "regnamespace",
+        "regproc",
+    ];
     let sql = sql.to_lowercase();
     WORDS.iter().any(|word| sql.contains(word))
-}
-
-/// psql asks by ARRAY(SELECT …) who is a member of what, and nobody is.
-fn without_members(statement: &mut Statement) {
-    let nobody = Parser::new(&PostgreSqlDialect {}).try_with_sql("ARRAY[]::TEXT[]").and_then(|mut parser| parser.parse_expr());
-    let nobody = nobody.expect("an expression");
-    let _: ControlFlow<()> = visit_expressions_mut(statement, |expr| {
-        if let ast::Expr::Function(ast::Function { args: ast::FunctionArguments::Subquery(_), .. }) = expr {
-            *expr = nobody.clone();
-        }
-        ControlFlow::Continue(())
-    });
 }
 
 /// `SHOW DETECTIONS`, unlike `SHOW TimeZone`.
@@ -299,13 +309,15 @@ pub fn threads() -> &'static Runtime {
 pub struct Reader {
     engine: Engine,
     session: Arc<SessionContext>,
+    known: Known,
     server_parser: PostgresCompatibilityParser,
 }
 
 impl Reader {
     pub fn new(engine: Engine) -> Result<Self> {
-        let session = session(&engine).map_err(|error| Error::engine(format!("the SQL session cannot be set up: {error}")))?;
-        Ok(Self { engine, session: Arc::new(session), server_parser: PostgresCompatibilityParser::new() })
+        let known = Known::new(engine.clone());
+        let session = session(&engine, &known).map_err(|error| Error::engine(format!("the SQL session cannot be set up: {error}")))?;
+        Ok(Self { engine, session: Arc::new(session), known, server_parser: PostgresCompatibilityParser::new() })
     }
 
     /// The session all queries are planned in.
@@ -332,7 +344,11 @@ impl Reader {
         let parsed = if is_about_server { self.server_parser.parse(sql) } else { parsed };
         let mut statements = parsed.map_err(|error| Refusal::from(&error).placed(sql))?;
         if is_about_server {
-            statements.iter_mut().for_each(without_members);
+            for statement in &mut statements {
+                if pg_catalog::simplify(statement) {
+                    *statement = self.server_parser.rewrite(statement.clone());
+                }
+            }
         }
         Ok(statements.into_iter().map(|statement| fixed_setting(&statement).unwrap_or(statement)).collect())
     }
@@ -481,6 +497,9 @@ impl Reader {
 
     /// Puts rows into a plan: those of one tick, for all relations it reads.
     pub async fn freeze(&self, plan: LogicalPlan) -> Result<(Option<u64>, LogicalPlan), Refusal> {
+        if pg_catalog::asks(&plan)? {
+            self.known.learn(&self.session).await?;
+        }
         let (names, statements) = unfrozen(&plan)?;
         let mut rows = BTreeMap::new();
         for sql in statements {
@@ -628,11 +647,10 @@ fn unfrozen_relation(all: &[RelationInfo], name: &str) -> DfResult<Arc<dyn Table
 }
 
 /// The engine's functions, our relations, Postgres's catalog; no disk.
-fn session(engine: &Engine) -> DfResult<SessionContext> {
+fn session(engine: &Engine, known: &Known) -> DfResult<SessionContext> {
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(CATALOG, "public")
         .with_create_default_catalog_and_schema(false)
-        .with_information_schema(true)
         .with_target_partitions(1)
         .with_batch_size(BATCH_ROWS);
     // Where an optimised plan says "never NULL" of what the physical one does not, rows are the same.
@@ -650,13 +668,20 @@ fn session(engine: &Engine) -> DfResult<SessionContext> {
     let catalog = MemoryCatalogProvider::new();
     catalog.register_schema("public", Arc::new(Relations { engine: engine.clone(), is_system: false }))?;
     catalog.register_schema(SYSTEM, Arc::new(Relations { engine: engine.clone(), is_system: true }))?;
-    session.register_catalog(CATALOG, Arc::new(catalog));
-    setup_pg_catalog(&session, CATALOG, EmptyContextProvider).map_err(|error| *error)?;
+    let catalog: Arc<dyn CatalogProvider> = Arc::new(catalog);
+    session.register_catalog(CATALOG, Arc::clone(&catalog));
+    setup_pg_catalog(&session, CATALOG, Roles).map_err(|error| *error)?;
+    if let Some(theirs) = catalog.schema("pg_catalog") {
+        catalog.register_schema("pg_catalog", Arc::new(PgCatalog { theirs, known: known.clone() }))?;
+    }
+    let information = InformationSchema::new(Arc::clone(session.state().catalog_list()));
+    catalog.register_schema(INFORMATION_SCHEMA, Arc::new(information))?;
     // That has put its own types into the place of the engine's.
     let mut both = SessionStateBuilder::new_from_existing(session.state());
     types.extend(both.type_planner().take());
     *session.state_ref().write() = both.with_type_planner(Arc::new(Types(types))).build();
     session.register_udf(ScalarUDF::from(CurrentSetting::new()));
+    pg_catalog::functions(known).into_iter().for_each(|function| session.register_udf(function));
     // psql's \df and \dT ask these of functions and types, of which all that are listed are the catalog's.
     session.register_udf(create_pg_table_is_visible().with_aliases(["pg_function_is_visible", "pg_type_is_visible"]));
     session.register_udf(create_pg_get_partkeydef_udf().with_aliases(["pg_get_function_result", "pg_get_function_arguments"]));
@@ -719,12 +744,17 @@ impl ScalarUDFImpl for CurrentSetting {
 
 /// SHOW of what no client can set, as the query that answers it.
 fn fixed_setting(statement: &Statement) -> Option<Statement> {
-    const FIXED: [&str; 6] =
-        ["server_version", "server_version_num", "server_encoding", "is_superuser", "max_identifier_length", "integer_datetimes"];
+    const SET_BY_CLIENTS: [&str; 6] =
+        ["application_name", "bytea_output", "datestyle", "extra_float_digits", "intervalstyle", "search_path"];
     let Statement::ShowVariable { variable } = statement else { return None };
-    let [name] = &variable[..] else { return None };
-    let name = name.value.to_lowercase();
-    let query = FIXED.contains(&&name[..]).then(|| format!("SELECT current_setting('{name}') AS {name}"))?;
+    let words: Vec<String> = variable.iter().map(|word| word.value.to_lowercase()).collect();
+    let name = match words.join(" ").as_str() {
+        "timezone" => return Some(Statement::ShowVariable { variable: vec![Ident::new("time"), Ident::new("zone")] }),
+        "transaction isolation level" => "transaction_isolation".to_string(),
+        name => name.to_string(),
+    };
+    let is_fixed = !SET_BY_CLIENTS.contains(&&name[..]) && setting(&name).is_some();
+    let query = is_fixed.then(|| format!("SELECT current_setting('{name}') AS {name}"))?;
     Parser::parse_sql(&PostgreSqlDialect {}, &query).ok()?.pop()
 }
 
@@ -739,6 +769,9 @@ fn setting(name: &str) -> Option<&'static str> {
         "datestyle" => "ISO, MDY",
         "intervalstyle" => "postgres",
         "integer_datetimes" | "standard_conforming_strings" => "on",
+        "jit" | "row_security" => "off",
+        "lc_collate" | "lc_ctype" => "C",
+        "bytea_output" => "hex",
         "transaction_read_only" | "default_transaction_read_only" => "on",
         "transaction_isolation" | "default_transaction_isolation" => "repeatable read",
         "is_superuser" => "off",
@@ -762,7 +795,15 @@ mod tests {
     fn what_no_client_sets_is_shown_as_it_is_set() {
         let shown = |sql: &str| fixed_setting(&Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap()[0]).map(|query| query.to_string());
         assert_eq!(shown("SHOW Server_Version").unwrap(), "SELECT current_setting('server_version') AS server_version");
-        assert_eq!([shown("SHOW statement_timeout"), shown("SHOW ALL"), shown("SELECT 1")], [None, None, None]);
+        assert_eq!(
+            shown("SHOW transaction isolation level").unwrap(),
+            "SELECT current_setting('transaction_isolation') AS transaction_isolation"
+        );
+        assert_eq!(shown("SHOW TimeZone").unwrap(), "SHOW time zone");
+        assert_eq!(
+            [shown("SHOW statement_timeout"), shown("SHOW search_path"), shown("SHOW ALL"), shown("SELECT 1")],
+            [None, None, None, None]
+        );
     }
 
     #[test]

@@ -88,6 +88,7 @@ impl Coordinator {
                 _ => None,
             },
             size: self.catalog.view_size(&relation.name),
+            definition: self.definitions.get(&relation.name).map(|definition| Arc::from(&definition.text[..])),
         };
         self.catalog.relations.values().map(info).collect()
     }
