@@ -130,7 +130,9 @@ impl Session {
 
     /// Planned and type-checked, not optimised: what a view is stored as.
     pub fn plan(&self, query: &Query) -> Result<LogicalPlan> {
-        let statement = statement(rewritten(query)?);
+        let mut query = query.clone();
+        names::put_apart(&mut query)?;
+        let statement = statement(rewritten(&query)?);
         let plan = futures::executor::block_on(self.state.statement_to_plan(statement)).map_err(|error| self.explain(&error))?;
         let plan = sound(plan)?;
         refuse_parameters(&plan)?;

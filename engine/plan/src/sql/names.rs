@@ -5,13 +5,17 @@
 //! ORDER BY a bare name is that of such a column, or else one of FROM; within an expression it is one of FROM
 //! Equal    names are no mistake at the top of a read, nor in a subquery that no one names: DataFusion, which refuses them
 //!          and knows no difference between the two kinds of name in ORDER BY, gets others, and what is shown are these
+//! Hidden   is a column of FROM that ORDER BY means, where one of SELECT has its name: in a query that others read, what
+//!          has other names is put into a FROM of its own
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use datafusion::common::TableReference;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
-use datafusion::sql::sqlparser::ast::{self, AccessExpr, Distinct, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr};
+use datafusion::sql::sqlparser::ast::{self, AccessExpr, Distinct, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::Parser;
 use tidegate_types::error::{Error, Mistake, Result};
 
 use super::planning_error;
@@ -62,6 +66,45 @@ pub(super) enum Reader {
 /// Names the columns of `query` that have no names.
 pub(super) fn named(query: &mut Query, reader: Reader) -> Result<()> {
     name(query, reader, &mut HashMap::new())
+}
+
+/// Puts `query`, where ORDER BY means a column of FROM that one of its own columns hides, into the FROM of a query that
+/// gives them their names.
+pub(super) fn put_apart(query: &mut Query) -> Result<()> {
+    if !hides_key(query) {
+        return Ok(());
+    }
+    let mut inner = query.clone();
+    let shown = Shown::apart(&mut inner)?.0;
+    let SetExpr::Select(select) = inner.body.as_ref() else { return Ok(()) };
+    let columns = select.projection.iter().filter_map(Written::of).map(|column| {
+        let alias = shown.get(&column.name).unwrap_or(&column.name).clone();
+        SelectItem::ExprWithAlias { expr: ast::Expr::Identifier(quoted(column.name)), alias: quoted(alias) }
+    });
+    let columns: Vec<SelectItem> = columns.collect();
+    let outer = Parser::new(&PostgreSqlDialect {}).try_with_sql(r#"SELECT 1 FROM (SELECT 1) AS "apart""#).and_then(|mut p| p.parse_query());
+    let mut outer = outer.expect("a query");
+    if let SetExpr::Select(around) = outer.body.as_mut()
+        && let [from] = &mut around.from[..]
+        && let TableFactor::Derived { subquery, .. } = &mut from.relation
+    {
+        around.projection = columns;
+        **subquery = inner;
+        *query = *outer;
+    }
+    Ok(())
+}
+
+fn hides_key(query: &Query) -> bool {
+    let (SetExpr::Select(select), Some(OrderBy { kind: OrderByKind::Expressions(keys), .. })) = (query.body.as_ref(), &query.order_by)
+    else {
+        return false;
+    };
+    let columns: Option<Vec<Written>> = select.projection.iter().map(Written::of).collect();
+    // With `*`, and with DISTINCT, the column is among those that are selected.
+    let columns = columns.filter(|_| select.distinct.is_none()).unwrap_or_default();
+    let is_selected = |key: &ast::Expr| columns.iter().any(|column| column.expr == *key);
+    keys.iter().any(|key| !is_selected(&key.expr) && columns.iter().any(|column| column.hides(&key.expr)))
 }
 
 fn name(query: &mut Query, reader: Reader, shown: &mut HashMap<String, String>) -> Result<()> {
@@ -292,9 +335,6 @@ fn of_type(data_type: &ast::DataType) -> Option<(String, Rank)> {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
-    use datafusion::sql::sqlparser::parser::Parser;
-
     use super::*;
 
     fn parsed(sql: &str) -> Query {
@@ -324,6 +364,23 @@ mod tests {
         ] {
             let query = parsed(&format!("SELECT {expr} FROM t"));
             assert_eq!(first_column(&query.body).map_or(UNNAMED.into(), |(name, _)| name), expected, "{expr}");
+        }
+    }
+
+    #[test]
+    fn what_hides_a_key_is_put_apart() {
+        for (sql, expected) in [
+            (
+                "SELECT t.id + 1 AS id, D FROM t ORDER BY t.id LIMIT 1",
+                r#"SELECT "id:0" AS "id", "d" AS "d" FROM (SELECT t.id + 1 AS "id:0", D FROM t ORDER BY t.id LIMIT 1) AS "apart""#,
+            ),
+            ("SELECT t.id AS id FROM t ORDER BY t.id", "SELECT t.id AS id FROM t ORDER BY t.id"),
+            ("SELECT -id AS id FROM t ORDER BY id", "SELECT -id AS id FROM t ORDER BY id"),
+            ("SELECT *, -id AS id FROM t ORDER BY t.id", "SELECT *, -id AS id FROM t ORDER BY t.id"),
+        ] {
+            let mut query = parsed(sql);
+            put_apart(&mut query).unwrap();
+            assert_eq!(query.to_string(), expected);
         }
     }
 

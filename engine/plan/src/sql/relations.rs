@@ -53,6 +53,11 @@ impl VisitorMut for Rewrite {
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
         counted(&mut query.body);
         let reader = if self.depth == 0 { Reader::Anybody } else { Reader::Around };
+        if reader == Reader::Around
+            && let Err(error) = names::put_apart(query)
+        {
+            return ControlFlow::Break(error);
+        }
         self.depth += 1;
         named_columns(query, reader)
     }
