@@ -29,9 +29,14 @@ pub fn pointed_in(error: Error, text: &str, nth: usize, file: &str) -> Error {
 /// Words that begin a clause, of which one that is misspelt is read as a name.
 const CLAUSES: [&str; 9] = ["FROM", "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "UNION", "JOIN", "VALUES"];
 
-/// A syntax error at the word before it, where that may have been meant as one that begins a clause.
+/// A syntax error at the word before it, where that may have been meant as one that begins a clause; or by the name of
+/// what the parser does not know.
 pub fn misspelt(error: Error, words: &[TokenWithSpan], file: &str) -> Error {
     let Some(Place { line, column, .. }) = error.place else { return error };
+    if error.message.ends_with("found: EXCLUDE") {
+        let instead = "take the rows out of the value, as in sum(x) OVER (…) - x, or frame those before and those behind by themselves";
+        return Error::unsupported("EXCLUDE in a window's frame", instead).at(file, line, column);
+    }
     let at = words.iter().position(|word| (word.span.start.line, word.span.start.column) == (line, column));
     let Some(before) = at.and_then(|at| words[..at].last()) else { return error };
     let Token::Word(Word { value, quote_style: None, keyword: Keyword::NoKeyword }) = &before.token else { return error };
