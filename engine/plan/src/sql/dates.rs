@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, Result};
-use datafusion::logical_expr::expr::{Between, InList, InSubquery, ScalarFunction};
+use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::logical_expr::expr::{Between, Cast, InList, InSubquery, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    BinaryExpr, Case, Expr, ExprSchemable, JoinConstraint, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, Union, cast,
+    BinaryExpr, Case, Expr, ExprSchemable, JoinConstraint, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, Union, Values, cast, lit,
 };
 
 use super::millisecond;
@@ -139,6 +139,7 @@ fn between_inputs(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             let inputs = inputs.iter().map(|input| with_times(input, &mixed)).collect::<Result<Vec<_>>>()?;
             Ok(Transformed::new_transformed(LogicalPlan::Union(Union { inputs, schema }), !mixed.is_empty()))
         }
+        LogicalPlan::Values(values) => of_values(values),
         LogicalPlan::Join(mut join) if join.join_constraint == JoinConstraint::On => {
             let schema = merge_schema(&[join.left.as_ref(), join.right.as_ref()]);
             let mut is_changed = false;
@@ -150,6 +151,32 @@ fn between_inputs(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             Ok(Transformed::new_transformed(LogicalPlan::Join(join), is_changed))
         }
         other => Ok(Transformed::no(other)),
+    }
+}
+
+/// VALUES, which have been planned in nanoseconds.
+fn of_values(Values { schema, values }: Values) -> Result<Transformed<LogicalPlan>> {
+    let types = |i: usize| values.iter().map(|row| written(&row[i]).get_type(&DFSchema::empty())).collect::<Result<Vec<_>>>();
+    let mut mixed = Vec::new();
+    for i in 0..schema.fields().len() {
+        if meet(&types(i)?) {
+            mixed.push(i);
+        }
+    }
+    if mixed.is_empty() {
+        return Ok(Transformed::no(LogicalPlan::Values(Values { schema, values })));
+    }
+    let in_milliseconds = |(i, value): (usize, Expr)| if mixed.contains(&i) { cast(written(&value), millisecond()) } else { value };
+    let rows = values.into_iter().map(|row| row.into_iter().enumerate().map(in_milliseconds).collect()).collect();
+    Ok(Transformed::yes(LogicalPlanBuilder::values(rows)?.build()?))
+}
+
+/// Without nanoseconds, which nobody can write: those that a value is cast to, and NULL's.
+fn written(value: &Expr) -> Expr {
+    match value {
+        Expr::Cast(Cast { expr, field }) if is_finer(field.data_type()) => expr.as_ref().clone(),
+        Expr::Literal(null, _) if null.is_null() && is_finer(&null.data_type()) => lit(ScalarValue::Null),
+        other => other.clone(),
     }
 }
 
@@ -180,8 +207,11 @@ fn together(sides: Vec<Expr>, with_texts: bool, schema: &DFSchema) -> Result<Tra
     Ok(Transformed::yes(sides.into_iter().zip(types).map(midnight).collect()))
 }
 
+fn is_finer(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Timestamp(..)) && *data_type != millisecond()
+}
+
 /// Whether dates are among timestamps of milliseconds, and nothing finer.
 fn meet(types: &[DataType]) -> bool {
-    let is_finer = |data_type: &DataType| matches!(data_type, DataType::Timestamp(..)) && *data_type != millisecond();
     types.contains(&millisecond()) && types.contains(&DataType::Date32) && !types.iter().any(is_finer)
 }
