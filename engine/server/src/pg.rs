@@ -9,9 +9,11 @@
 //!           [`session`]; and those of [`crate::read`]; a client's own
 //!           `statement_timeout` may only be shorter
 //! Errors    SQLSTATE, position in the query and hint, as psql shows them
+//! Types     Postgres's; for lists of lists and for maps it has none, and they are sent as text: see [`nested`]
 //! Refuses   what writes: SQLSTATE 25006. `SET`, `BEGIN`, `COMMIT` and the like
 //!           are answered as drivers expect, and change nothing for others
 
+mod nested;
 mod session;
 
 use std::fmt::Debug;
@@ -240,6 +242,7 @@ impl Service {
     async fn rows(&self, asked: Asked<'_>, options: FormatOptions) -> PgWireResult<QueryResponse> {
         let Asked { statement, sql, nth } = asked;
         let plan = self.reader.plan_whole(statement).await.map_err(|refusal| told_in(sql, refusal.pointed(sql, nth)))?;
+        let plan = nested::as_text(plan).map_err(|error| told(Refusal::from(error)))?;
         let (_, plan) = self.reader.freeze(plan).await.map_err(told)?;
         df::encode_dataframe(self.reader.frame(plan), &Format::UnifiedText, Some(Arc::new(options))).await
     }
@@ -339,6 +342,7 @@ impl QueryParser for Preparer {
         }
         if let Ok(Duty::Query | Duty::Engine) = duty(&statement) {
             let plan = self.reader.plan(statement.clone()).await.map_err(|refusal| told_in(sql, refusal.pointed(sql, 0)))?;
+            let plan = nested::as_text(plan).map_err(|error| told(Refusal::from(error)))?;
             return Ok(Some((statement.to_string(), Some((statement, plan)))));
         }
         let session = self.reader.session();
@@ -660,6 +664,8 @@ mod tests {
                  FROM pg_catalog.pg_namespace n WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' ORDER BY 1",
                 "public postgres - -, sys postgres - -",
             ),
+            ("SELECT ARRAY[ARRAY[1, 2], ARRAY[3, NULL]], ARRAY[ARRAY['a b', 'c']], ARRAY[1, 2]", r#"{{1,2},{3,NULL}} {{"a b",c}} {1,2}"#),
+            ("SELECT map(['a'], [1]) AS m, named_struct('m', map(['a'], [1])) AS s", r#"{"a":1} {"m":{"a":1}}"#),
             ("SELECT rolname, rolsuper FROM pg_catalog.pg_roles", "postgres f"),
             ("SELECT matviewname, definition FROM pg_matviews", "v  SELECT id, count(*) AS n FROM t GROUP BY id;"),
             ("SELECT viewname FROM pg_views WHERE schemaname = 'public'", "p"),
