@@ -18,8 +18,8 @@
 //!           after Retry-After where it is given. Anything else is final;
 //!           redirects are not followed. 64 KiB of an answer are read
 //!           No connection and 4xx: surely not done. Any other failure may be done
-//! Errors    name the host and never a header, a path or a query: those may be
-//!           secrets. Control characters in what the other side says are cut out
+//! Errors    name the host and never a header, a path, a query or what is no URL:
+//!           those may be secrets. Control characters in what the other side says are cut out
 
 use std::fmt;
 use std::time::Duration;
@@ -79,14 +79,17 @@ impl WebhookOptions {
 struct Url(Uri);
 
 impl Url {
+    /// Errors: repeat nothing of `text`.
     fn new(key: &'static str, text: &str, options: &OptionReader) -> Result<Self> {
         let resolved = options.resolve(text, key)?;
-        let refused = |hint: &str| options.wrong(key, text, hint.to_string());
-        let uri: Uri = resolved.parse().map_err(|_| refused("allowed is a URL such as 'https://example.com/hook'"))?;
+        let refused = |what: &str, hint: &str| options.refused(format!("option \"{key}\" {what}")).hint(hint);
+        let uri: Uri = resolved.parse().map_err(|_| refused("is no URL", "for example 'https://example.com/hook'"))?;
         match (uri.scheme_str(), uri.authority()) {
             (Some("http" | "https"), Some(authority)) if !authority.as_str().contains('@') => Ok(Self(uri)),
-            (Some("http" | "https"), Some(_)) => Err(refused("put the credentials into header.Authorization = 'env:NAME'")),
-            _ => Err(refused("allowed is a URL that begins with 'http://' or 'https://'")),
+            (Some("http" | "https"), Some(_)) => {
+                Err(refused("has credentials in its URL", "put them into header.Authorization = 'env:NAME'"))
+            }
+            _ => Err(refused("is not a URL that begins with 'http://' or 'https://'", "for example 'https://example.com/hook'")),
         }
     }
 }
@@ -318,11 +321,13 @@ mod tests {
     #[test]
     fn refusals_repeat_no_secret() {
         let url = ("url", "https://example.com/secret");
-        let cases: [(&[(&str, &str)], &str); 8] = [
+        let cases: [(&[(&str, &str)], &str); 10] = [
             (&[], "action \"hold\" needs the option \"url\""),
-            (&[("url", "ftp://x")], "option \"url\" cannot be 'ftp://x'"),
-            (&[("url", "https://user:pw@x/")], "header.Authorization = 'env:NAME'"),
-            (&[url, ("header.X", "a\r\nY: b")], "option \"header.X\": the value has line breaks"),
+            (&[("url", "ftp://x/hush")], "option \"url\" is not a URL that begins with 'http://' or 'https://'"),
+            (&[("url", "example.com/hush")], "option \"url\" is no URL\nhint: for example"),
+            (&[("url", "https://user:hush@x/")], "option \"url\" has credentials in its URL\nhint: put them into header.Authorization"),
+            (&[url, ("undo_url", "https://x/ hush")], "option \"undo_url\" is no URL"),
+            (&[url, ("header.X", "hush\r\nY: b")], "option \"header.X\": the value has line breaks"),
             (&[url, ("header.a b", "x")], "option \"header.a b\" does not name a header"),
             (&[url, ("header.Host", "x")], "this header is set by the engine"),
             (&[url, ("header.X", "env:TIDEGATE_NOT_SET")], "the environment variable TIDEGATE_NOT_SET is not set"),
@@ -331,7 +336,7 @@ mod tests {
         for (options, message) in cases {
             let error = webhook(options).err().unwrap().to_string();
             assert!(error.contains(message), "{error}");
-            assert!(!error.contains("Y: b"));
+            assert!(!error.contains("hush"), "{error}");
         }
         let shown = format!("{:?}", webhook(&[url, ("header.Authorization", "Bearer hush")]).unwrap());
         assert!(!shown.contains("hush") && !shown.contains("secret"), "{shown}");
