@@ -21,8 +21,8 @@
 //!            again; had it not ended there, its rest is a dead letter
 //! Compressed read once to its end, not followed in place; damage is a dead
 //!            letter after the lines before it
-//! Memory     one block, of so many bytes and lines as whoever asks takes, and one
-//!            line of at most `line_bytes_max`
+//! Memory     one block, of so many bytes and lines as whoever asks takes, one
+//!            line of at most `line_bytes_max`, and [`LETTERS_MAX`] dead letters
 
 use std::cmp::Reverse;
 use std::fs::{File, Metadata};
@@ -48,6 +48,9 @@ const ROTATION_GRACE: Duration = Duration::from_millis(250);
 
 /// How far a line without end is read at a time.
 const LONG_LINE_STEP: usize = 64 << 10;
+
+/// Dead letters that a block is handed over with, whatever else is in it: a file may have nothing but over-long lines.
+const LETTERS_MAX: usize = 64;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
@@ -493,14 +496,19 @@ impl Open {
         Ok(true)
     }
 
-    /// Fills `buffer` with whole lines; what is behind them is carried over.
-    /// False at the present end, with the beginning of a line in `buffer`.
+    /// Fills `buffer` with whole lines, or with none where enough were over-long; what is
+    /// behind them is carried over. False at the present end, with the beginning of a line
+    /// in `buffer`.
     fn read(&mut self, bytes_max: usize, lines_max: usize, line_bytes_max: usize, buffer: &mut Vec<u8>) -> io::Result<bool> {
         buffer.clear();
         buffer.append(&mut self.carry);
         let mut at_end = false;
         loop {
             self.skip(buffer);
+            if LETTERS_MAX <= self.dead.len() {
+                self.carry = std::mem::take(buffer);
+                return Ok(true);
+            }
             let cut = cut_at(buffer, bytes_max, lines_max);
             if let Some(cut) = cut.filter(|_| at_end || buffer.len() >= bytes_max) {
                 self.carry = buffer.split_off(cut);
@@ -709,7 +717,12 @@ fn first_line_with_text(bytes: &[u8]) -> Option<(usize, usize)> {
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::{DataType, Field, Schema};
+    use tidegate_types::connector::SourceSpec;
+    use tidegate_types::time::WallClock;
+
     use super::*;
+    use crate::options::OptionReader;
 
     #[test]
     fn blocks_end_at_newlines() {
@@ -728,6 +741,39 @@ mod tests {
         for (text, bytes_max, lines_max, cut) in cases {
             assert_eq!(cut_at(text.as_bytes(), bytes_max, lines_max), cut, "{text:?} within {bytes_max} and {lines_max}");
         }
+    }
+
+    /// A block tells how far the file is taken, and so may not wait for a line that fits.
+    #[test]
+    fn a_file_of_over_long_lines_comes_in_blocks() {
+        let (folder, lines) = (tempfile::TempDir::new().unwrap(), 3 * LETTERS_MAX + 1);
+        let path = folder.path().join("in.log");
+        std::fs::write(&path, "much too long a line\n".repeat(lines) + "short\n").unwrap();
+        let mut tail = Tail::new(path, format(&folder), None, 8, true, None);
+        let (mut letters, mut consumed, mut text) = (Vec::new(), 0, Vec::new());
+        while let Found::Block(block) = tail.next(16, usize::MAX, Vec::new()).unwrap() {
+            assert!(block.dead.len() <= LETTERS_MAX);
+            letters.extend(block.dead.into_iter().map(|letter| letter.position));
+            consumed += block.consumed;
+            text.extend(block.bytes);
+        }
+        assert_eq!(letters, (1..=lines).map(|line| format!("in.log:{line}")).collect::<Vec<_>>());
+        assert_eq!((consumed, &text[..]), (21 * lines + 6, &b"short\n"[..]));
+    }
+
+    fn format(folder: &tempfile::TempDir) -> Format {
+        let spec = SourceSpec {
+            name: "s".into(),
+            schema: Arc::new(Schema::new(vec![Field::new("line", DataType::Utf8, true)])),
+            columns_wanted: vec![true],
+            options: Default::default(),
+            folder: folder.path().into(),
+            once: true,
+            clock: Arc::new(WallClock),
+            resume: None,
+        };
+        let mut options = OptionReader::new("source", &spec.name, &spec.options);
+        Format::from_options(&spec, &mut options, 8, Some("text")).unwrap()
     }
 
     #[test]
