@@ -25,6 +25,7 @@ use tidegate_types::error::{Error, Result};
 use crate::catalog::{Catalog, RelationKind};
 use crate::statement::{arrow_type, type_instead};
 
+mod age;
 mod analysis;
 mod bounded;
 mod checked;
@@ -94,6 +95,7 @@ pub fn state_builder() -> SessionStateBuilder {
     builder.scalar_functions().get_or_insert_default().iter_mut().for_each(|function| *function = bounded::bounded(function));
     // The last of a name counts.
     builder.scalar_functions().get_or_insert_default().push(functions::date_bin());
+    builder.scalar_functions().get_or_insert_default().push(age::age());
     builder.scalar_functions().get_or_insert_default().push(numbers::number_as_written());
     builder.scalar_functions().get_or_insert_default().push(Arc::new(ScalarUDF::from(OpenClock::now())));
     builder.scalar_functions().get_or_insert_default().extend(detectors::scalar_functions());

@@ -23,7 +23,7 @@ use tidegate_types::error::{Error, Mistake};
 use super::names::{self, Reader};
 use super::numbers::keep_digits;
 use super::refused::refused;
-use super::{analysis, date_bin, millisecond};
+use super::{age, analysis, date_bin, millisecond};
 
 /// `query` as DataFusion is to see it.
 ///
@@ -85,6 +85,7 @@ impl VisitorMut for Rewrite {
             }
             ast::Expr::IsDistinctFrom(..) | ast::Expr::IsNotDistinctFrom(..) => bind_tightly(expr),
             ast::Expr::Function(function) => {
+                age::up_to_today(function);
                 if let Some(remainder) = remainder(function) {
                     *expr = remainder;
                 }

@@ -181,7 +181,6 @@ fn function(text: &str) -> Option<Error> {
 /// Of functions that Postgres has.
 fn instead(name: &str) -> Option<&'static str> {
     Some(match name {
-        "age" => "subtract: b - a is a duration, and extract(epoch FROM b - a) its seconds",
         "sign" => "write signum(x)",
         "div" => "divide integers, or write trunc(a / b)",
         "every" => "write bool_and(x)",
