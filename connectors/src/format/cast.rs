@@ -17,13 +17,12 @@ pub(super) fn can_hold(data_type: &DataType) -> bool {
     !data_type.is_nested() && can_cast_types(&DataType::Utf8, data_type)
 }
 
-/// The wanted columns' texts as rows of the schema. Row i came from `lines[i]`;
+/// The declared columns' texts as rows of the schema. Row i came from `lines[i]`;
 /// rows with a text that is not of its column's type are left out and named.
 pub(super) fn typed<'a>(columns: &Columns, texts: &[StringArray], lines: &[Line<'a>]) -> (RecordBatch, Vec<Bad<'a>>) {
     let mut keep = vec![true; lines.len()];
     let mut bad = Vec::new();
-    let arrays = columns.wanted.iter().zip(texts).map(|(&at, text)| {
-        let field = &columns.schema.fields()[at];
+    let arrays = columns.schema.fields().iter().zip(texts).map(|(field, text)| {
         let array = column(text, field.data_type());
         for row in failed(text, &array) {
             // The first column that fails names the row.
@@ -34,7 +33,7 @@ pub(super) fn typed<'a>(columns: &Columns, texts: &[StringArray], lines: &[Line<
         array
     });
     let arrays: Vec<ArrayRef> = arrays.collect();
-    let rows = columns.batch(arrays, lines.len());
+    let rows = columns.batch(columns.wanted.iter().map(|&i| Arc::clone(&arrays[i])).collect(), lines.len());
     if bad.is_empty() {
         return (rows, bad);
     }

@@ -58,7 +58,7 @@ impl CsvFormat {
         let places = declared.iter().map(|column| place(column, &names, name)).collect::<Result<Vec<usize>>>()?;
         let fields: Vec<Field> = (0..names.len()).map(|i| Field::new(i.to_string(), DataType::Utf8, true)).collect();
         Ok(CsvDecoder {
-            projection: self.columns.wanted.iter().map(|&column| places[column]).collect(),
+            projection: places,
             columns: self.columns.clone(),
             texts: Arc::new(Schema::new(fields)),
             line_bytes_max: self.line_bytes_max,
@@ -72,7 +72,7 @@ pub struct CsvDecoder {
     columns: Columns,
     /// The file's columns, all of them TEXT: types are `cast`'s business.
     texts: SchemaRef,
-    /// `projection[i]`: where in the file the i-th wanted column stands.
+    /// `projection[i]`: where in the file the i-th declared column stands.
     projection: Vec<usize>,
     line_bytes_max: usize,
     delimiter: u8,
@@ -96,7 +96,7 @@ impl Decoder for CsvDecoder {
 }
 
 impl CsvDecoder {
-    /// In the order of the wanted columns.
+    /// In the order of the declared columns.
     fn text_columns(&self, batches: &[RecordBatch]) -> Vec<StringArray> {
         let schema = Arc::new(self.texts.project(&self.projection).expect("places are in the header"));
         let all = concat_batches(&schema, batches).expect("all attempts share one schema");
@@ -221,6 +221,15 @@ mod tests {
         assert_eq!(decode(&decoder, b"x,1,2\r\n\"y, \"\"z\"\"\",,\n"), (vec!["2|x".into(), "|y, \"z\"".into()], vec![]));
         let by_place = format(&[("header", "false"), ("delimiter", "tab")]).decoder(None, "f").unwrap();
         assert_eq!(decode(&by_place, b"1\tx"), (vec!["1|x".into()], vec![]));
+    }
+
+    #[test]
+    fn a_column_nobody_wants_is_judged_and_null() {
+        let all = format(&[]);
+        let columns = Columns { wanted: vec![1], ..all.columns.clone() };
+        let decoder = CsvFormat { columns, ..all }.decoder(Some(b"a,s"), "f").unwrap();
+        let dead = vec!["f:3 column \"a\": 'x' is not a BIGINT".to_string()];
+        assert_eq!(decode(&decoder, b"1,y\nx,z\n"), (vec!["|y".into()], dead));
     }
 
     #[test]

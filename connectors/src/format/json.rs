@@ -1,7 +1,8 @@
 //! `json` format: one object per line, by arrow-json; plain ones by a shorter way, [`plain`].
 //!
 //! Rows      a field goes to the column of its name; unknown fields are
-//!           ignored and not looked into, absent ones are NULL
+//!           ignored and not looked into, absent ones are NULL. What is declared is judged,
+//!           whether or not a view reads it: which rows there are is the input's business alone
 //! Rules     a key that is there twice: the last one counts.
 //!           TEXT takes strings only: a number, boolean or object is refused.
 //!           Numeric columns take numbers, and strings that spell one, floats
@@ -42,8 +43,6 @@ pub const DEPTH_MAX: usize = 64;
 
 pub struct JsonDecoder {
     columns: Columns,
-    /// The wanted columns only: what is not in it is skipped, not decoded.
-    schema: SchemaRef,
     line_bytes_max: usize,
 }
 
@@ -58,8 +57,7 @@ impl JsonDecoder {
                     .hint("declare it as TEXT, or leave it out")
             })?;
         }
-        let schema = Arc::new(columns.schema.project(&columns.wanted).expect("wanted columns are declared"));
-        Ok(Self { columns, schema, line_bytes_max })
+        Ok(Self { columns, line_bytes_max })
     }
 
     /// Records already told apart, as from the body of a request. They may
@@ -78,9 +76,9 @@ impl JsonDecoder {
         Decoded { rows: self.columns.batch(rows.columns().to_vec(), count_rows), dead: dead_letters(bad, name), lines: count }
     }
 
-    /// A row per good line, in order, and the bad ones.
+    /// The wanted columns of a row per good line, in order, and the bad ones.
     fn rows<'a>(&self, lines: &[Line<'a>]) -> (RecordBatch, Vec<Bad<'a>>) {
-        let Some(mut plain) = Plain::new(&self.schema, lines.len()) else { return self.by_arrow(lines) };
+        let Some(mut plain) = Plain::new(&self.columns, lines.len()) else { return self.by_arrow(lines) };
         let is_odd: Vec<bool> = lines.iter().map(|line| !plain.take(line.bytes)).collect();
         let odd: Vec<Line> = lines.iter().zip(&is_odd).filter(|(_, is_odd)| **is_odd).map(|(line, _)| *line).collect();
         let plain = plain.finish();
@@ -102,12 +100,13 @@ impl JsonDecoder {
     }
 
     fn by_arrow<'a>(&self, lines: &[Line<'a>]) -> (RecordBatch, Vec<Bad<'a>>) {
-        let found = isolate(lines, |rows| JsonAttempt::new(&self.schema, rows));
+        let Columns { schema, wanted } = &self.columns;
+        let found = isolate(lines, |rows| JsonAttempt::new(schema, rows));
         let rows = match <[RecordBatch; 1]>::try_from(found.batches) {
             Ok([only]) => only,
-            Err(batches) => concat_batches(&self.schema, &batches).expect("all attempts share one schema"),
+            Err(batches) => concat_batches(schema, &batches).expect("all attempts share one schema"),
         };
-        (rows, found.bad)
+        (rows.project(wanted).expect("wanted columns are declared"), found.bad)
     }
 }
 
@@ -428,7 +427,7 @@ mod tests {
             }
             assert_eq!(bad.len(), expected_bad.len(), "seed {seed}");
             assert!(rows == expected, "seed {seed}: other rows");
-            let mut plain = Plain::new(&decoder.schema, lines.len()).unwrap();
+            let mut plain = Plain::new(&decoder.columns, lines.len()).unwrap();
             taken += lines.iter().filter(|line| plain.take(line.bytes)).count();
         }
         assert!(2_000 < taken, "only {taken} of 40000 lines were plain: the test tries nothing");
@@ -446,13 +445,18 @@ mod tests {
     }
 
     #[test]
-    fn columns_nobody_wants_are_null_and_their_values_are_not_judged() {
-        for wanted in [vec![], vec![1]] {
-            let decoded =
-                decoder(&[("a", DataType::Int64), ("s", DataType::Utf8)], &wanted).decode(b"{\"a\":\"one\",\"s\":\"x\"}\n{}\n", 1, "f");
-            assert_eq!((decoded.rows.num_rows(), decoded.dead.len(), decoded.lines), (2, 0, 2));
-            assert_eq!(decoded.rows.column(0).null_count(), 2);
-            assert_eq!(decoded.rows.column(1).null_count(), 2 - wanted.len());
+    fn columns_nobody_wants_are_null_and_their_values_are_judged() {
+        let timestamp = DataType::Timestamp(TimeUnit::Millisecond, None);
+        let fields = [("a", DataType::Int64), ("s", DataType::Utf8), ("d", DataType::Decimal128(9, 2)), ("ts", timestamp)];
+        let lines = [r#"{"a":1,"s":"x","d":1.5,"ts":5}"#, r#"{"a":"one","s":"x"}"#, r#"{"s":7}"#, r#"{"ts":"noon"}"#, "{}"];
+        for columns in [&fields[..], &[&fields[..2], &fields[3..]].concat()] {
+            for wanted in [vec![], vec![1]] {
+                let decoded = decoder(columns, &wanted).decode(lines.join("\n").as_bytes(), 1, "f");
+                assert_eq!((decoded.rows.num_rows(), decoded.lines), (2, 5));
+                assert_eq!(decoded.dead.iter().map(|dead| &dead.position[..]).collect::<Vec<_>>(), ["f:2", "f:3", "f:4"]);
+                assert_eq!(decoded.rows.column(0).null_count(), 2);
+                assert_eq!(decoded.rows.column(1).null_count(), 2 - wanted.len());
+            }
         }
     }
 

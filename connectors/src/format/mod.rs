@@ -94,7 +94,7 @@ impl Format {
     }
 }
 
-/// The declared columns, and which of them are worth decoding.
+/// The declared columns, and which of them are worth keeping. All are judged.
 #[derive(Clone)]
 pub struct Columns {
     pub schema: SchemaRef,
@@ -107,6 +107,11 @@ impl Columns {
         // A short `columns_wanted` says nothing about the rest: decode those.
         let is_wanted = |i: &usize| spec.columns_wanted.get(*i).copied().unwrap_or(true);
         Self { schema: spec.schema.clone(), wanted: (0..spec.schema.fields().len()).filter(is_wanted).collect() }
+    }
+
+    /// Of the wanted columns.
+    fn wanted_schema(&self) -> SchemaRef {
+        Arc::new(self.schema.project(&self.wanted).expect("wanted columns are declared"))
     }
 
     /// What a row takes in memory, whatever is in it: an empty object is as wide as any other.

@@ -101,7 +101,7 @@ enum Part {
 
 pub struct TextDecoder {
     columns: Columns,
-    /// One per wanted column.
+    /// One per declared column.
     parts: Vec<Part>,
     /// None: every line matches, and has no captures.
     regex: Option<Regex>,
@@ -131,7 +131,6 @@ impl TextDecoder {
             (None, None) => None,
         };
         let parts = parts(&columns.schema, regex.as_ref(), preset, options)?;
-        let parts = columns.wanted.iter().map(|&column| parts[column]).collect();
         Ok(Self { columns, parts, regex, dash_is_null: preset.is_some(), skips_unmatched, year, clock, line_bytes_max })
     }
 }
@@ -205,7 +204,7 @@ fn priority(text: Option<&str>) -> Option<u16> {
     text?.parse().ok()
 }
 
-/// One part per declared column, wanted or not: what is declared must exist.
+/// One part per declared column: what is declared must exist.
 fn parts(schema: &SchemaRef, regex: Option<&Regex>, preset: Option<Preset>, options: &OptionReader) -> Result<Vec<Part>> {
     let names: Vec<Option<&str>> = regex.map_or_else(Vec::new, |regex| regex.capture_names().collect());
     let group = |name: &str| names.iter().position(|candidate| *candidate == Some(name));

@@ -24,7 +24,7 @@ pub struct SourceSpec {
     pub name: String,
     /// The declared columns, in order. All are nullable.
     pub schema: SchemaRef,
-    /// `columns_wanted[i]`: some view reads column i. The others may be all NULL.
+    /// `columns_wanted[i]`: some view reads column i. The others are judged, and may be all NULL.
     pub columns_wanted: Vec<bool>,
     pub options: Options,
     /// Relative paths are relative to this folder: the pack's.

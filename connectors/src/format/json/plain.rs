@@ -2,8 +2,8 @@
 //!
 //! A line is taken only where arrow-json would make the same row of it; every other is left to
 //! arrow-json, and so are all that are not valid. Keys come in nearly the same order on every
-//! line, so each is first compared with the one that stood there before; values nobody wants are
-//! stepped over.
+//! line, so each is first compared with the one that stood there before. Values of no column are
+//! stepped over; those of a column that nobody wants are read as all others, and not kept.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -18,12 +18,14 @@ use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use chrono::Utc;
 use memchr::memchr2;
 
-use super::DEPTH_MAX;
+use super::{Columns, DEPTH_MAX};
 
 /// Decodes the plain ones among lines of one block.
 pub(super) struct Plain {
+    /// Of the wanted columns.
     schema: SchemaRef,
     columns: Vec<Column>,
+    is_wanted: Vec<bool>,
     positions: HashMap<String, usize>,
     /// The keys of the last line, in their order, and the column of each.
     keys: Vec<(String, Option<usize>)>,
@@ -51,8 +53,12 @@ enum Value<'a> {
 
 impl Plain {
     /// None: a column has a type that only arrow-json fills.
-    pub(super) fn new(schema: &SchemaRef, lines: usize) -> Option<Self> {
-        let column = |data_type: &DataType| {
+    pub(super) fn new(declared: &Columns, lines: usize) -> Option<Self> {
+        let Columns { schema, wanted } = declared;
+        let mut is_wanted = vec![false; schema.fields().len()];
+        wanted.iter().for_each(|&i| is_wanted[i] = true);
+        let column = |data_type: &DataType, is_wanted: bool| {
+            let lines = if is_wanted { lines } else { 0 };
             Some(match data_type {
                 DataType::Boolean => Column::Boolean(BooleanBuilder::with_capacity(lines)),
                 DataType::Int32 => Column::Int32(Int32Builder::with_capacity(lines)),
@@ -63,16 +69,17 @@ impl Plain {
                 _ => return None,
             })
         };
-        let columns = schema.fields().iter().map(|field| column(field.data_type())).collect::<Option<Vec<_>>>()?;
+        let columns = schema.fields().iter().zip(&is_wanted).map(|(field, &is_wanted)| column(field.data_type(), is_wanted));
+        let columns = columns.collect::<Option<Vec<_>>>()?;
         let positions = schema.fields().iter().enumerate().map(|(i, field)| (field.name().clone(), i)).collect();
-        Some(Self { schema: Arc::clone(schema), columns, positions, keys: Vec::new(), rows: 0 })
+        Some(Self { schema: declared.wanted_schema(), columns, is_wanted, positions, keys: Vec::new(), rows: 0 })
     }
 
     /// Takes the line, or says that it is not plain and leaves everything as it was.
     pub(super) fn take(&mut self, line: &[u8]) -> bool {
         let Ok(text) = std::str::from_utf8(line) else { return false };
         let Some(values) = self.values(text) else { return false };
-        for (column, value) in self.columns.iter_mut().zip(values) {
+        for ((column, value), _) in self.columns.iter_mut().zip(values).zip(&self.is_wanted).filter(|(_, is_wanted)| **is_wanted) {
             column.append(value);
         }
         self.rows += 1;
@@ -81,7 +88,8 @@ impl Plain {
 
     /// One row per line taken, in order.
     pub(super) fn finish(self) -> RecordBatch {
-        let arrays = self.columns.into_iter().map(Column::finish).collect();
+        let wanted = self.columns.into_iter().zip(self.is_wanted).filter(|(_, is_wanted)| *is_wanted);
+        let arrays = wanted.map(|(column, _)| column.finish()).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         RecordBatch::try_new_with_options(self.schema, arrays, &options).expect("a builder per column")
     }
