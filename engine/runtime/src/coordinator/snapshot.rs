@@ -1,6 +1,7 @@
 //! Snapshots: taken between two ticks, written beside the work, and what a restart begins with.
 //!
-//! Taken     when the log has grown by much or would take long to read, or at CHECKPOINT, while no tick is open
+//! Taken     when the log has grown by much or would take long to read, or at CHECKPOINT, while no tick is open; of a
+//!           log that goes with the process seldom, for no start reads it: they only let its segments go
 //! Rows      of tables, late rows and of views that read sources; and for views that need all of a
 //!           source's past, the counts of equal rows they read ([`super::counted`]). Source rows stay in
 //!           the log's segments, as long as another view needs them (its lookback) or they are retained
@@ -46,6 +47,9 @@ const GROWTH_FRAMES: u64 = 100_000;
 /// Ticks in which nothing happens are short frames, and many views see each of them.
 const REPLAY_MIN: Duration = Duration::from_secs(20);
 const REPLAY_TIMES_SNAPSHOT: u32 = 4;
+
+/// Between two of a log that goes with the process, or what is retained where that is shorter.
+const SCRATCH_PAUSE: Duration = Duration::from_secs(3600);
 
 /// Between two tries where no file can be made.
 const CROWDED_PAUSE: Duration = Duration::from_secs(1);
@@ -97,6 +101,9 @@ impl Coordinator {
         // A full disk has no room for one, and who reads would wait for the pause to end.
         let may_be = !self.is_snapshotting && self.full.is_none() && self.snapshot_not_before <= Instant::now();
         let Some(log) = self.log.as_ref().filter(|_| may_be) else { return false };
+        if log.is_temporary() && !self.is_checkpoint_asked && self.snapshot_begun.elapsed() < SCRATCH_PAUSE.min(self.config.retain) {
+            return false;
+        }
         let (frames, bytes) = log.growth();
         self.is_checkpoint_asked
             || self.no_snapshot.is_some()
