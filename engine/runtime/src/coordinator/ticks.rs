@@ -203,9 +203,10 @@ impl Coordinator {
         news
     }
 
-    /// Whether followers got further than the log knows.
+    /// Whether followers got further than the log knows; without one nobody asks.
     pub(super) fn has_news(&self) -> bool {
-        self.followers.iter().any(|(name, follow)| self.delivered.get(name).copied().unwrap_or(0) < follow.queue.delivered())
+        self.log.is_some()
+            && self.followers.iter().any(|(name, follow)| self.delivered.get(name).copied().unwrap_or(0) < follow.queue.delivered())
     }
 
     pub(super) fn note(&mut self, note: Note) {

@@ -1,4 +1,5 @@
 //! More findings in one tick than may wait for an action: each is acted on once, and all else goes on meanwhile.
+//! And an end, once all are.
 
 use std::time::{Duration, Instant};
 
@@ -33,4 +34,14 @@ async fn a_crowd_of_findings_is_acted_on_and_holds_nothing_up() {
     bench.run("INSERT INTO u VALUES (1)").await;
     assert_eq!(bench.rows("v").await, ["1"]);
     bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_log_an_engine_ends_once_its_actions_are_through() {
+    let bench = Bench::start_fleeting();
+    bench.run("CREATE TABLE t (id BIGINT)").await;
+    bench.run("CREATE DETECTION found WITH (severity = 'low', entity = 'id') AS SELECT id FROM t").await;
+    bench.run("CREATE ACTION answer FROM found WITH (connector = 'none', url = 'x')").await;
+    bench.run("INSERT INTO t VALUES (1), (2)").await;
+    tokio::time::timeout(WITHIN, bench.stop()).await.expect("it ends");
 }

@@ -42,6 +42,14 @@ impl Bench {
         Self { engine: start(workers, &folder, RETAIN, limits), folder, limits }
     }
 
+    /// Without a log.
+    pub fn start_fleeting() -> Self {
+        let config = Config { tick: Duration::from_millis(1), durability: Durability::Off, ..Config::default() };
+        let engine = Engine::start(config, Arc::new(Nowhere)).unwrap();
+        let limits = Limits { state_bytes_max: Config::default().state_bytes_max, piece_rows: PIECE_ROWS };
+        Self { engine, folder: tempfile::tempdir().unwrap(), limits }
+    }
+
     /// Another engine on the same folder, with another limit of a view's state.
     pub async fn restart_limited(mut self, workers: usize, state_bytes_max: usize) -> Self {
         self.limits.state_bytes_max = state_bytes_max;
