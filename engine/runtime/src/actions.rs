@@ -438,6 +438,17 @@ mod tests {
 
         /// One whose log is still being read.
         fn asleep(script: &[(&str, &[Answer])], limit: Option<(usize, Duration)>, has_no_undo: bool, journal: Journal) -> Self {
+            Self::of(script, ActionOptions { armed: true, manual: false, at_most_once: false, limit }, has_no_undo, journal)
+        }
+
+        /// One that says what it would do.
+        fn dry(options: ActionOptions, has_no_undo: bool) -> Self {
+            let mut bench = Self::of(&[], options, has_no_undo, Journal::default());
+            bench.follower.wake();
+            bench
+        }
+
+        fn of(script: &[(&str, &[Answer])], options: ActionOptions, has_no_undo: bool, journal: Journal) -> Self {
             let script = script.iter().map(|(key, answers)| (key.to_string(), answers.iter().copied().collect())).collect();
             let partner = Arc::new(Partner { script: Mutex::new(script), has_no_undo, ..Partner::default() });
             let fields = vec![Field::new("entity", DataType::Utf8, true), Field::new("n", DataType::Int64, true)];
@@ -447,7 +458,7 @@ mod tests {
                 schema: Arc::new(Schema::new(fields)),
                 entity: Some(0),
                 since: 10,
-                options: ActionOptions { armed: true, manual: false, at_most_once: false, limit },
+                options,
                 responder: Box::new(Line(Arc::clone(&partner))),
                 log: log.clone(),
                 journal,
@@ -518,6 +529,28 @@ mod tests {
         }
         assert_eq!(refused.seen(), ["do a1", "update a2 for a1", "undo a1"]);
         assert_eq!(limited.seen(), ["do a1", "undo a1"]);
+    }
+
+    #[tokio::test]
+    async fn a_dry_run_says_what_would_have_been_done() {
+        let options = ActionOptions { armed: false, manual: false, at_most_once: false, limit: None };
+        let limited = ActionOptions { limit: Some((2, Duration::from_secs(3600))), ..options.clone() };
+        for (has_no_undo, undone) in [(false, "undo dry_run"), (true, "undo skipped withdrawn, but has no undo_url: what was done stays")] {
+            let mut bench = Bench::dry(limited.clone(), has_no_undo);
+            bench.follow(&[("a", 1, 1), ("b", 1, 1), ("c", 1, 1)]);
+            bench.until_idle().await;
+            assert_eq!(bench.states(), ["do dry_run", "do dry_run", "do limited over its limit"]);
+            bench.follow(&[("a", 1, -1), ("c", 1, -1)]);
+            bench.until_idle().await;
+            let mut states = bench.states();
+            states.sort();
+            assert_eq!(states, ["do dry_run", undone, "undo skipped withdrawn before it was done"].map(str::to_string));
+            assert!(bench.seen().is_empty());
+        }
+        let mut manual = Bench::dry(ActionOptions { manual: true, ..options }, false);
+        manual.follow(&[("a", 1, 1)]);
+        manual.until_idle().await;
+        assert_eq!(manual.states(), ["do dry_run"]);
     }
 
     #[tokio::test]

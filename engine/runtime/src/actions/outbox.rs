@@ -216,7 +216,6 @@ impl Outbox {
     fn refusal(&self, id: &Id) -> Option<(ActionState, &'static str)> {
         let (finding, options) = (&self.findings[id], &self.task.options);
         match finding.job().kind {
-            _ if !options.armed => Some((ActionState::DryRun, "")),
             _ if finding.parked.as_ref().is_some_and(|parked| parked.is_doubt) => {
                 Some((ActionState::InDoubt, "an earlier request may have been done: RESOLVE ACTION says what became of it"))
             }
@@ -224,7 +223,8 @@ impl Outbox {
             ActionKind::Undo if !self.task.responder.supports(ActionKind::Undo) => {
                 Some((ActionState::Skipped, "withdrawn, but has no undo_url: what was done stays"))
             }
-            ActionKind::Do | ActionKind::Update if finding.job().is_approved => None,
+            // In a dry run nobody is asked.
+            ActionKind::Do | ActionKind::Update if finding.job().is_approved || !options.armed => None,
             ActionKind::Do | ActionKind::Update if self.is_disarmed => Some((ActionState::AwaitingApproval, DISARMED)),
             ActionKind::Do | ActionKind::Update if options.manual => Some((ActionState::AwaitingApproval, "")),
             _ => None,
@@ -261,6 +261,10 @@ impl Outbox {
         let is_free = finding.is_counted || is_relief;
         if !is_free && self.is_over_limit() {
             self.settle(id, ActionState::Limited, "over its limit");
+            return false;
+        }
+        if !self.task.options.armed {
+            self.settle(id, ActionState::DryRun, "");
             return false;
         }
         self.findings.get_mut(id).expect("looked up").is_counted = true;
