@@ -61,6 +61,8 @@ pub enum Mistake {
     /// NULL where there must be a value.
     Null,
     DuplicateKey,
+    /// A view, by itself or through others.
+    ReadsItself,
 }
 
 impl Mistake {
@@ -93,6 +95,7 @@ impl Mistake {
             Self::SeveralRows => "21000",
             Self::Null => "23502",
             Self::DuplicateKey => "23505",
+            Self::ReadsItself => "42P17",
         }
     }
 }

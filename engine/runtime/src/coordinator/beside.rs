@@ -116,6 +116,7 @@ impl Coordinator {
         if generation != self.generation {
             return Ok(None);
         }
+        self.check_acyclic(&name, &planned)?;
         if is_compared {
             self.check_comparable(&name, &planned)?;
         }

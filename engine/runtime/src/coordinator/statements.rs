@@ -111,6 +111,7 @@ impl Coordinator {
             Statement::CreateView { name, replace, query } => {
                 // A view that cannot run is refused here, not where it is used.
                 let planned = plan_query(query, &self.catalog)?;
+                self.check_acyclic(name, &planned)?;
                 let relation = view_relation(name, &planned);
                 if *replace && self.is_read(name, "view") {
                     self.take_over(relation, None)?;
@@ -126,6 +127,7 @@ impl Coordinator {
                     Some(planned) => planned,
                     None => plan_query(query, &self.catalog)?,
                 };
+                self.check_acyclic(name, &planned)?;
                 check_detection(options, &planned.node)?;
                 let relation = kept_relation(name, *detection, &planned);
                 if *replace && self.is_read(name, kind) {
@@ -419,6 +421,20 @@ impl Coordinator {
             Some(follow) => format!("{} {}", follow.kind, shown_name(dependent)),
             None => dependent.to_string(),
         }
+    }
+
+    /// Errors: the view would read itself, by itself or through others.
+    pub(super) fn check_acyclic(&self, name: &str, planned: &Planned) -> Result<()> {
+        let through = if planned.reads.contains(name) {
+            String::new()
+        } else {
+            match self.dependents(name).into_iter().find(|reader| planned.reads.contains(reader)) {
+                Some(reader) => format!(" through \"{reader}\""),
+                None => return Ok(()),
+            }
+        };
+        let error = Error::user(format!("\"{name}\" would read itself{through}")).mistake(Mistake::ReadsItself);
+        Err(error.hint("give the new view another name; WITH RECURSIVE is for rows that follow from each other"))
     }
 
     /// What reads the relation or its late rows, by itself or through others.
