@@ -180,6 +180,8 @@ pub struct Coordinator {
     /// Who waits for the next snapshot.
     checkpoints: Vec<Asked>,
     drafted: Option<Drafted>,
+    /// What snapshots do not count.
+    left_out: counted::LeftOut,
     /// Of the last snapshot.
     snapshot_bytes: u64,
     /// When it was last said which sink one waits for.
@@ -317,6 +319,7 @@ impl Coordinator {
             is_checkpoint_asked: false,
             checkpoints: Vec::new(),
             drafted: None,
+            left_out: counted::LeftOut::new(),
             snapshot_bytes: 0,
             waiting_told: Instant::now(),
             snapshot_begun: Instant::now(),

@@ -7,7 +7,7 @@
 //! Damaged   where the last one is no longer whole, an older one does as well, or the log's beginning, if what came
 //!           since is all there
 //! Left out  a view whose past is longer than `NEWS_BYTES_MAX` when it is first gathered keeps the
-//!           segments
+//!           segments, and is not tried again before the next start
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
@@ -28,6 +28,9 @@ use crate::log::snapshot::{Head, Part, Parts};
 
 /// Rows of one intake in memory, as bytes, before it is left out.
 const NEWS_BYTES_MAX: usize = 512 << 20;
+
+/// A reader, a source of it, and when the reader was made.
+pub type LeftOut = BTreeSet<(String, String, Tick)>;
 
 /// Rows per record.
 const RECORD_ROWS_MAX: usize = 65_536;
@@ -75,6 +78,7 @@ impl Coordinator {
                 readings.extend(found.into_iter().flatten());
             }
         }
+        readings.retain(|reading| !self.left_out.contains(&reading.place()));
         readings.sort_unstable_by(|left, right| left.intake.cmp(&right.intake));
         readings
     }
@@ -105,6 +109,10 @@ impl Coordinator {
 }
 
 impl Reading {
+    fn place(&self) -> (String, String, Tick) {
+        (self.intake.reader.clone(), self.intake.source.clone(), self.born)
+    }
+
     /// What was read up to then is in the snapshot.
     fn is_in(&self, tick: Tick, counted: &[Intake]) -> bool {
         self.born <= tick && counted.contains(&self.intake)
@@ -133,7 +141,7 @@ impl Before {
 }
 
 /// What each reading is about to get, of the first `upto` frames; without those that are left out.
-pub fn gather(shelf: &Shelf, readings: Vec<Reading>, before: Option<&Before>, upto: u64) -> Result<Vec<Counting>> {
+pub fn gather(shelf: &Shelf, readings: Vec<Reading>, before: Option<&Before>, upto: u64) -> Result<(Vec<Counting>, LeftOut)> {
     let mut countings: Vec<Counting> = readings.into_iter().map(|reading| Counting::new(reading, before)).collect();
     let known = before.map_or(0, |before| before.frames);
     let from = if countings.iter().all(|counting| counting.is_known) { known } else { 0 };
@@ -149,12 +157,12 @@ pub fn gather(shelf: &Shelf, readings: Vec<Reading>, before: Option<&Before>, up
             Ok(())
         })?;
     }
-    let left_out: BTreeSet<(String, String)> = countings.iter().filter(|counting| counting.is_left_out).map(Counting::pair).collect();
-    for (reader, source) in &left_out {
+    let left_out: LeftOut = countings.iter().filter(|counting| counting.is_left_out).map(|counting| counting.reading.place()).collect();
+    for (reader, source, _) in &left_out {
         tracing::info!(reader, source, "what it reads is too much to be counted; its segments are kept");
     }
-    countings.retain(|counting| !left_out.contains(&counting.pair()));
-    Ok(countings)
+    countings.retain(|counting| !left_out.contains(&counting.reading.place()));
+    Ok((countings, left_out))
 }
 
 impl Counting {
@@ -165,10 +173,6 @@ impl Counting {
 
     pub fn intake(&self) -> &Intake {
         &self.reading.intake
-    }
-
-    fn pair(&self) -> (String, String) {
-        (self.reading.intake.reader.clone(), self.reading.intake.source.clone())
     }
 
     fn take(&mut self, rows: &RecordBatch) {

@@ -27,7 +27,7 @@ use tidegate_types::{Delta, Tick};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
-use super::counted::{Before, gather, merged};
+use super::counted::{Before, LeftOut, gather, merged};
 use super::dataflows::counted_name;
 use super::recovery::in_order;
 use super::statements::{follower_name, shown_name};
@@ -93,6 +93,7 @@ pub struct Drafted {
     /// Statements before it.
     generation: u64,
     bytes: u64,
+    left_out: LeftOut,
 }
 
 impl Coordinator {
@@ -137,7 +138,7 @@ impl Coordinator {
             relations.iter().map(|(name, _)| (name.clone(), Arc::clone(&self.catalog.relations[name].schema))).collect();
         let draft = move || {
             let before = Before::open(&shelf, &readings)?;
-            let countings = gather(&shelf, readings, before.as_ref(), segment.number)?;
+            let (countings, left_out) = gather(&shelf, readings, before.as_ref(), segment.number)?;
             head.counted = countings.iter().map(|counting| counting.intake().clone()).collect();
             for source in &mut head.sources {
                 source.horizon = horizon(&needs, source, &head.counted);
@@ -154,7 +155,7 @@ impl Coordinator {
             let letters = Record::Rows { relation: DEAD_LETTERS.into(), rows: letters };
             let parts = [Ok(Record::Snapshot(Box::new(head))), Ok(letters)].into_iter().chain(rows).chain(states);
             let bytes = shelf.draft(&segment, tick, parts.chain(merged(before, countings)))?;
-            Ok(Drafted { segment, tick, lost, needs, generation, bytes })
+            Ok(Drafted { segment, tick, lost, needs, generation, bytes, left_out })
         };
         spawn_blocking(move || drop(drafts.send(draft())));
         Ok(())
@@ -253,8 +254,9 @@ impl Coordinator {
     /// A draft is there.
     pub(super) fn drafted(&mut self, drafted: Result<Drafted>) {
         match drafted {
-            Ok(drafted) => {
+            Ok(mut drafted) => {
                 self.snapshot_took = self.snapshot_begun.elapsed();
+                self.left_out.append(&mut drafted.left_out);
                 self.drafted = Some(drafted);
             }
             Err(error) => self.snapshot_failed(error),
