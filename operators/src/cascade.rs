@@ -8,13 +8,15 @@
 //! State   arrangements of groups and members, and of a loop's values by tick and round; freed only
 //!         as rows are deleted. A count per row of the result, to take it back while a loop does not settle
 //! Errors  a group that is defined twice, or needs less than one or more than all of its members, is a
-//!         flaw and counts as not there; a loop that changes in its last round has a flaw instead of rows
+//!         flaw and counts as not there; a loop that changes in its last round has a flaw instead of rows; where
+//!         parts of it know nothing of each other, as scenarios, only the part that does
 //! Source  Abo Khamis et al., Convergence of Datalog over (Pre-)Semirings, JACM 2024; Knuth,
 //!         A Generalization of Dijkstra's Algorithm, IPL 1977; McSherry et al., CIDR 2013
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 
+use differential_dataflow::consolidation::consolidate;
 use differential_dataflow::lattice::Lattice;
 use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
 use differential_dataflow::operators::iterate::Variable;
@@ -126,15 +128,34 @@ pub struct Settled<'scope, D: 'static, G: 'static> {
     pub flaws: Relation<'scope, u64, Flaw<G>>,
 }
 
-/// Runs `step` until what it feeds back changes no more. It gets the loop's scope and the last
-/// round's feedback, and gives the values and the next feedback, which comes out of a reduce: what
-/// cancels out must not go round.
+/// The values of the parts of a loop that settle, and the parts that do not.
+pub struct Parts<'scope, D: 'static, P: 'static> {
+    pub rows: Relation<'scope, u64, D>,
+    pub unsettled: Relation<'scope, u64, P>,
+}
+
+/// As [`settle_parts`], where all is one part.
 pub fn settle<'scope, D: Id, F: Id, G: Id>(
     scope: Scope<'scope, u64>,
     name: &str,
     rounds_max: u64,
     step: impl for<'inner> FnOnce(Scope<'inner, Round>, Relation<'inner, Round, F>) -> (Relation<'inner, Round, D>, Relation<'inner, Round, F>),
 ) -> Settled<'scope, D, G> {
+    let all = settle_parts(scope, name, rounds_max, |_| (), |_| (), step);
+    Settled { rows: all.rows, flaws: all.unsettled.map(|()| Flaw::Unsettled) }
+}
+
+/// Runs `step` until what it feeds back changes no more. It gets the loop's scope and the last
+/// round's feedback, and gives the values and the next feedback, which comes out of a reduce: what
+/// cancels out must not go round. What belongs to one part must not depend on another.
+pub fn settle_parts<'scope, D: Id, F: Id, P: Id>(
+    scope: Scope<'scope, u64>,
+    name: &str,
+    rounds_max: u64,
+    part_of: impl Fn(&D) -> P + 'static,
+    part_of_feedback: impl Fn(&F) -> P + 'static,
+    step: impl for<'inner> FnOnce(Scope<'inner, Round>, Relation<'inner, Round, F>) -> (Relation<'inner, Round, D>, Relation<'inner, Round, F>),
+) -> Parts<'scope, D, P> {
     let (rows, doubts) = scope.scoped::<Round, _, _>(name, |inner| {
         let (variable, last) = Variable::new(inner, Product::new(0, 1));
         let (rows, next) = step(inner, last);
@@ -142,16 +163,17 @@ pub fn settle<'scope, D: Id, F: Id, G: Id>(
         variable.set(next.inner.filter(move |(_, time, _)| time.inner < rounds_max).as_collection());
         (rows.leave(scope), doubts.leave(scope))
     });
-    let judged = without_doubt(rows, doubts);
-    Settled { rows: judged.clone().flat_map(|row| row), flaws: judged.flat_map(|row| row.is_none().then_some(Flaw::Unsettled)) }
+    let rows = rows.map(move |row| (part_of(&row), row));
+    let judged = without_doubt(rows, doubts.map(move |doubt| (part_of_feedback(&doubt), doubt)));
+    Parts { rows: judged.clone().flat_map(Result::ok), unsettled: judged.flat_map(Result::err) }
 }
 
-/// `rows` at the ticks at which no doubts are left, and None, once, at the others. Every worker
-/// hears of all doubts.
-fn without_doubt<'scope, D: Id, F: Id>(
-    rows: Relation<'scope, u64, D>,
-    doubts: Relation<'scope, u64, F>,
-) -> Relation<'scope, u64, Option<D>> {
+/// The rows of each part at the ticks at which it has no doubts left, and the part itself, once, at the others. Every
+/// worker hears of all doubts.
+fn without_doubt<'scope, P: Id, D: Id, F: Id>(
+    rows: Relation<'scope, u64, (P, D)>,
+    doubts: Relation<'scope, u64, (P, F)>,
+) -> Relation<'scope, u64, Result<D, P>> {
     let tells = rows.inner.scope().index() == 0;
     let doubts = doubts.inner.broadcast();
     let judged = rows.inner.binary_frontier(doubts, Pipeline, Pipeline, "Settled", move |_, _| {
@@ -182,43 +204,54 @@ fn without_doubt<'scope, D: Id, F: Id>(
     judged.as_collection()
 }
 
-/// The rule: rows pass while there is no doubt.
-struct Doubted<D, F> {
-    /// Whether it is this one that says that there is a doubt.
+/// The rule: a part's rows pass while there is no doubt of it.
+struct Doubted<P, D, F> {
+    /// Whether it is this one that says of which parts there is a doubt.
     tells: bool,
-    rows: HashMap<D, i64>,
-    doubts: HashMap<F, i64>,
+    rows: Counts<P, D>,
+    doubts: Counts<P, F>,
 }
 
-impl<D: Id, F: Id> Doubted<D, F> {
-    fn step(&mut self, mut rows: Vec<(D, i64)>, doubts: Vec<(F, i64)>) -> Vec<(Option<D>, i64)> {
-        differential_dataflow::consolidation::consolidate(&mut rows);
-        let was_settled = self.doubts.is_empty();
+/// By part, how often each row is there; parts without one are not.
+type Counts<P, D> = HashMap<P, HashMap<D, i64>>;
+
+impl<P: Id, D: Id, F: Id> Doubted<P, D, F> {
+    fn step(&mut self, mut rows: Vec<((P, D), i64)>, doubts: Vec<((P, F), i64)>) -> Vec<(Result<D, P>, i64)> {
+        consolidate(&mut rows);
+        let named: BTreeSet<P> = doubts.iter().map(|((part, _), _)| part.clone()).collect();
+        let doubted: BTreeSet<P> = named.iter().filter(|part| self.doubts.contains_key(*part)).cloned().collect();
         count(&mut self.doubts, doubts);
-        let is_settled = self.doubts.is_empty();
+        let turned: BTreeSet<P> = named.into_iter().filter(|part| self.doubts.contains_key(part) != doubted.contains(part)).collect();
         let mut changes = Vec::new();
-        if was_settled && !is_settled {
-            changes.extend(self.rows.iter().map(|(row, count)| (Some(row.clone()), -count)));
-            changes.extend(self.tells.then_some((None, 1)));
+        for part in turned.difference(&doubted) {
+            changes.extend(self.all(part, -1));
         }
-        if was_settled && is_settled {
-            changes.extend(rows.iter().map(|(row, diff)| (Some(row.clone()), *diff)));
-        }
+        let passing = rows.iter().filter(|((part, _), _)| !turned.contains(part) && !self.doubts.contains_key(part));
+        changes.extend(passing.map(|((_, row), diff)| (Ok(row.clone()), *diff)));
         count(&mut self.rows, rows);
-        if !was_settled && is_settled {
-            changes.extend(self.rows.iter().map(|(row, count)| (Some(row.clone()), *count)));
-            changes.extend(self.tells.then_some((None, -1)));
+        for part in turned.intersection(&doubted) {
+            changes.extend(self.all(part, 1));
         }
         changes
     }
+
+    /// All rows of a part that come or go as the doubt of it goes or comes.
+    fn all(&self, part: &P, sign: i64) -> Vec<(Result<D, P>, i64)> {
+        let rows = self.rows.get(part).into_iter().flatten().map(|(row, count)| (Ok(row.clone()), sign * count));
+        rows.chain(self.tells.then(|| (Err(part.clone()), -sign))).collect()
+    }
 }
 
-fn count<D: Id>(counts: &mut HashMap<D, i64>, changes: Vec<(D, i64)>) {
-    for (row, diff) in changes {
-        let count = counts.entry(row.clone()).or_default();
+fn count<P: Id, D: Id>(counts: &mut Counts<P, D>, changes: Vec<((P, D), i64)>) {
+    for ((part, row), diff) in changes {
+        let rows = counts.entry(part.clone()).or_default();
+        let count = rows.entry(row.clone()).or_default();
         *count += diff;
         if *count == 0 {
-            counts.remove(&row);
+            rows.remove(&row);
+        }
+        if rows.is_empty() {
+            counts.remove(&part);
         }
     }
 }

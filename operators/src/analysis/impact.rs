@@ -85,10 +85,11 @@ pub static FUNCTIONS: [Function; 6] = [
     },
 ];
 
+const SCENARIO_ID: &str = "scenario";
 const CONTROL_ID: &str = "control";
 const WAY_ID: &str = "way";
 
-const SCENARIO: Column = column("scenario", Id("scenario"));
+const SCENARIO: Column = column("scenario", Id(SCENARIO_ID));
 const LOSS: Column = column("loss", Double);
 const COST: Column = column("cost", Double);
 const PART: Column = column("inoperability", Double);
@@ -134,7 +135,11 @@ fn run_scenario_downtime(call: Call<'_>) -> Rows<'_, u64> {
         row.integer(Some(*start));
         row.integer(Some(*end));
     };
-    call.answer(each, graph.flaws.concat(down.flaws), write, say_down)
+    let unsettled = down.unsettled.map(|scenario| (Some(scenario), Flaw::Unsettled));
+    call.answer(each, graph.flaws.map(|flaw| (None, flaw)).concat(unsettled), write, |(scenario, flaw), names| match scenario {
+        Some(scenario) => format!("scenario {}: {}", names.show(SCENARIO_ID, scenario), say_down(flaw, names)),
+        None => say_down(flaw, names),
+    })
 }
 
 fn run_inoperability(call: Call<'_>) -> Rows<'_, u64> {

@@ -8,34 +8,40 @@
 //!         of it; each of these longer by `restart`
 //! State   the arrangements of the loop, by tick and round; freed only as rows are deleted
 //! Rounds  nodes that keep each other down are down to the horizon. Where each of them is down as soon as one of
-//!         its group is, and at most [`PATH_MAX`] of them have a restart or a delay, that is seen when it has
-//!         gone round once: the next turn ends as much later again. Other such cycles settle only at the horizon,
-//!         in as many rounds as restarts fit before it
+//!         its group is, that is seen when it has gone round a few times: the next turn ends as much later again.
+//!         Other such cycles settle only at the horizon, in as many rounds as restarts fit before it
 //! Errors  as in `cascade`; no fixpoint within [`ROUNDS_MAX`] rounds
-//! Source  union, threshold, erosion and dilation are monotone: Serra, Image Analysis and
-//!         Mathematical Morphology, 1982
+//! Source  union, threshold, erosion and dilation are monotone: Serra, Image Analysis and Mathematical Morphology,
+//!         1982; who is remembered on the way: Brent, An Improved Monte Carlo Factorization Algorithm, BIT 1980
 
 use serde::{Deserialize, Serialize};
 
-use super::{Gate, Id, Relation, Settled, reduced, settle};
+use super::{Flaw, Gate, Id, Parts, Relation, Settled, reduced, settle_parts};
 
 /// Half-open; a list of them is in order, and no two touch.
 pub type Interval = (i64, i64);
 
-/// A cascade of more rounds holds up all ticks for longer than anybody waits.
-pub const ROUNDS_MAX: u64 = 2_000;
-
-/// Nodes that an end is remembered to have come over.
-pub const PATH_MAX: usize = 4;
+/// What changes in each round costs the square of the rounds, when it comes and when it goes: more would hold up all
+/// ticks for seconds.
+pub const ROUNDS_MAX: u64 = 500;
 
 /// An interval in which a node is down, or a group lacks members.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 struct Stretch<V> {
     start: i64,
     end: i64,
-    /// Over whom it came to last until `end`, and until when these were down; the latest last. Each passed its end
-    /// on by itself, as one failed member is enough of each group between them.
-    path: Vec<(V, i64)>,
+    way: Way<V>,
+}
+
+/// How a stretch came to last until its end: from node to node that each passed its end on by itself, as one failed
+/// member is enough of each group between them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+struct Way<V> {
+    /// How often a restart or a delay made it later.
+    steps: u64,
+    /// Who was passed at the last step that is a power of two, and until when that one was down. Who goes round
+    /// comes by the one again before the next is remembered, once that is further away than once round.
+    landmark: Option<(V, i64)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -52,7 +58,7 @@ enum Fact<V> {
     Down(Vec<Stretch<V>>),
 }
 
-/// `members`: (node, (group, delay_ms)); `restarts`: (node, restart_ms), the longest counts.
+/// As [`downtime_parts`], where all nodes are one part.
 pub fn downtime<'scope, V: Id, G: Id>(
     outages: Relation<'scope, u64, (V, Interval)>,
     gates: Relation<'scope, u64, (G, Gate<V>)>,
@@ -61,27 +67,51 @@ pub fn downtime<'scope, V: Id, G: Id>(
     horizon: i64,
     rounds_max: u64,
 ) -> Settled<'scope, (V, Vec<Interval>), G> {
+    let all = downtime_parts(outages, gates, members, restarts, horizon, rounds_max, |_| ());
+    Settled { rows: all.rows, flaws: all.unsettled.map(|()| Flaw::Unsettled) }
+}
+
+/// `members`: (node, (group, delay_ms)); `restarts`: (node, restart_ms), the longest counts. `part_of`: nodes of
+/// different parts must not depend on each other.
+pub fn downtime_parts<'scope, V: Id, G: Id, P: Id>(
+    outages: Relation<'scope, u64, (V, Interval)>,
+    gates: Relation<'scope, u64, (G, Gate<V>)>,
+    members: Relation<'scope, u64, (V, (G, i64))>,
+    restarts: Relation<'scope, u64, (V, i64)>,
+    horizon: i64,
+    rounds_max: u64,
+    part_of: impl Fn(&V) -> P + Clone + 'static,
+) -> Parts<'scope, (V, Vec<Interval>), P> {
     let scope = outages.inner.scope();
     let facts = outages
-        .map(|(node, (start, end))| (node, Fact::Down(vec![Stretch { start, end, path: Vec::new() }])))
+        .map(|(node, (start, end))| (node, Fact::Down(vec![Stretch { start, end, way: Way::NEW }])))
         .concat(restarts.map(|(node, restart_ms)| (node, Fact::RestartMs(restart_ms))));
     let gates = gates.map(|(group, gate)| (group, Part::Gate(gate)));
     let members = members.arrange_by_key_named("Members");
-    settle(scope, "Downtime", rounds_max, |inner, next| {
-        let down = reduced(facts.enter(inner).concat(next), "Down", move |node, facts, out| {
-            let down = down(node, facts, horizon);
-            out.extend((!down.is_empty()).then_some((down, 1)));
-        });
-        let failing = down.clone().join_core(members.enter(inner), |node, down, (group, delay_ms)| {
-            let later = down.iter().map(|stretch| stretch.later(node, *delay_ms)).collect();
-            Some((group.clone(), Part::Member(later)))
-        });
-        let next =
-            reduced(gates.enter(inner).concat(failing), "Groups", |_, parts, out| out.extend(lacking(parts).map(|lacking| (lacking, 1))));
-        let next = next.as_collection(|_, (node, lacking)| (node.clone(), Fact::Down(lacking.clone())));
-        let intervals = |down: &[Stretch<V>]| down.iter().map(|stretch| (stretch.start, stretch.end)).collect();
-        (down.as_collection(move |node, down| (node.clone(), intervals(down))), next)
-    })
+    let part_of_fact = part_of.clone();
+    settle_parts(
+        scope,
+        "Downtime",
+        rounds_max,
+        move |(node, _)| part_of(node),
+        move |(node, _)| part_of_fact(node),
+        |inner, next| {
+            let down = reduced(facts.enter(inner).concat(next), "Down", move |node, facts, out| {
+                let down = down(node, facts, horizon);
+                out.extend((!down.is_empty()).then_some((down, 1)));
+            });
+            let failing = down.clone().join_core(members.enter(inner), |node, down, (group, delay_ms)| {
+                let later = down.iter().map(|stretch| stretch.later(node, *delay_ms)).collect();
+                Some((group.clone(), Part::Member(later)))
+            });
+            let next = reduced(gates.enter(inner).concat(failing), "Groups", |_, parts, out| {
+                out.extend(lacking(parts).map(|lacking| (lacking, 1)))
+            });
+            let next = next.as_collection(|_, (node, lacking)| (node.clone(), Fact::Down(lacking.clone())));
+            let intervals = |down: &[Stretch<V>]| down.iter().map(|stretch| (stretch.start, stretch.end)).collect();
+            (down.as_collection(move |node, down| (node.clone(), intervals(down))), next)
+        },
+    )
 }
 
 /// The rule for a node: all it is down for, restarted after each, up to the horizon.
@@ -91,41 +121,47 @@ fn down<V: Id>(node: &V, facts: &[(&Fact<V>, i64)], horizon: i64) -> Vec<Stretch
     let longer = stretches.filter(|stretch| stretch.start < stretch.end).map(|stretch| {
         let end = stretch.end + restart_ms;
         // Its own end came back to it without a gap, and later: it will again.
-        let goes_round = stretch.path.iter().any(|(over, ended)| over == node && stretch.start <= *ended && *ended < end);
+        let before = stretch.way.landmark.as_ref().filter(|(passed, _)| passed == node);
+        let goes_round = before.is_some_and(|(_, ended)| stretch.start <= *ended && *ended < end);
         match goes_round || horizon <= end {
-            true => Stretch { start: stretch.start, end: horizon, path: Vec::new() },
-            false => Stretch { start: stretch.start, end, path: stretch.path.clone() },
+            true => Stretch { start: stretch.start, end: horizon, way: Way::NEW },
+            false => Stretch { start: stretch.start, end, way: stretch.way.clone() },
         }
     });
     let mut down = united(longer.filter(|stretch| stretch.start < stretch.end).collect());
     if 0 < restart_ms {
-        down.iter_mut().filter(|stretch| stretch.end < horizon).for_each(|stretch| stretch.come_over(node));
+        down.iter_mut().filter(|stretch| stretch.end < horizon).for_each(|stretch| stretch.pass(node));
     }
     down
 }
 
 impl<V: Id> Stretch<V> {
-    fn come_over(&mut self, node: &V) {
-        if self.path.len() == PATH_MAX {
-            self.path.remove(0);
+    /// Made later at `node`, which is down until its end.
+    fn pass(&mut self, node: &V) {
+        self.way.steps += 1;
+        if self.way.steps.is_power_of_two() {
+            self.way.landmark = Some((node.clone(), self.end));
         }
-        self.path.push((node.clone(), self.end));
     }
 
     /// As a member of a group, for which `node` is down `delay_ms` later.
     fn later(&self, node: &V, delay_ms: i64) -> Self {
         let mut later = self.clone();
-        if 0 < delay_ms && self.path.last().is_none_or(|(last, _)| last != node) {
-            later.come_over(node);
+        if 0 < delay_ms {
+            later.pass(node);
         }
         (later.start, later.end) = (self.start + delay_ms, self.end + delay_ms);
         later
     }
 
-    /// Of equal ends the shortest path counts, then the first.
+    /// Of equal ends the one that took fewer steps counts, then the first.
     fn outlasts(&self, other: &Self) -> bool {
-        (other.end, self.path.len(), &self.path) < (self.end, other.path.len(), &other.path)
+        (other.end, &self.way) < (self.end, &other.way)
     }
+}
+
+impl<V> Way<V> {
+    const NEW: Self = Self { steps: 0, landmark: None };
 }
 
 /// The rule for a group: when too many members are down for longer than its buffer.
@@ -137,7 +173,7 @@ fn lacking<V: Id>(parts: &[(&Part<V>, i64)]) -> Option<(V, Vec<Stretch<V>>)> {
         enough => {
             let edges =
                 members.flat_map(|(down, count)| down.iter().flat_map(move |stretch| [(stretch.start, count), (stretch.end, -count)]));
-            crowded(edges.collect(), enough).into_iter().map(|(start, end)| Stretch { start, end, path: Vec::new() }).collect()
+            crowded(edges.collect(), enough).into_iter().map(|(start, end)| Stretch { start, end, way: Way::NEW }).collect()
         }
     };
     let later = too_few.into_iter().map(|stretch| Stretch { start: stretch.start + gate.buffer_ms, ..stretch });
@@ -172,7 +208,7 @@ fn united<V: Id>(mut stretches: Vec<Stretch<V>>) -> Vec<Stretch<V>> {
         match united.last_mut() {
             Some(last) if stretch.start <= last.end => {
                 if stretch.outlasts(last) {
-                    (last.end, last.path) = (stretch.end, stretch.path);
+                    (last.end, last.way) = (stretch.end, stretch.way);
                 }
             }
             _ => united.push(stretch),

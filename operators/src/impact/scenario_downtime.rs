@@ -6,15 +6,15 @@
 //! Out     (scenario, node, [start, end)): per scenario what `downtime` gives
 //! State   what `what_if` keeps, and the arrangements of `downtime` with the groups and members of the nodes
 //!         that a scenario reaches at all; freed only as rows are deleted
-//! Errors  as in `downtime`; where one scenario does not settle, none has rows
+//! Errors  as in `downtime`; a scenario that does not settle has no rows, and the others have theirs
 //! Source  what is down at any time fails in `reach`, so the cells in which it does are all there are
 
 use super::what_if::what_if;
-use crate::cascade::downtime::{Interval, downtime};
-use crate::cascade::{Flaw, Gate, Id, Relation, Settled};
+use crate::cascade::downtime::{Interval, downtime_parts};
+use crate::cascade::{Gate, Id, Parts, Relation};
 use crate::usage::Usage;
 
-/// As [`downtime`], where a node is one of a scenario.
+/// As [`downtime_parts`], where a node is one of a scenario.
 pub fn scenario_downtime<'scope, S: Id, V: Id, G: Id>(
     outages: Relation<'scope, u64, ((S, V), Interval)>,
     gates: Relation<'scope, u64, (G, Gate<V>)>,
@@ -23,7 +23,7 @@ pub fn scenario_downtime<'scope, S: Id, V: Id, G: Id>(
     horizon: i64,
     rounds_max: u64,
     usage: Usage,
-) -> Settled<'scope, ((S, V), Vec<Interval>), G> {
+) -> Parts<'scope, ((S, V), Vec<Interval>), S> {
     let plain = members.clone().map(|(node, (group, _))| (node, group));
     let reached = what_if(outages.clone().map(|(cell, _)| cell), gates.clone(), plain, usage);
     let reached = reached.map(|(scenario, node)| (node, scenario)).arrange_by_key_named("Reached");
@@ -38,15 +38,5 @@ pub fn scenario_downtime<'scope, S: Id, V: Id, G: Id>(
     });
     let restarts = restarts.arrange_by_key_named("Restarts");
     let restarts = reached.join_core(restarts, |node, scenario, restart_ms| Some(((scenario.clone(), node.clone()), *restart_ms)));
-    let down = downtime(outages, gates, members, restarts, horizon, rounds_max);
-    Settled { rows: down.rows, flaws: down.flaws.map(of_all) }
-}
-
-/// Groups were judged before, so only the loop may be at fault.
-fn of_all<S, G>(flaw: Flaw<(S, G)>) -> Flaw<G> {
-    match flaw {
-        Flaw::Repeated { group: (_, group), count } => Flaw::Repeated { group, count },
-        Flaw::Need { group: (_, group), need, members } => Flaw::Need { group, need, members },
-        Flaw::Unsettled => Flaw::Unsettled,
-    }
+    downtime_parts(outages, gates, members, restarts, horizon, rounds_max, |(scenario, _)| scenario.clone())
 }

@@ -519,15 +519,18 @@ fn nodes_that_keep_each_other_down_settle_when_it_has_gone_round() {
     const WEEK: i64 = 7 * 24 * 3_600_000;
     let pair = [group(1, A, None, 0), member(1, B), group(2, B, None, 0), member(2, A)];
     let circle = [group(3, C, None, 2), member(3, E), group(4, D, None, 2), member(4, C), group(5, E, None, 2), member(5, D)];
-    let restarts = [A, B, C, D, E].map(|node| (Restart(node, 1), 1));
-    let outages = [down(A, 0, 10), down(C, 100, 200)];
-    let edits = vec![[&pair[..], &circle, &restarts, &outages].concat(), outages.map(gone).to_vec()];
+    let ring: Vec<_> =
+        (20..27).flat_map(|node| [group(node, node, None, 0), member(node, if node == 20 { 26 } else { node - 1 })]).collect();
+    let restarts: Vec<_> = [A, B, C, D, E].into_iter().chain(20..27).map(|node| (Restart(node, 1), 1)).collect();
+    let outages = [down(A, 0, 10), down(C, 100, 200), down(20, 300, 400)];
+    let edits = vec![[&pair[..], &circle, &ring, &restarts, &outages].concat(), outages.map(gone).to_vec()];
     let found = answers(2, &edits, |world| {
         let outages = world.outages.clone().map(|(node, down, _)| (node, down));
-        downtime(outages, world.gates.clone(), world.delays(), world.restarts.clone(), WEEK, 20).rows
+        downtime(outages, world.gates.clone(), world.delays(), world.restarts.clone(), WEEK, 40).rows
     });
-    let all = [(A, 0), (B, 0), (C, 100), (D, 102), (E, 104)].map(|(node, start)| ((node, vec![(start, WEEK)]), 1));
-    assert_eq!(found, [BTreeMap::from(all), BTreeMap::new()]);
+    let starts = [(A, 0), (B, 0), (C, 100), (D, 102), (E, 104)].into_iter().chain((20..27).map(|node| (node, 300)));
+    let all: BTreeMap<_, _> = starts.map(|(node, start)| ((node, vec![(start, WEEK)]), 1)).collect();
+    assert_eq!(found, [all, BTreeMap::new()]);
 }
 
 #[test]

@@ -88,6 +88,13 @@ fn all_downtimes(rows: Rows<'_>) -> Relation<'_, u64, ((Name, Node), Vec<Interva
     scenario_downtime(outages(&rows), judged(&rows), members(&rows), restarts, HORIZON, ROUNDS_MAX, Usage::default()).rows
 }
 
+/// None: the scenario did not settle.
+fn within_ten_rounds(rows: Rows<'_>) -> Relation<'_, u64, (Name, Option<(Node, Vec<Interval>)>)> {
+    let restarts = of(&rows, |row| if let Restart(node, ms) = row { Some((node, ms)) } else { None });
+    let down = scenario_downtime(outages(&rows), judged(&rows), members(&rows), restarts, HORIZON, 10, Usage::default());
+    down.rows.map(|((scenario, node), down)| (scenario, Some((node, down)))).concat(down.unsettled.map(|scenario| (scenario, None)))
+}
+
 /// None: it did not settle.
 fn all_inoperable<const LEVELS: i64>(rows: Rows<'_>) -> Relation<'_, u64, Option<(Node, i64)>> {
     let shocks = of(&rows, |row| if let Shock(node, levels) = row { Some((node, levels)) } else { None });
@@ -229,6 +236,30 @@ fn scenarios_are_what_a_run_each_gives() {
                 assert_eq!(radii[tick], radii_from_scratch(rows), "radii, seed {seed}, {workers} workers, tick {tick}");
             }
         }
+    }
+}
+
+// Each of three nodes is down as long as both others are, and a moment longer: 30 rounds to the horizon.
+#[test]
+fn a_scenario_that_does_not_settle_leaves_the_others_their_rows() {
+    let quorum = [(1, 2, 3), (2, 1, 3), (3, 1, 2)].into_iter().flat_map(|(node, a, b)| {
+        let needs = Group(node, self::Group { node, need: Some(1), buffer_ms: 0 });
+        [(needs, 1), (Member(node, a, 0), 1), (Member(node, b, 0), 1), (Restart(node, 1), 1)]
+    });
+    let all_three: Vec<_> = [1, 2, 3].map(|node| (Outage(7, node, (0, 10)), 1)).to_vec();
+    let one = |scenario, end| (Outage(scenario, 1, (0, end)), 1);
+    let edits = vec![
+        quorum.chain([one(5, 20)]).collect(),
+        all_three.clone(),
+        vec![one(6, 15), (Outage(5, 1, (0, 20)), -1)],
+        all_three.into_iter().map(|(outage, _)| (outage, -1)).collect(),
+    ];
+    let down = |scenario, end| ((scenario, Some((1, vec![(0, end)]))), 1);
+    let unsettled = ((7, None), 1);
+    for workers in [1, 4] {
+        let told = answers(workers, &edits, within_ten_rounds);
+        let expected = [vec![down(5, 21)], vec![down(5, 21), unsettled.clone()], vec![down(6, 16), unsettled.clone()], vec![down(6, 16)]];
+        assert_eq!(told, expected.map(BTreeMap::from_iter), "{workers} workers");
     }
 }
 
