@@ -53,4 +53,7 @@ CREATE MATERIALIZED VIEW supposed_losses AS
 SELECT h.scenario, h.besides, coalesce(l.loss, 0) AS loss, coalesce(l.loss, 0) - coalesce(i.loss, 0) AS more
 FROM (SELECT DISTINCT scenario, besides FROM model_suppositions) h
 LEFT JOIN losses_by_scenario l ON l.kind = 'supposed' AND l.scenario = h.scenario
-LEFT JOIN losses_by_scenario i ON i.kind = 'incident' AND i.scenario = h.besides;
+LEFT JOIN losses_by_scenario i ON i.kind = 'incident' AND i.scenario = h.besides
+WHERE NOT EXISTS (
+  SELECT 1 FROM unsettled u
+  WHERE (u.kind = 'supposed' AND u.scenario = h.scenario) OR (u.kind = 'incident' AND u.scenario = h.besides));
