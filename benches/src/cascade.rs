@@ -36,7 +36,7 @@ use self::graph::{Change, Graph, Shape};
 use self::probe::Probes;
 use self::rule::{Answer, Rule};
 use crate::duckdb::{DuckDb, Question, Recomputed, Wanted};
-use crate::engine::{self, Ticks};
+use crate::engine::{self, Runs, Ticks};
 use crate::process;
 use crate::stats::quantile;
 
@@ -78,6 +78,23 @@ pub struct CascadeOptions {
     /// A run that takes longer has failed
     #[arg(long, default_value_t = 900)]
     limit_s: u64,
+}
+
+/// All single failures at once: [`CascadeOptions`] of a graph for which that can be asked.
+#[derive(Args)]
+pub struct WhatIfOptions {
+    #[arg(long, default_value_t = 10_000)]
+    nodes: u32,
+    #[arg(long, default_value_t = 50_000)]
+    edges: usize,
+    /// Decides the graph and the updates
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+    /// Single-edge updates to measure
+    #[arg(long, default_value_t = 60)]
+    updates: usize,
+    #[command(flatten)]
+    runs: Runs,
 }
 
 /// What one process runs.
@@ -158,6 +175,23 @@ pub fn run(options: &CascadeOptions) -> Result<bool> {
     let text = if options.json { json(options, &runs, recomputed.as_ref()) } else { table(options, &runs, recomputed.as_ref()) };
     print!("{text}");
     Ok(runs.iter().all(|run| run.outcome.is_ok()))
+}
+
+/// How far the failure of each single node would go. False: a run failed.
+pub fn what_if(options: WhatIfOptions) -> Result<bool> {
+    let WhatIfOptions { nodes, edges, seed, updates, runs: Runs { workers, tick_ms, json, limit_s } } = options;
+    run(&CascadeOptions {
+        // The rule lets each node fail, and asks for no others.
+        shape: Shape { nodes, edges, failed: 1, seed },
+        updates,
+        workers,
+        rules: vec![Rule::BlastRadius],
+        tick_ms,
+        duckdb: Wanted::Off,
+        python: String::new(),
+        json,
+        limit_s,
+    })
 }
 
 /// The cascade in DuckDB over its own tables; loading them is not measured.

@@ -1,7 +1,7 @@
 //! Tidegate's benchmarks, through the public door only.
 //!
 //! In reading order: [`nexmark`] runs the suite's queries from file to settled
-//! result; [`cascade`] changes one edge of a dependency graph at a time;
+//! result; [`cascade`] changes one edge of a dependency graph at a time, also while all single failures are followed;
 //! [`behaviour`] follows a million open cases; [`sensors`] judges readings; [`nab`] and [`skab`] score the
 //! detectors of anomalies on labelled series; [`overload`] brings more than can be
 //! taken, and [`durability`] says what the log costs.
@@ -56,6 +56,8 @@ enum Command {
     Nexmark(nexmark::NexmarkOptions),
     /// One edge of a dependency graph changes: how soon the cascade view shows it
     Cascade(cascade::CascadeOptions),
+    /// The same while it is known of each node what its failure would take with it
+    WhatIf(cascade::WhatIfOptions),
     /// Cases followed against a protocol: events per second, and memory per open case
     Behaviour(behaviour::BehaviourOptions),
     /// Readings of many series judged as they come: readings per second, and memory per series
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Nexmark(options) => nexmark::run(&options),
         Command::Cascade(options) => cascade::run(&options),
+        Command::WhatIf(options) => cascade::what_if(options),
         Command::Behaviour(options) => behaviour::run(&options),
         Command::Sensors(options) => sensors::run(&options),
         Command::Nab(options) => wait(nab::run(&options)),
