@@ -5,7 +5,9 @@
 //! State   the graph; per node and block of scenarios the lanes in which it fails, where there are any
 //! Source  as for `reach`, the least fixpoint per lane. What is added goes on from the last one: it
 //!         only grows. The lanes that may lose something begin anew, for no cycle may hold itself down:
-//!         those in which a changed group had failed, as far as what was removed had a part in it
+//!         those in which a changed group had failed, as far as what was removed had a part in it, unless it still
+//!         fails by members that owe nothing to a changed group's node. On a graph that is one great cycle all
+//!         members do, and an update costs up to what all costs from the beginning
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::mem;
@@ -211,11 +213,12 @@ impl<S: Id, V: Id, G: Id> Scenarios<S, V, G> {
     fn clear(&mut self, edits: &Edits) -> Vec<Lanes> {
         let mut anew = vec![NONE; self.blocks.len()];
         edits.weaker.iter().for_each(|lane| anew[lane / WIDTH] = either(&anew[lane / WIDTH], &bit(*lane)));
+        let known = edits.wirings.iter().filter_map(|(group, after)| Some((self.graph.wirings.get(*group)?, after)));
+        let weaker: Vec<(&Wiring, &Wiring)> = known.filter(|(before, after)| before.may_lose(after)).collect();
+        let owing = self.graph.owing(weaker.iter().filter_map(|(before, _)| before.gate).map(|(node, _)| node).collect());
         for (block, anew) in self.blocks.iter_mut().zip(&mut anew) {
-            for (group, wiring) in &edits.wirings {
-                if let Some(before) = self.graph.wirings.get(*group) {
-                    *anew = either(anew, &block.at_risk(before, wiring));
-                }
+            for (before, after) in &weaker {
+                *anew = either(anew, &block.at_risk(before, after, &owing));
             }
             block.clear(anew);
         }
@@ -223,7 +226,38 @@ impl<S: Id, V: Id, G: Id> Scenarios<S, V, G> {
     }
 }
 
+impl Wiring {
+    /// Whether there may be lanes in which it fails its node and `after` would not.
+    fn may_lose(&self, after: &Wiring) -> bool {
+        self.gate.is_some() && (!self.is_as_strict_as(after) || self.lost(after).next().is_some())
+    }
+
+    /// Whether its node needs so many failures as that of `after`, which is the same, or more.
+    fn is_as_strict_as(&self, after: &Wiring) -> bool {
+        match (self.gate, after.gate) {
+            (Some((node, failures)), Some((same, fewer))) => node == same && fewer <= failures,
+            _ => false,
+        }
+    }
+
+    /// Its members that `after` has not, or fewer times.
+    fn lost<'a>(&'a self, after: &'a Wiring) -> impl Iterator<Item = usize> + 'a {
+        self.members.iter().filter(|(node, count)| after.members.get(node).copied().unwrap_or(0) < **count).map(|(node, _)| *node)
+    }
+}
+
 impl Graph {
+    /// By node: whether it may fail since one of `nodes` does. These may themselves.
+    fn owing(&self, mut nodes: Vec<usize>) -> Vec<bool> {
+        let mut owing = vec![false; self.dependents.len()];
+        while let Some(node) = nodes.pop() {
+            if !mem::replace(&mut owing[node], true) {
+                nodes.extend(self.dependents[node].iter().filter_map(|group| self.wirings[*group].gate).map(|(node, _)| node));
+            }
+        }
+        owing
+    }
+
     fn edited<'a>(&self, group: usize, edits: &'a mut Edits) -> &'a mut Wiring {
         edits.wirings.entry(group).or_insert_with(|| self.wirings.get(group).cloned().unwrap_or_default())
     }
@@ -284,28 +318,33 @@ impl Block {
 
     /// The lanes in which a group fails its node.
     fn fires(&self, wiring: &Wiring) -> Lanes {
+        self.fires_by(wiring, |_| true)
+    }
+
+    /// The lanes in which it does by those of its members alone that `counts` takes.
+    fn fires_by(&self, wiring: &Wiring, counts: impl Fn(usize) -> bool) -> Lanes {
         let Some((_, failures)) = wiring.gate else { return NONE };
-        let failed =
-            wiring.members.iter().map(|(node, count)| (self.get(*node), *count)).filter(|(lanes, count)| **lanes != NONE && 0 < *count);
+        let members = wiring.members.iter().filter(|(node, _)| counts(**node));
+        let failed = members.map(|(node, count)| (self.get(*node), *count)).filter(|(lanes, count)| **lanes != NONE && 0 < *count);
         match failures {
             1 => failed.fold(NONE, |sum, (lanes, _)| either(&sum, lanes)),
             _ => crowded(failed, failures),
         }
     }
 
-    /// The lanes in which less may fail than before. Where no fewer failures are enough, or another
-    /// node is meant, all in which the group failed; otherwise those in which a failed member was lost.
-    fn at_risk(&self, before: &Wiring, after: &Wiring) -> Lanes {
+    /// The lanes in which less may fail than before. Where no fewer failures are enough, all in which the group failed,
+    /// otherwise those in which a failed member was lost; but not where enough members are left that owe nothing
+    /// to a changed node. Where another node is meant, all.
+    fn at_risk(&self, before: &Wiring, after: &Wiring, owing: &[bool]) -> Lanes {
         let fired = self.fires(before);
-        let is_as_strict = match (before.gate, after.gate) {
-            (Some((node, failures)), Some((same, fewer))) => node == same && fewer <= failures,
-            _ => false,
-        };
-        if fired == NONE || !is_as_strict {
+        if fired == NONE || before.gate.map(|(node, _)| node) != after.gate.map(|(node, _)| node) {
             return fired;
         }
-        let lost = before.members.iter().filter(|(node, count)| after.members.get(node).copied().unwrap_or(0) < **count);
-        both(&fired, &lost.fold(NONE, |sum, (node, _)| either(&sum, self.get(*node))))
+        let fewer = match before.is_as_strict_as(after) {
+            true => both(&fired, &before.lost(after).fold(NONE, |sum, node| either(&sum, self.get(node)))),
+            false => fired,
+        };
+        without(&fewer, &self.fires_by(after, |node| !owing[node]))
     }
 
     fn clear(&mut self, mask: &Lanes) {
@@ -485,5 +524,27 @@ mod tests {
         let gone: Vec<_> = chain(100).into_iter().map(|(change, diff)| (change, -diff)).collect();
         all.step(&gone);
         assert_eq!(all.bytes(), full - graph);
+    }
+
+    // In scenario 7, 3 fails by 1 and by 2. Where 2 fails by 3, as in scenario 8, it is no reason for 3 to stay down.
+    #[test]
+    fn only_what_has_no_other_reason_begins_anew() {
+        let gate = |node| (Change::Gate(node, Gate { node, need: 1, failures: 1, buffer_ms: 0 }), 1);
+        let member = |group, node| (Change::Member(group, node), 1);
+        let lanes = |seeds: &[(u32, u32)], back: bool| {
+            let mut all = Scenarios::<u32, u32, u32>::default();
+            let mut rows = vec![gate(3), member(3, 1), member(3, 2)];
+            rows.extend(back.then(|| [gate(2), member(2, 3)]).into_iter().flatten());
+            rows.extend(seeds.iter().map(|(scenario, node)| (Change::Fails(*scenario, *node), 1)));
+            all.step(&rows);
+            all.sweep();
+            let mut edits = Edits::default();
+            all.take(&Change::Member(3, 1), -1, &mut edits);
+            all.clear(&edits)
+        };
+        assert_eq!(lanes(&[(7, 1), (7, 2)], false), [NONE]);
+        assert_eq!(lanes(&[(7, 1), (7, 2), (8, 1)], false), [bit(1)]);
+        assert_eq!(lanes(&[(8, 1)], true), [bit(0)]);
+        assert_eq!(lanes(&[(9, 2)], true), [NONE]);
     }
 }
