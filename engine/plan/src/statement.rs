@@ -2,7 +2,7 @@
 //! Every error has its place.
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use datafusion::sql::sqlparser::ast::{self, ColumnDef, ColumnOption, Expr, ObjectName, Query};
+use datafusion::sql::sqlparser::ast::{self, ColumnDef, ColumnOption, Expr, ObjectName, ObjectNamePart, Query};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -306,6 +306,9 @@ fn option_instead(option: &ColumnOption) -> &'static str {
     }
 }
 
+/// What can be created and dropped.
+const KINDS: [&str; 7] = ["SOURCE", "TABLE", "VIEW", "MATERIALIZED VIEW", "DETECTION", "SINK", "ACTION"];
+
 struct One<'a> {
     tokens: Vec<TokenWithSpan>,
     file: &'a str,
@@ -328,8 +331,7 @@ impl One<'_> {
 
     /// What may be ahead, and is refused by its name.
     fn refuse_words(&self, refused: &[Refused]) -> Result<()> {
-        let is_ahead = |words: &&Refused| words.words.iter().enumerate().all(|(i, word)| self.word(i) == *word);
-        match refused.iter().find(is_ahead) {
+        match refused.iter().find(|refused| self.is_ahead(refused.words)) {
             Some(refused) => Err(self.refused(refused.what, refused.way_out)),
             None => Ok(()),
         }
@@ -340,7 +342,7 @@ impl One<'_> {
         self.error(format!("{what} is not supported")).hint(way_out).mistake(Mistake::Unsupported)
     }
 
-    fn statement(&mut self) -> std::result::Result<Statement, Trouble> {
+    fn statement(&mut self) -> Parsed<Statement> {
         match self.word(0).as_str() {
             "CREATE" => self.create(),
             "DROP" => self.drop(),
@@ -369,9 +371,9 @@ impl One<'_> {
     }
 
     /// `APPROVE ACTION 'id'`, `REJECT ACTION 'id'`, `RESOLVE ACTION 'id' AS [NOT] DONE`
-    fn decide(&mut self) -> std::result::Result<Statement, Trouble> {
+    fn decide(&mut self) -> Parsed<Statement> {
         let verb = self.next_word();
-        if self.next_word() != "ACTION" {
+        if !self.take(&["ACTION"]) {
             return Err(self.error(format!("expected ACTION after {verb}")).hint(format!("write {verb} ACTION 'id'")).into());
         }
         let id = self.parser.parse_literal_string()?;
@@ -380,20 +382,21 @@ impl One<'_> {
             "REJECT" => Decision::Reject,
             _ => {
                 self.parser.expect_keyword_is(Keyword::AS)?;
-                let is_not = self.parser.parse_keyword(Keyword::NOT);
-                match (self.next_word().as_str(), is_not) {
-                    ("DONE", false) => Decision::Done,
-                    ("DONE", true) => Decision::NotDone,
-                    (other, _) => return Err(self.error(format!("expected DONE or NOT DONE, found {other}")).into()),
+                let decision = if self.parser.parse_keyword(Keyword::NOT) { Decision::NotDone } else { Decision::Done };
+                if !self.take(&["DONE"]) {
+                    let error = self.error(format!("expected DONE or NOT DONE, found {}", self.word(0)));
+                    return Err(error.hint("write RESOLVE ACTION 'id' AS DONE, or AS NOT DONE").into());
                 }
+                decision
             }
         };
         Ok(Statement::Decide { id, decision })
     }
 
-    fn create(&mut self) -> std::result::Result<Statement, Trouble> {
+    fn create(&mut self) -> Parsed<Statement> {
         self.parser.next_token();
         let replace = self.parser.parse_keywords(&[Keyword::OR, Keyword::REPLACE]);
+        let at = self.parser.index();
         let kind = self.next_word();
         match kind.as_str() {
             "SOURCE" => self.create_source(replace),
@@ -426,65 +429,72 @@ impl One<'_> {
                     _ => Statement::CreateAction { name, replace, from, options },
                 })
             }
-            other => Err(self.unknown_kind("CREATE", other).into()),
+            other => Err(self.unknown_kind(at, "CREATE", other).into()),
         }
     }
 
     /// A new name. `refused`: what may not be behind it.
-    fn name_to_make(&mut self, refused: &[Refused]) -> std::result::Result<String, Trouble> {
+    fn name_to_make(&mut self, refused: &[Refused]) -> Parsed<String> {
         self.refuse_words(&BEFORE_A_NAME)?;
         let name = self.name()?;
         self.refuse_words(refused)?;
         Ok(name)
     }
 
-    fn unknown_kind(&self, verb: &str, kind: &str) -> Error {
-        let kinds = ["SOURCE", "TABLE", "VIEW", "MATERIALIZED VIEW", "DETECTION", "SINK", "ACTION"];
-        let error = self.error(format!("{verb} {kind} is not supported")).mistake(Mistake::Unsupported);
-        match did_you_mean(kind, kinds) {
-            Some(kind) => error.hint(format!("did you mean {verb} {kind}?")),
-            None => error.hint(format!("there are {}", kinds.map(|kind| format!("{verb} {kind}")).join(", "))),
-        }
+    /// `at`: where the kind stands.
+    fn unknown_kind(&self, at: usize, verb: &str, kind: &str) -> Error {
+        let way_out = match did_you_mean(kind, KINDS) {
+            Some(kind) => format!("did you mean {verb} {kind}?"),
+            None => format!("there are {}", KINDS.map(|kind| format!("{verb} {kind}")).join(", ")),
+        };
+        self.at_word(at, Error::unsupported(format!("{verb} {kind}"), way_out))
     }
 
-    fn create_source(&mut self, replace: bool) -> std::result::Result<Statement, Trouble> {
+    fn create_source(&mut self, replace: bool) -> Parsed<Statement> {
         let name = self.name_to_make(&[])?;
-        self.parser.expect_token(&Token::LParen)?;
         let (mut fields, mut watermark) = (Vec::new(), None);
-        loop {
-            if self.word(0) == "WATERMARK" && self.word(1) == "FOR" {
-                self.parser.next_token();
-                self.parser.next_token();
-                watermark = Some(self.watermark()?);
-            } else {
-                let from = self.parser.index();
-                let column = self.parser.parse_column_def()?;
-                if let Some(option) = column.options.iter().find(|option| !matches!(option.option, ColumnOption::Null)) {
-                    let what = format!("{} on column \"{}\" of a source", option.option, column.name.value);
-                    let way_out = "filter in a view; a row that does not fit its types goes to sys.dead_letter";
-                    return Err(self.refused_option(from, &option.option, &what, way_out).into());
-                }
-                fields.push(self.field(from, &column)?);
-            }
-            if !self.parser.consume_token(&Token::Comma) {
-                break;
-            }
+        self.listed(|one| match one.is_ahead(&["WATERMARK", "FOR"]) {
+            true => one.source_watermark(&mut watermark),
+            false => one.source_column(&mut fields),
+        })?;
+        let schema = self.schema(fields)?;
+        if let Some((at, (column, _))) = &watermark {
+            self.check_watermark(*at, column, &schema)?;
         }
-        self.parser.expect_token(&Token::RParen)?;
         let options = self.options()?;
-        self.check_columns(&fields)?;
-        if let Some((column, _)) = &watermark {
-            self.check_watermark(column, &fields)?;
+        Ok(Statement::CreateSource { name, replace, schema, watermark: watermark.map(|(_, watermark)| watermark), options })
+    }
+
+    fn source_column(&mut self, fields: &mut Vec<Field>) -> Parsed<()> {
+        let at = self.parser.index();
+        let column = self.parser.parse_column_def()?;
+        if let Some(option) = column.options.iter().find(|option| !matches!(option.option, ColumnOption::Null)) {
+            let what = format!("{} on column \"{}\" of a source", option.option, column.name.value);
+            let way_out = "filter in a view; a row that does not fit its types goes to sys.dead_letter";
+            return Err(self.refused_option(at, &option.option, &what, way_out).into());
         }
-        Ok(Statement::CreateSource { name, replace, schema: Arc::new(Schema::new(fields)), watermark, options })
+        let field = self.field(at, &column)?;
+        self.add(at, field, fields)
+    }
+
+    /// `WATERMARK FOR ts AS ts - INTERVAL '30 seconds'`, and where its column is named.
+    fn source_watermark(&mut self, watermark: &mut Option<(usize, (String, i64))>) -> Parsed<()> {
+        if watermark.is_some() {
+            return Err(self.error("a watermark is declared twice").hint("leave one out: a source has one").into());
+        }
+        self.take(&["WATERMARK", "FOR"]);
+        let at = self.parser.index();
+        *watermark = Some((at, self.watermark()?));
+        Ok(())
     }
 
     /// `ts AS ts - INTERVAL '30 seconds'`, or `ts AS ts`, or just `ts`.
-    fn watermark(&mut self) -> std::result::Result<(String, i64), Trouble> {
+    fn watermark(&mut self) -> Parsed<(String, i64)> {
         let column = self.identifier()?;
         if !self.parser.parse_keyword(Keyword::AS) {
             return Ok((column, 0));
         }
+        let at = self.parser.index();
         let lateness = match self.parser.parse_expr()? {
             Expr::Identifier(ident) if normal(&ident) == column => Some(0),
             Expr::BinaryOp { left, op: ast::BinaryOperator::Minus, right } => match (*left, *right) {
@@ -494,88 +504,128 @@ impl One<'_> {
             _ => None,
         };
         let lateness = lateness.filter(|lateness| 0 <= *lateness).ok_or_else(|| {
-            self.error(format!("the watermark of \"{column}\" must lag it by an interval"))
-                .hint(format!("write WATERMARK FOR {column} AS {column} - INTERVAL '30 seconds'"))
+            let error = Error::user(format!("the watermark of \"{column}\" must lag it by an interval"));
+            self.at_word(at, error.hint(format!("write WATERMARK FOR {column} AS {column} - INTERVAL '30 seconds'")))
         })?;
         Ok((column, lateness))
     }
 
-    fn check_watermark(&self, column: &str, fields: &[Field]) -> std::result::Result<(), Trouble> {
-        let names = fields.iter().map(|field| field.name().as_str());
-        let Some(field) = fields.iter().find(|field| field.name() == column) else {
-            let error = self.error(format!("the watermark's column \"{column}\" is not a column of the source"));
-            return Err(match did_you_mean(column, names) {
-                Some(name) => error.hint(format!("did you mean \"{name}\"?")),
-                None => error,
-            }
-            .into());
+    /// `at`: where the watermark names its column.
+    fn check_watermark(&self, at: usize, column: &str, schema: &Schema) -> Parsed<()> {
+        let Some((_, field)) = schema.column_with_name(column) else {
+            let error = Error::user(format!("the watermark's column \"{column}\" is not a column of the source"));
+            let names = schema.fields().iter().map(|field| field.name().as_str());
+            let way_out = match did_you_mean(column, names) {
+                Some(name) => format!("did you mean \"{name}\"?"),
+                None => format!("declare {column} TIMESTAMP"),
+            };
+            return Err(self.at_word(at, error.hint(way_out).mistake(Mistake::NoColumn)).into());
         };
         match field.data_type() {
             DataType::Timestamp(TimeUnit::Millisecond, _) => Ok(()),
-            other => Err(self
-                .error(format!("a watermark needs a TIMESTAMP column, and \"{column}\" is {other}"))
-                .hint(format!("declare {column} TIMESTAMP"))
-                .into()),
+            other => {
+                let error = Error::user(format!("a watermark needs a TIMESTAMP column, and \"{column}\" is {other}"));
+                Err(self.at_word(at, error.hint(format!("declare {column} TIMESTAMP"))).into())
+            }
         }
     }
 
-    fn create_table(&mut self, replace: bool) -> std::result::Result<Statement, Trouble> {
+    fn create_table(&mut self, replace: bool) -> Parsed<Statement> {
         let name = self.name_to_make(&INSTEAD_OF_COLUMNS)?;
-        self.parser.expect_token(&Token::LParen)?;
         let (mut fields, mut key) = (Vec::new(), Vec::new());
-        loop {
-            if self.word(0) == "PRIMARY" && self.word(1) == "KEY" {
-                self.parser.next_token();
-                self.parser.next_token();
-                self.parser.expect_token(&Token::LParen)?;
-                let columns = self.parser.parse_comma_separated(Parser::parse_identifier)?;
-                key.extend(columns.iter().map(normal));
-                self.parser.expect_token(&Token::RParen)?;
-            } else {
-                self.refuse_words(&INSTEAD_OF_A_COLUMN)?;
-                let from = self.parser.index();
-                let column = self.parser.parse_column_def()?;
-                let mut nullable = true;
-                for option in &column.options {
-                    match &option.option {
-                        ColumnOption::Null => {}
-                        ColumnOption::NotNull => nullable = false,
-                        ColumnOption::PrimaryKey(_) => key.push(normal(&column.name)),
-                        other => {
-                            let what = format!("{other} on column \"{}\"", column.name.value);
-                            return Err(self.refused_option(from, other, &what, option_instead(other)).into());
-                        }
-                    }
+        self.listed(|one| match one.is_ahead(&["PRIMARY", "KEY"]) {
+            true => one.table_key(&mut key),
+            false => one.table_column(&mut fields, &mut key),
+        })?;
+        let schema = self.schema(fields)?;
+        if let Some((at, column)) = key.iter().find(|(_, column)| schema.column_with_name(column).is_none()) {
+            let error = Error::user(format!("the primary key's column \"{column}\" is not a column of the table"));
+            return Err(self.at_word(*at, error.hint("declare it, or leave it out").mistake(Mistake::NoColumn)).into());
+        }
+        Ok(Statement::CreateTable { name, replace, schema, key: key.into_iter().map(|(_, column)| column).collect() })
+    }
+
+    fn table_column(&mut self, fields: &mut Vec<Field>, key: &mut Vec<(usize, String)>) -> Parsed<()> {
+        self.refuse_words(&INSTEAD_OF_A_COLUMN)?;
+        let at = self.parser.index();
+        let column = self.parser.parse_column_def()?;
+        let mut nullable = true;
+        for option in &column.options {
+            match &option.option {
+                ColumnOption::Null => {}
+                ColumnOption::NotNull => nullable = false,
+                ColumnOption::PrimaryKey(_) => {
+                    self.check_first_key(at, key)?;
+                    key.push((at, normal(&column.name)));
                 }
-                let field = self.field(from, &column)?;
-                fields.push(field.with_nullable(nullable));
+                other => {
+                    let what = format!("{other} on column \"{}\"", column.name.value);
+                    return Err(self.refused_option(at, other, &what, option_instead(other)).into());
+                }
             }
+        }
+        let field = self.field(at, &column)?.with_nullable(nullable);
+        self.add(at, field, fields)
+    }
+
+    /// `PRIMARY KEY (a, b)`; each column with its place.
+    fn table_key(&mut self, key: &mut Vec<(usize, String)>) -> Parsed<()> {
+        self.check_first_key(self.parser.index(), key)?;
+        self.take(&["PRIMARY", "KEY"]);
+        self.listed(|one| {
+            let at = one.parser.index();
+            let column = one.identifier()?;
+            if key.iter().any(|(_, known)| *known == column) {
+                let error = Error::user(format!("column \"{column}\" is in the primary key twice"));
+                return Err(one.at_word(at, error.hint("leave one out").mistake(Mistake::DuplicateColumn)).into());
+            }
+            key.push((at, column));
+            Ok(())
+        })
+    }
+
+    fn check_first_key(&self, at: usize, key: &[(usize, String)]) -> Parsed<()> {
+        if key.is_empty() {
+            return Ok(());
+        }
+        let error = Error::user("the primary key is declared twice");
+        Err(self.at_word(at, error.hint("a table has one, of several columns too: PRIMARY KEY (a, b)")).into())
+    }
+
+    /// `(…, …)`, of which `one` takes each.
+    fn listed(&mut self, mut one: impl FnMut(&mut Self) -> Parsed<()>) -> Parsed<()> {
+        self.parser.expect_token(&Token::LParen)?;
+        loop {
+            one(self)?;
             if !self.parser.consume_token(&Token::Comma) {
                 break;
             }
         }
         self.parser.expect_token(&Token::RParen)?;
-        self.check_columns(&fields)?;
-        if let Some(column) = key.iter().find(|column| !fields.iter().any(|field| field.name() == *column)) {
-            return Err(self.error(format!("the primary key's column \"{column}\" is not a column of the table")).into());
-        }
-        Ok(Statement::CreateTable { name, replace, schema: Arc::new(Schema::new(fields)), key })
+        Ok(())
     }
 
-    fn check_columns(&self, fields: &[Field]) -> std::result::Result<(), Trouble> {
-        let twice = fields.iter().enumerate().find(|(i, field)| fields[..*i].iter().any(|other| other.name() == field.name()));
-        match twice {
-            Some((_, field)) => Err(self.error(format!("column \"{}\" is declared twice", field.name())).into()),
-            None if fields.is_empty() => Err(self.error("a relation needs at least one column").into()),
-            None => Ok(()),
+    fn add(&self, at: usize, field: Field, fields: &mut Vec<Field>) -> Parsed<()> {
+        if fields.iter().any(|other| other.name() == field.name()) {
+            let error = Error::user(format!("column \"{}\" is declared twice", field.name()));
+            return Err(self.at_word(at, error.hint("leave one out, or name it otherwise").mistake(Mistake::DuplicateColumn)).into());
+        }
+        fields.push(field);
+        Ok(())
+    }
+
+    fn schema(&self, fields: Vec<Field>) -> Parsed<SchemaRef> {
+        match fields.is_empty() {
+            true => Err(self.error("a relation needs at least one column").hint("declare one: (a TEXT, …)").into()),
+            false => Ok(Arc::new(Schema::new(fields))),
         }
     }
 
-    /// `from`: where the column begins, among the words.
-    fn field(&self, from: usize, column: &ColumnDef) -> Result<Field> {
+    /// `at`: where the column begins, among the words.
+    fn field(&self, at: usize, column: &ColumnDef) -> Result<Field> {
         let data_type = arrow_type(&column.data_type).ok_or_else(|| {
             let what = format!("type {} of column \"{}\"", column.data_type, column.name.value);
-            self.at_word(from + 1, Error::unsupported(what, type_instead(&column.data_type)))
+            self.at_word(at + 1, Error::unsupported(what, type_instead(&column.data_type)))
         })?;
         Ok(Field::new(normal(&column.name), data_type, true))
     }
@@ -589,62 +639,63 @@ impl One<'_> {
         self.at_word(at, Error::unsupported(what, way_out))
     }
 
+    /// The error at the `at`-th word, or behind the last.
     fn at_word(&self, at: usize, error: Error) -> Error {
-        match self.tokens.get(at) {
-            Some(token) => error.at(self.file, token.span.start.line, token.span.start.column),
+        let behind = self.tokens.last().map(|token| token.span.end);
+        match self.tokens.get(at).map(|token| token.span.start).or(behind) {
+            Some(place) => error.at(self.file, place.line, place.column),
             None => error,
         }
     }
 
     /// `WITH (key = 'value', …)`, or nothing.
-    fn options(&mut self) -> std::result::Result<Options, Trouble> {
+    fn options(&mut self) -> Parsed<Options> {
         let mut options = Options::new();
-        if !self.parser.parse_keyword(Keyword::WITH) {
-            return Ok(options);
+        if self.parser.parse_keyword(Keyword::WITH) {
+            self.listed(|one| one.option(&mut options))?;
         }
-        self.parser.expect_token(&Token::LParen)?;
-        loop {
-            let mut key = self.identifier()?;
-            while self.parser.consume_token(&Token::Period) {
-                key = format!("{key}.{}", self.parser.parse_identifier()?.value);
-            }
-            self.parser.expect_token(&Token::Eq)?;
-            let value = match self.parser.next_token().token {
-                Token::SingleQuotedString(value) | Token::EscapedStringLiteral(value) | Token::Number(value, _) => value,
-                Token::Word(word) if matches!(word.keyword, Keyword::TRUE | Keyword::FALSE) => word.value.to_lowercase(),
-                other => {
-                    return Err(self
-                        .error(format!("option \"{key}\" has the value {other}, which is no literal"))
-                        .hint(format!("write {key} = '…'"))
-                        .into());
-                }
-            };
-            if options.insert(key.clone(), value).is_some() {
-                return Err(self.error(format!("option \"{key}\" is given twice")).into());
-            }
-            if !self.parser.consume_token(&Token::Comma) {
-                break;
-            }
-        }
-        self.parser.expect_token(&Token::RParen)?;
         Ok(options)
     }
 
-    fn drop(&mut self) -> std::result::Result<Statement, Trouble> {
+    fn option(&mut self, options: &mut Options) -> Parsed<()> {
+        let at = self.parser.index();
+        let mut key = self.identifier()?;
+        while self.parser.consume_token(&Token::Period) {
+            key = format!("{key}.{}", self.parser.parse_identifier()?.value);
+        }
+        self.parser.expect_token(&Token::Eq)?;
+        let value_at = self.parser.index();
+        let value = match self.parser.next_token().token {
+            Token::SingleQuotedString(value) | Token::EscapedStringLiteral(value) | Token::Number(value, _) => value,
+            Token::Word(word) if matches!(word.keyword, Keyword::TRUE | Keyword::FALSE) => word.value.to_lowercase(),
+            other => {
+                let error = Error::user(format!("option \"{key}\" has the value {other}, which is no literal"));
+                return Err(self.at_word(value_at, error.hint(format!("write {key} = '…'"))).into());
+            }
+        };
+        if options.contains_key(&key) {
+            return Err(self.at_word(at, Error::user(format!("option \"{key}\" is given twice")).hint("leave one out")).into());
+        }
+        options.insert(key, value);
+        Ok(())
+    }
+
+    fn drop(&mut self) -> Parsed<Statement> {
         self.parser.next_token();
+        let at = self.parser.index();
         let mut kind = self.next_word();
         if kind == "MATERIALIZED" {
             self.parser.expect_keyword_is(Keyword::VIEW)?;
             kind = "MATERIALIZED VIEW".into();
         }
-        if !["SOURCE", "TABLE", "VIEW", "MATERIALIZED VIEW", "DETECTION", "SINK", "ACTION"].contains(&kind.as_str()) {
-            return Err(self.unknown_kind("DROP", &kind).into());
+        if !KINDS.contains(&kind.as_str()) {
+            return Err(self.unknown_kind(at, "DROP", &kind).into());
         }
         let if_exists = self.parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
         Ok(Statement::Drop { kind, name: self.name()?, if_exists })
     }
 
-    fn explain(&mut self) -> std::result::Result<Statement, Trouble> {
+    fn explain(&mut self) -> Parsed<Statement> {
         self.parser.next_token();
         if self.word(0) == "ANALYZE" {
             return Err(self.refused("EXPLAIN ANALYZE", "EXPLAIN says what bounds each state, and sys.views how large it is").into());
@@ -660,29 +711,33 @@ impl One<'_> {
             };
         }
         for words in [&["MATERIALIZED", "VIEW"][..], &["VIEW"], &["DETECTION"]] {
-            if words.iter().enumerate().all(|(i, word)| self.word(i) == *word) {
-                words.iter().for_each(|_| drop(self.parser.next_token()));
+            if self.take(words) {
                 break;
             }
         }
         Ok(Statement::ExplainNamed { name: self.name()? })
     }
 
-    fn name(&mut self) -> std::result::Result<String, Trouble> {
+    fn name(&mut self) -> Parsed<String> {
+        let at = self.parser.index();
         let ObjectName(parts) = self.parser.parse_object_name(false)?;
+        let is_public = |part: &ObjectNamePart| part.as_ident().map(normal).as_deref() == Some("public");
         match &parts[..] {
-            [part] => part.as_ident().map(normal).ok_or_else(|| self.error("a name must be an identifier").into()),
-            [schema, part] if schema.as_ident().map(normal).as_deref() == Some("public") => {
-                part.as_ident().map(normal).ok_or_else(|| self.error("a name must be an identifier").into())
-            }
+            [schema, part] if is_public(schema) => self.bare_name(at, part),
+            [part] => self.bare_name(at, part),
             _ => {
-                let name = ObjectName(parts);
-                Err(self.error(format!("{name} names a schema, and there is only one")).hint("leave the schema away").into())
+                let error = Error::user(format!("{} names a schema, and there is only one", ObjectName(parts)));
+                Err(self.at_word(at, error.hint("leave the schema away")).into())
             }
         }
     }
 
-    fn identifier(&mut self) -> std::result::Result<String, Trouble> {
+    fn bare_name(&self, at: usize, part: &ObjectNamePart) -> Parsed<String> {
+        let error = || Error::user("a name must be an identifier").hint("write a word, or any text in double quotes");
+        part.as_ident().map(normal).ok_or_else(|| self.at_word(at, error()).into())
+    }
+
+    fn identifier(&mut self) -> Parsed<String> {
         Ok(normal(&self.parser.parse_identifier()?))
     }
 
@@ -691,6 +746,19 @@ impl One<'_> {
             Token::Word(word) if word.quote_style.is_none() => word.value.to_uppercase(),
             other => other.to_string(),
         }
+    }
+
+    fn is_ahead(&self, words: &[&str]) -> bool {
+        words.iter().enumerate().all(|(i, word)| self.word(i) == *word)
+    }
+
+    /// Steps over the words, where they are ahead.
+    fn take(&mut self, words: &[&str]) -> bool {
+        let is_ahead = self.is_ahead(words);
+        if is_ahead {
+            words.iter().for_each(|_| self.parser.advance_token());
+        }
+        is_ahead
     }
 
     fn next_word(&mut self) -> String {
@@ -709,9 +777,7 @@ impl One<'_> {
 
     /// An error at the word the parser is at.
     fn error(&self, message: impl Into<String>) -> Error {
-        let at = self.parser.peek_token().span.start;
-        let at = if at.line == 0 { self.tokens.last().map_or(at, |token| token.span.end) } else { at };
-        Error::user(message).at(self.file, at.line, at.column)
+        self.at_word(self.parser.index(), Error::user(message))
     }
 
     fn placed(&self, trouble: Trouble) -> Error {
@@ -729,6 +795,8 @@ impl One<'_> {
         misspelt(error, &self.tokens, self.file)
     }
 }
+
+type Parsed<T> = std::result::Result<T, Trouble>;
 
 enum Trouble {
     Ours(Error),
@@ -831,10 +899,41 @@ mod tests {
 
     #[test]
     fn errors_have_places_and_ways_out() {
-        assert_eq!(message("CREATE SORCE s (a TEXT)"), "t.sql:1:14: CREATE SORCE is not supported\nhint: did you mean CREATE SOURCE?");
+        assert_eq!(message("CREATE SORCE s (a TEXT)"), "t.sql:1:8: CREATE SORCE is not supported\nhint: did you mean CREATE SOURCE?");
         assert!(message("\nCREATE SOURCE s (ts TEXT, WATERMARK FOR ts AS ts)").contains("needs a TIMESTAMP column"));
         assert!(message("SELECT 1 FROM t WHERE )").starts_with("t.sql:1:23: "));
-        assert!(message("CREATE TABLE t (a INT, a TEXT)").contains("declared twice"));
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_declaration_is_told_where_it_stands() {
+        for (text, told) in [
+            ("CREATE TABLE t (a INT, A TEXT)", "t.sql:1:24: column \"a\" is declared twice\nhint: leave one out, or name it otherwise"),
+            (
+                "CREATE TABLE t (a INT PRIMARY KEY, b INT PRIMARY KEY)",
+                "t.sql:1:36: the primary key is declared twice\nhint: a table has one",
+            ),
+            ("CREATE TABLE t (a INT PRIMARY KEY, PRIMARY KEY (a))", "t.sql:1:36: the primary key is declared twice\nhint: a table has one"),
+            ("CREATE TABLE t (a INT, PRIMARY KEY (a, a))", "t.sql:1:40: column \"a\" is in the primary key twice\nhint: leave one out"),
+            ("CREATE TABLE t (a INT, PRIMARY KEY (b))", "t.sql:1:37: the primary key's column \"b\" is not a column of the table\nhint: "),
+            ("CREATE TABLE t (PRIMARY KEY (a))", "t.sql:1:33: a relation needs at least one column\nhint: declare one"),
+            (
+                "CREATE SOURCE s (a TIMESTAMP, WATERMARK FOR a, WATERMARK FOR a AS a)",
+                "t.sql:1:48: a watermark is declared twice\nhint: leave one out",
+            ),
+            ("CREATE SOURCE s (ats TIMESTAMP, WATERMARK FOR ts) WITH (a = 1)", "t.sql:1:47: the watermark's column \"ts\" is not"),
+            ("CREATE SOURCE s (a TIMESTAMP, WATERMARK FOR a AS b)", "t.sql:1:50: the watermark of \"a\" must lag it"),
+            (
+                "CREATE SINK k FROM v WITH (a = 1, b = c)",
+                "t.sql:1:39: option \"b\" has the value c, which is no literal\nhint: write b = '…'",
+            ),
+            ("CREATE SINK k FROM v WITH (a = 1, a = 2)", "t.sql:1:35: option \"a\" is given twice\nhint: leave one out"),
+            ("DROP INDEX i", "t.sql:1:6: DROP INDEX is not supported\nhint: there are DROP SOURCE"),
+            ("DROP TABLE x.y.z", "t.sql:1:12: x.y.z names a schema"),
+            ("APPROVE 'x'", "t.sql:1:9: expected ACTION after APPROVE\nhint: write APPROVE ACTION 'id'"),
+            ("RESOLVE ACTION 'x' AS NOT GONE", "t.sql:1:27: expected DONE or NOT DONE, found GONE\nhint: write RESOLVE"),
+        ] {
+            assert!(message(text).starts_with(told), "{text}: {}", message(text));
+        }
     }
 
     #[test]
