@@ -23,6 +23,7 @@
 //! Errors    per line: no match, not UTF-8, a capture that is not of its
 //!           column's type
 
+use std::str::Utf8Error;
 use std::sync::Arc;
 
 use arrow::array::{StringArray, StringBuilder};
@@ -145,13 +146,13 @@ impl Decoder for TextDecoder {
         let mut captures = self.regex.as_ref().map(Regex::capture_locations);
         for line in cut.lines {
             match self.read(line, captures.as_mut()) {
-                Ok(text) => {
+                Ok(Some(text)) => {
                     self.append(line.number, text, captures.as_ref(), years, &mut texts);
                     matched.push(line);
                 }
-                Err("no match") if self.skips_unmatched => {}
-                Err("no match") => bad.push(Bad { line, reason: "the line does not match the pattern".into() }),
-                Err(reason) => bad.push(Bad { line, reason: reason.into() }),
+                Ok(None) if self.skips_unmatched => {}
+                Ok(None) => bad.push(Bad { line, reason: "the line does not match the pattern".into() }),
+                Err(_) => bad.push(Bad { line, reason: "not UTF-8".into() }),
             }
         }
         let texts: Vec<StringArray> = texts.iter_mut().map(StringBuilder::finish).collect();
@@ -169,13 +170,14 @@ impl TextDecoder {
         }
     }
 
-    /// The line as text, with `captures` set.
-    fn read<'a>(&self, line: Line<'a>, captures: Option<&mut CaptureLocations>) -> Result<&'a str, &'static str> {
-        let text = std::str::from_utf8(line.bytes).map_err(|_| "not UTF-8")?;
-        match (&self.regex, captures) {
-            (Some(regex), Some(captures)) => regex.captures_read(captures, text).map(|_| text).ok_or("no match"),
-            _ => Ok(text),
-        }
+    /// The line as text, with `captures` set; None where it does not match.
+    fn read<'a>(&self, line: Line<'a>, captures: Option<&mut CaptureLocations>) -> Result<Option<&'a str>, Utf8Error> {
+        let text = std::str::from_utf8(line.bytes)?;
+        let is_match = match (&self.regex, captures) {
+            (Some(regex), Some(captures)) => regex.captures_read(captures, text).is_some(),
+            _ => true,
+        };
+        Ok(is_match.then_some(text))
     }
 
     fn append(&self, number: u64, text: &str, captures: Option<&CaptureLocations>, years: Years, to: &mut [StringBuilder]) {
