@@ -32,6 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidegate_types::connector::{DeadLetter, Offset};
+use tidegate_types::disk::folder_of;
 use tidegate_types::error::{Error, Result};
 
 mod compression;
@@ -172,7 +173,7 @@ impl Tail {
 
     /// The oldest file that had the name after `last`, and has another now.
     fn skipped_after(&self, last: &Seen) -> Option<File> {
-        let rotated = std::fs::read_dir(self.folder()).ok()?.flatten();
+        let rotated = std::fs::read_dir(folder_of(&self.path)).ok()?.flatten();
         let rotated = rotated.filter(|entry| is_rotated(&entry.file_name().to_string_lossy(), &self.name));
         let later = rotated.filter_map(|entry| {
             let metadata = entry.metadata().ok()?;
@@ -185,10 +186,6 @@ impl Tail {
         let (_, Reverse(path)) = later.min()?;
         let lost = |error: &io::Error| tracing::warn!("{} was rotated away before it was read, and cannot be: {error}", path.display());
         File::open(&path).inspect_err(lost).ok()
-    }
-
-    fn folder(&self) -> &Path {
-        self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 
     fn open(&mut self) -> Result<Opened> {
@@ -255,7 +252,7 @@ impl Tail {
         if let Some((file, metadata)) = open_if(&self.path, id)? {
             return Ok(Some((file, metadata, true)));
         }
-        let Some(entries) = if_there(std::fs::read_dir(self.folder()))? else { return Ok(None) };
+        let Some(entries) = if_there(std::fs::read_dir(folder_of(&self.path)))? else { return Ok(None) };
         for entry in entries.flatten().filter(|entry| entry.ino() == id.inode) {
             if let Some((file, metadata)) = open_if(&entry.path(), id)? {
                 return Ok(Some((file, metadata, false)));

@@ -245,8 +245,8 @@ impl Appended {
     }
 
     fn create(&self) -> Attempt<()> {
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let created = self.disk.create(&self.path).and_then(|mut file| file.sync()).and_then(|()| self.disk.sync_folder(folder));
+        let created = self.disk.create(&self.path).and_then(|mut file| file.sync());
+        let created = created.and_then(|()| self.disk.sync_folder(disk::folder_of(&self.path)));
         created.map_err(|error| self.trouble(&self.path, &error))
     }
 

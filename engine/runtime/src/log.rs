@@ -31,7 +31,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tidegate_types::connector::Writer;
-use tidegate_types::disk::{Disk, Room};
+use tidegate_types::disk::{Disk, Room, folder_of};
 use tidegate_types::error::{Error, Fault, Result};
 use tidegate_types::time::next_tick;
 use tidegate_types::{Random, Tick};
@@ -451,9 +451,7 @@ fn make_folder(disk: &dyn Disk, folder: &Path) -> std::io::Result<()> {
     let missing: Vec<&Path> =
         folder.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && disk.list(folder).is_err()).collect();
     disk.create_folder(folder)?;
-    let parents = missing.iter().filter_map(|folder| folder.parent());
-    let named = |parent: &Path| if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_path_buf() };
-    parents.map(named).try_for_each(|parent| disk.sync_folder(&parent))
+    missing.into_iter().try_for_each(|missing| disk.sync_folder(folder_of(missing)))
 }
 
 fn locked(folder: &Path, error: &std::io::Error) -> Error {

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use tidegate_types::disk;
 use tidegate_types::error::{Error, Result};
 
 /// A file's name, for messages, and its text.
@@ -79,12 +80,10 @@ impl Pack {
     }
 }
 
+/// A pack may be one file.
 fn folder_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if path.is_file() && parent.as_os_str().is_empty() => PathBuf::from("."),
-        Some(parent) if path.is_file() => parent.to_path_buf(),
-        _ => path.to_path_buf(),
-    }
+    let folder = if path.is_file() { disk::folder_of(path) } else { path };
+    folder.to_path_buf()
 }
 
 fn settings(folder: &Path) -> Result<Settings> {

@@ -42,6 +42,7 @@ use tidegate_types::connector::{
     ActionFailure, ActionKind, ActionRequest, Budget, Changes, Connectors, Offset, Options, Polled, Progress, Responder, Sink, SinkSpec,
     Source, SourceSpec, Writer,
 };
+use tidegate_types::disk::folder_of;
 use tidegate_types::error::{Error, Result, did_you_mean};
 use tidegate_types::time::Clock;
 
@@ -125,7 +126,7 @@ fn slt_files(path: &Path) -> Result<Vec<PathBuf>> {
 
 /// The file's own folder where that is a pack, else the pack tested.
 fn pack_of(slt: &Path, tested: &Path) -> Result<PathBuf> {
-    let folder = slt.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(slt);
     let holds_sql = entries(folder)?.iter().any(|path| path.extension().is_some_and(|extension| extension == "sql"));
     Ok(if holds_sql { folder.to_path_buf() } else { tested.to_path_buf() })
 }

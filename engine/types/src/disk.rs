@@ -196,9 +196,18 @@ impl DiskFile for File {
     }
 }
 
+/// The folder in which `path` stands: of a bare name `.`, where [`Path::parent`] gives an empty path that nothing opens.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
+        Some(folder) => folder,
+        None => path,
+    }
+}
+
 /// Puts `bytes` at `path`, whole or not at all, for good.
 pub fn put(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let draft = folder.join(format!("{name}.draft"));
     if disk.len(&draft).is_ok() {
@@ -214,6 +223,13 @@ pub fn put(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_path_stands_in_a_folder() {
+        for (path, folder) in [("a", "."), ("a/b", "a"), ("./a", "."), ("/a", "/"), ("a/b/", "a"), ("/", "/")] {
+            assert_eq!(folder_of(Path::new(path)), Path::new(folder), "{path}");
+        }
+    }
 
     #[test]
     fn a_file_is_put_whole_and_again() {
