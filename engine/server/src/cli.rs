@@ -160,9 +160,11 @@ struct Run {
 
 #[derive(Args)]
 struct Query {
+    /// Folder of .sql files, with an optional tidegate.toml; armed actions are sent and sinks are written, as by run --once
     pack: PathBuf,
     /// The query to answer
     sql: String,
+    /// How its rows are printed
     #[arg(long, value_enum, default_value = "table")]
     format: output::Format,
     #[command(flatten)]
@@ -183,12 +185,13 @@ struct Replay {
     /// A moment: a time such as 2026-11-29T14:05:00Z, or a tick [default: the last one]
     #[arg(long, value_parser = moment)]
     at: Option<Tick>,
-    /// A file of statements to carry out at that moment; then what came later comes once more
+    /// A file of statements to carry out at that moment, which --at names; then what came later comes once more
     #[arg(long, requires = "at")]
     with: Option<PathBuf>,
-    /// The moment up to which what came later comes once more [default: the last one]
+    /// With --with: the moment up to which what came later comes once more [default: the last one]
     #[arg(long, requires = "with", value_parser = moment)]
     until: Option<Tick>,
+    /// How its rows are printed
     #[arg(long, value_enum, default_value = "table")]
     format: output::Format,
     #[command(flatten)]
@@ -197,6 +200,7 @@ struct Replay {
 
 #[derive(Args)]
 struct Check {
+    /// Folder of .sql files, with an optional tidegate.toml
     pack: PathBuf,
 }
 
@@ -214,6 +218,7 @@ struct Test {
 
 #[derive(Args)]
 struct Explain {
+    /// Folder of .sql files, with an optional tidegate.toml
     pack: PathBuf,
     /// The view's name
     name: String,
