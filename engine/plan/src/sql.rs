@@ -37,6 +37,7 @@ mod names;
 mod null_keys;
 mod numbers;
 mod quotients;
+mod recursive;
 mod refused;
 mod relations;
 mod sound;
@@ -164,8 +165,8 @@ impl Session {
 ///
 /// Errors: it cannot be made to.
 pub fn sound(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let plan =
-        numbers::as_meant(plan).and_then(dates::among_timestamps).and_then(quotients::rounded).map_err(|error| planning_error(&error))?;
+    let plan = numbers::as_meant(plan).and_then(dates::among_timestamps).and_then(quotients::rounded);
+    let plan = plan.and_then(recursive::kept).map_err(|error| planning_error(&error))?;
     sound::sound(plan)
 }
 

@@ -23,7 +23,7 @@ use tidegate_types::error::{Error, Mistake};
 use super::names::{self, Reader};
 use super::numbers::keep_digits;
 use super::refused::refused;
-use super::{age, analysis, date_bin, millisecond};
+use super::{age, analysis, date_bin, millisecond, recursive};
 
 /// `query` as DataFusion is to see it.
 ///
@@ -39,8 +39,8 @@ pub fn rewritten(query: &Query) -> std::result::Result<Query, Error> {
 
 /// DataFusion looks relations up before it plans, and finds only those it sees: TUMBLE(s, …)
 /// becomes TUMBLE((SELECT * FROM s), …). `l EXCEPT ALL r`, which it plans without the counts,
-/// becomes `SELECT * FROM except_all((l), (r))`. Columns have the names that
-/// Postgres gives them.
+/// becomes `SELECT * FROM except_all((l), (r))`, and so do recursive terms, which it casts. Columns have
+/// the names that Postgres gives them.
 #[derive(Default)]
 struct Rewrite {
     /// Of queries around the one that is visited.
@@ -62,7 +62,8 @@ impl VisitorMut for Rewrite {
         named_columns(query, reader)
     }
 
-    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        recursive::mark(query);
         self.depth -= 1;
         ControlFlow::Continue(())
     }
@@ -196,15 +197,21 @@ fn counted(body: &mut SetExpr) {
         (SetOperator::Except | SetOperator::Minus, SetQuantifier::All) => "except_all",
         _ => return,
     };
-    let mut query = parsed(&format!("SELECT * FROM {function}((SELECT 1), (SELECT 1))")).expect("a query");
+    *body = over(function, vec![left.as_mut(), right.as_mut()]);
+}
+
+/// `SELECT * FROM function((side), …)`
+pub(super) fn over(function: &str, sides: Vec<&mut SetExpr>) -> SetExpr {
+    let placeholders = vec!["(SELECT 1)"; sides.len()].join(", ");
+    let mut query = parsed(&format!("SELECT * FROM {function}({placeholders})")).expect("a query");
     let SetExpr::Select(select) = query.body.as_mut() else { unreachable!("a SELECT") };
     let TableFactor::Table { args: Some(args), .. } = &mut select.from[0].relation else { unreachable!("a function") };
-    for (arg, side) in args.args.iter_mut().zip([left, right]) {
+    for (arg, side) in args.args.iter_mut().zip(sides) {
         if let FunctionArg::Unnamed(FunctionArgExpr::Expr(ast::Expr::Subquery(query))) = arg {
-            std::mem::swap(&mut query.body, side);
+            std::mem::swap(query.body.as_mut(), side);
         }
     }
-    *body = *query.body;
+    *query.body
 }
 
 fn is_window(function: &str) -> bool {
@@ -227,6 +234,7 @@ impl RelationPlanner for Relations {
             "session" => return Err(plan_error("SESSION is not supported; group by a number that lag() over the gaps gives, or use HOP")),
             "intersect_all" => copies(args, context, LogicalPlanBuilder::intersect)?,
             "except_all" => copies(args, context, LogicalPlanBuilder::except)?,
+            recursive::TERM => recursive::marked(planned_argument(args.into_iter().next(), "WITH RECURSIVE has two terms", context)?)?,
             other => match analysis::planned(other, args, context)? {
                 Some(plan) => plan,
                 None => return Ok(RelationPlanning::Original(Box::new(relation))),
