@@ -43,6 +43,7 @@ mod relations;
 mod sound;
 mod subqueries;
 mod unnest;
+mod using;
 mod wording;
 
 pub(crate) use analysis::AnalysisNode;
@@ -166,7 +167,7 @@ impl Session {
 /// Errors: it cannot be made to.
 pub fn sound(plan: LogicalPlan) -> Result<LogicalPlan> {
     let plan = numbers::as_meant(plan).and_then(dates::among_timestamps).and_then(quotients::rounded);
-    let plan = plan.and_then(recursive::kept).map_err(|error| planning_error(&error))?;
+    let plan = plan.and_then(recursive::kept).and_then(using::of_one_kind).map_err(|error| planning_error(&error))?;
     sound::sound(plan)
 }
 

@@ -58,6 +58,9 @@ impl Visitor for Refuse {
         {
             return refuse("GROUP BY ()", "leave it out: without GROUP BY, an aggregate is over all rows");
         }
+        if select.projection.iter().any(|item| matches!(item, ast::SelectItem::Wildcard(_))) && select.from.iter().any(is_natural_left) {
+            return refuse("SELECT * over NATURAL LEFT JOIN", "name the columns, or write LEFT JOIN … USING (k)");
+        }
         select.named_window.iter().try_for_each(|ast::NamedWindowDefinition(_, window)| match window {
             ast::NamedWindowExpr::WindowSpec(spec) => window_specification(spec),
             ast::NamedWindowExpr::NamedWindow(_) => ControlFlow::Continue(()),
@@ -259,6 +262,14 @@ fn joins_in(from: &TableWithJoins) -> ControlFlow<Error> {
         JoinOperator::FullOuter(constraint) => one_column("FULL", constraint),
         _ => ControlFlow::Continue(()),
     })
+}
+
+/// DataFusion's `*` takes either side's column there, by the relations' names.
+fn is_natural_left(from: &TableWithJoins) -> bool {
+    let left = |join: &ast::Join| {
+        matches!(join.join_operator, JoinOperator::Left(JoinConstraint::Natural) | JoinOperator::LeftOuter(JoinConstraint::Natural))
+    };
+    from.joins.iter().any(left)
 }
 
 /// In RIGHT and FULL JOIN USING the column is that of either side; DataFusion takes the left one.

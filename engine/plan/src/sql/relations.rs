@@ -23,7 +23,7 @@ use tidegate_types::error::{Error, Mistake};
 use super::names::{self, Reader};
 use super::numbers::keep_digits;
 use super::refused::refused;
-use super::{age, analysis, date_bin, millisecond, recursive};
+use super::{age, analysis, date_bin, millisecond, recursive, using};
 
 /// `query` as DataFusion is to see it.
 ///
@@ -65,6 +65,11 @@ impl VisitorMut for Rewrite {
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
         recursive::mark(query);
         self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<Error> {
+        using::take_left(select);
         ControlFlow::Continue(())
     }
 
