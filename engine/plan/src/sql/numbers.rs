@@ -1,18 +1,19 @@
 //! Numbers with a point: DOUBLE, but DECIMAL, digit for digit, where they stand beside one, or are cast to one or to an
 //! integer. What one stands beside is known only once there is a plan, in which DataFusion has no digits any more: so
-//! where it could matter, a number is planned as a function of its text, which is DOUBLE until then.
+//! where it could matter, a number is planned as a function of its text, which is DOUBLE until then. In one column of a
+//! UNION, and in IN (subquery), it stands beside what other queries give.
 
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, Result, ScalarValue, plan_datafusion_err};
-use datafusion::logical_expr::expr::{Between, Cast, InList, ScalarFunction, TryCast};
+use datafusion::logical_expr::expr::{Between, Cast, InList, InSubquery, ScalarFunction, TryCast};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, RecursiveQuery, ScalarFunctionArgs,
-    ScalarUDF, ScalarUDFImpl, Signature, Volatility, cast, lit,
+    BinaryExpr, ColumnarValue, Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Projection, RecursiveQuery,
+    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Subquery, Union, Volatility, cast, lit,
 };
 use datafusion::sql::sqlparser::ast;
 
@@ -46,7 +47,7 @@ pub(super) fn keep_digits(expr: &mut ast::Expr) {
                 keep(&mut when.result);
             });
         }
-        ast::Expr::Cast { expr, .. } => keep(expr),
+        ast::Expr::Cast { expr, .. } | ast::Expr::InSubquery { expr, .. } => keep(expr),
         ast::Expr::Function(ast::Function { name, args: ast::FunctionArguments::List(list), .. })
             if OF_ONE_TYPE.contains(&name.to_string().to_lowercase().as_str()) =>
         {
@@ -56,6 +57,35 @@ pub(super) fn keep_digits(expr: &mut ast::Expr) {
                 }
             }
         }
+        _ => {}
+    }
+}
+
+/// The same for the columns of the sides of a UNION.
+pub(super) fn keep_digits_of_sides(body: &mut ast::SetExpr) {
+    match body {
+        ast::SetExpr::SetOperation { op: ast::SetOperator::Union, left, right, .. } => {
+            keep_digits_of_columns(left);
+            keep_digits_of_columns(right);
+        }
+        ast::SetExpr::SetOperation { left, right, .. } => {
+            keep_digits_of_sides(left);
+            keep_digits_of_sides(right);
+        }
+        _ => {}
+    }
+}
+
+/// The same for the columns of a query.
+pub(super) fn keep_digits_of_columns(body: &mut ast::SetExpr) {
+    match body {
+        ast::SetExpr::Select(select) => select.projection.iter_mut().for_each(|item| {
+            if let ast::SelectItem::UnnamedExpr(column) | ast::SelectItem::ExprWithAlias { expr: column, .. } = item {
+                keep(column);
+            }
+        }),
+        ast::SetExpr::Query(query) => keep_digits_of_columns(&mut query.body),
+        ast::SetExpr::SetOperation { .. } => keep_digits_of_sides(body),
         _ => {}
     }
 }
@@ -102,21 +132,85 @@ fn as_written(text: String) -> ast::Expr {
 /// The plan with numbers instead of their texts.
 pub(super) fn as_meant(plan: LogicalPlan) -> Result<LogicalPlan> {
     let mut is_changed = false;
-    let meant = plan.transform_up_with_subqueries(|node| {
+    let exact = plan.transform_up_with_subqueries(|node| {
         let schema = merge_schema(&node.inputs());
-        let names = NamePreserver::new(&node);
-        let node = node.map_expressions(|expr| {
-            let name = names.save(&expr);
+        let node = with_expressions(node, |expr| {
             let type_before = expr.get_type(&schema).ok();
             let exact = expr.transform_up(|expr| exact(expr, &schema))?;
             is_changed |= exact.transformed && exact.data.get_type(&schema).ok() != type_before;
-            let meant = exact.transform_data(|expr| expr.transform_up(|expr| Ok(inexact(expr))))?;
-            Ok(meant.update_data(|expr| name.restore(expr)))
+            Ok(exact)
         })?;
+        let node = node.transform_data(beside_sides)?;
+        is_changed |= matches!(node.data, LogicalPlan::Union(_)) && node.transformed;
         // What is above a change of type has other types, too.
         if is_changed { node.map_data(typed) } else { Ok(node) }
-    });
+    })?;
+    let meant = exact.data.transform_up_with_subqueries(|node| with_expressions(node, |expr| expr.transform_up(|expr| Ok(inexact(expr)))));
     Ok(meant?.data)
+}
+
+fn with_expressions(node: LogicalPlan, mut change: impl FnMut(Expr) -> Result<Transformed<Expr>>) -> Result<Transformed<LogicalPlan>> {
+    let names = NamePreserver::new(&node);
+    node.map_expressions(|expr| {
+        let name = names.save(&expr);
+        Ok(change(expr)?.update_data(|expr| name.restore(expr)))
+    })
+}
+
+/// A union whose constants are DECIMALs, in columns where another side has one and all DOUBLEs are such constants.
+fn beside_sides(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let LogicalPlan::Union(Union { mut inputs, schema }) = node else { return Ok(Transformed::no(node)) };
+    let mut is_changed = false;
+    for column in 0..schema.fields().len() {
+        let gives = |kind: fn(&DataType) -> bool| inputs.iter().any(|input| gives(input, column, kind));
+        if gives(DataType::is_decimal)
+            && gives(DataType::is_floating)
+            && let Some(sides) = sides_with_decimals(&inputs, column)?
+        {
+            inputs = sides;
+            is_changed = true;
+        }
+    }
+    Ok(Transformed::new_transformed(LogicalPlan::Union(Union { inputs, schema }), is_changed))
+}
+
+/// Whether a column has such values. A union's own type is only that of its first side.
+fn gives(plan: &LogicalPlan, column: usize, kind: fn(&DataType) -> bool) -> bool {
+    match plan {
+        LogicalPlan::Union(Union { inputs, .. }) => inputs.iter().any(|input| gives(input, column, kind)),
+        LogicalPlan::Distinct(Distinct::All(input)) => gives(input, column, kind),
+        other => kind(other.schema().field(column).data_type()),
+    }
+}
+
+fn sides_with_decimals(sides: &[Arc<LogicalPlan>], column: usize) -> Result<Option<Vec<Arc<LogicalPlan>>>> {
+    let sides = sides.iter().map(|side| match gives(side, column, DataType::is_floating) {
+        true => with_decimals(side, column),
+        false => Ok(Some(Arc::clone(side))),
+    });
+    sides.collect()
+}
+
+/// The query with DECIMALs for the DOUBLEs of a column, where these are constants.
+fn with_decimals(plan: &LogicalPlan, column: usize) -> Result<Option<Arc<LogicalPlan>>> {
+    let exact = match plan {
+        LogicalPlan::Projection(Projection { expr, input, schema, .. }) => {
+            let Some(number) = decimal(&expr[column].clone().unalias_nested().data) else { return Ok(None) };
+            let (relation, field) = schema.qualified_field(column);
+            let mut exprs = expr.clone();
+            exprs[column] = number.alias_qualified(relation.cloned(), field.name());
+            Some(LogicalPlan::Projection(Projection::try_new(exprs, Arc::clone(input))?))
+        }
+        LogicalPlan::Distinct(Distinct::All(input)) => {
+            with_decimals(input, column)?.map(|input| LogicalPlan::Distinct(Distinct::All(input)))
+        }
+        LogicalPlan::Union(Union { inputs, .. }) => {
+            let union = sides_with_decimals(inputs, column)?.map(Union::try_new_with_loose_types).transpose()?;
+            union.map(LogicalPlan::Union)
+        }
+        _ => None,
+    };
+    Ok(exact.map(Arc::new))
 }
 
 /// What reads a recursion's rows has been planned for the types they had.
@@ -161,6 +255,7 @@ fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 Expr::InList(InList { expr: Box::new(sides.remove(0)), list, negated })
             }))
         }
+        Expr::InSubquery(membership) => membership_of(membership, schema),
         Expr::Case(case) => case_of(case, |sides, _| beside(sides, schema)),
         Expr::ScalarFunction(ScalarFunction { func, args }) if OF_ONE_TYPE.contains(&func.name()) => {
             Ok(beside(args, schema)?.update_data(|args| Expr::ScalarFunction(ScalarFunction { func, args })))
@@ -175,6 +270,22 @@ fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         other => Ok(Transformed::no(other)),
     }
+}
+
+fn membership_of(membership: InSubquery, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let InSubquery { expr, subquery, negated } = membership;
+    let of = expr.get_type(schema)?;
+    if of.is_floating() && gives(&subquery.subquery, 0, DataType::is_decimal) {
+        let number = constant(*expr);
+        return Ok(number.update_data(|expr| Expr::InSubquery(InSubquery { expr: Box::new(expr), subquery, negated })));
+    }
+    let exact = if of.is_decimal() { with_decimals(&subquery.subquery, 0)? } else { None };
+    let is_changed = exact.is_some();
+    let subquery = match exact {
+        Some(exact) => Subquery { subquery: exact, ..subquery },
+        None => subquery,
+    };
+    Ok(Transformed::new_transformed(Expr::InSubquery(InSubquery { expr, subquery, negated }), is_changed))
 }
 
 fn is_exact(data_type: &DataType) -> bool {

@@ -21,9 +21,8 @@ use datafusion::sql::sqlparser::parser::Parser;
 use tidegate_types::error::{Error, Mistake};
 
 use super::names::{self, Reader};
-use super::numbers::keep_digits;
 use super::refused::refused;
-use super::{age, analysis, date_bin, millisecond, recursive, using};
+use super::{age, analysis, date_bin, millisecond, numbers, recursive, using};
 
 /// `query` as DataFusion is to see it.
 ///
@@ -63,6 +62,8 @@ impl VisitorMut for Rewrite {
     }
 
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        // By now its columns have their names.
+        numbers::keep_digits_of_sides(&mut query.body);
         recursive::mark(query);
         self.depth -= 1;
         ControlFlow::Continue(())
@@ -98,7 +99,14 @@ impl VisitorMut for Rewrite {
             }
             _ => {}
         }
-        keep_digits(expr);
+        numbers::keep_digits(expr);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<Error> {
+        if let ast::Expr::InSubquery { subquery, .. } = expr {
+            numbers::keep_digits_of_columns(&mut subquery.body);
+        }
         ControlFlow::Continue(())
     }
 
