@@ -7,8 +7,8 @@ CREATE SOURCE scans (
   WATERMARK FOR ts AS ts - INTERVAL '20 minutes'
 ) WITH (connector = 'generator', stream = 'scans');
 
--- Issued, and told again with revoked_at when revoked. ts is the registry's
--- time; what counts is valid_from and revoked_at.
+-- Issued, and told again with revoked_at when revoked, without when that is
+-- taken back. ts is the registry's time: of one credential the last telling counts.
 CREATE SOURCE credentials (
   did TEXT, role TEXT, valid_from TIMESTAMP, revoked_at TIMESTAMP, ts TIMESTAMP,
   WATERMARK FOR ts AS ts - INTERVAL '2 hours'

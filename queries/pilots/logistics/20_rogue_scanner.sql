@@ -6,13 +6,17 @@
 -- credential renewed between two scans; a scan made before a revocation that
 -- arrives after it; the same scan or credential told twice.
 
--- One row per credential. min() passes over NULL: revoked is what was ever
--- revoked.
+-- One row per credential: the registry's last telling counts, of two at one time
+-- the one with the earlier revocation.
 CREATE MATERIALIZED VIEW carrier_credentials AS
-SELECT did, valid_from, min(revoked_at) AS revoked_at
-FROM credentials
-WHERE role = 'carrier'
-GROUP BY did, valid_from;
+SELECT did, valid_from, revoked_at
+FROM (
+  SELECT did, valid_from, revoked_at,
+    row_number() OVER (PARTITION BY did, valid_from ORDER BY ts DESC NULLS LAST, revoked_at NULLS LAST) AS place
+  FROM credentials
+  WHERE role = 'carrier'
+) tellings
+WHERE place = 1;
 
 CREATE DETECTION rogue_scanner WITH (severity = 'high', entity = 'device', attack = 'T1078') AS
 SELECT DISTINCT s.device, s.parcel

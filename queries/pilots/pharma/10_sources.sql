@@ -66,8 +66,8 @@ CREATE SOURCE sales (
 ) WITH (connector = 'generator', stream = 'sales');
 
 -- kind: age (of a bank) or condition (of a practitioner). Issued, and told
--- again with revoked_at when revoked. ts is the registry's time; what counts is
--- valid_from and revoked_at.
+-- again with revoked_at when revoked, without when that is taken back. ts is the
+-- registry's time: of one credential the last telling counts.
 CREATE SOURCE buyer_credentials (
   buyer TEXT, kind TEXT, valid_from TIMESTAMP, revoked_at TIMESTAMP, ts TIMESTAMP,
   WATERMARK FOR ts AS ts - INTERVAL '2 hours'

@@ -6,12 +6,16 @@
 -- product that needs none; a credential renewed between two sales; a sale made
 -- before a revocation that arrives after it; anything told twice.
 
--- One row per credential. min() passes over NULL: revoked is what was ever
--- revoked.
+-- One row per credential: the registry's last telling counts, of two at one time
+-- the one with the earlier revocation.
 CREATE MATERIALIZED VIEW buyer_rights AS
-SELECT buyer, kind, valid_from, min(revoked_at) AS revoked_at
-FROM buyer_credentials
-GROUP BY buyer, kind, valid_from;
+SELECT buyer, kind, valid_from, revoked_at
+FROM (
+  SELECT buyer, kind, valid_from, revoked_at,
+    row_number() OVER (PARTITION BY buyer, kind, valid_from ORDER BY ts DESC NULLS LAST, revoked_at NULLS LAST) AS place
+  FROM buyer_credentials
+) tellings
+WHERE place = 1;
 
 CREATE DETECTION restricted_sale WITH (severity = 'high', entity = 'sale_id') AS
 SELECT DISTINCT s.sale_id, s.buyer, s.product, p.needs
