@@ -4,7 +4,8 @@
 --
 -- A door explains it that was open within the ten minutes before the last of the
 -- readings: five for the change, and five in which the air settles. It is open
--- from when it says so until it says otherwise.
+-- from when it says so until it says otherwise, for an hour at most: its word may
+-- have been lost.
 --
 -- Does not fire: a door of which one hears after the change (judged five minutes
 -- later); defrosting, which takes its time; a missed reading (3.9 °C in ten
@@ -12,7 +13,7 @@
 -- none.
 
 CREATE MATERIALIZED VIEW door_openings AS
-SELECT shipment, ts AS opened_ts, until_ts
+SELECT shipment, ts AS opened_ts, least(until_ts, ts + INTERVAL '1 hour') AS until_ts
 FROM (
   SELECT shipment, value, ts, lead(ts) OVER (PARTITION BY shipment, device ORDER BY ts, value) AS until_ts
   FROM sensors
@@ -46,4 +47,4 @@ WHERE round(abs(c.degrees), 6) >= 3
     SELECT 1 FROM door_openings d
     WHERE d.shipment = c.shipment
       AND d.opened_ts <= c.ts
-      AND (d.until_ts IS NULL OR d.until_ts >= c.ts - INTERVAL '10 minutes'));
+      AND d.until_ts >= c.ts - INTERVAL '10 minutes');
