@@ -14,6 +14,7 @@
 
 mod accumulators;
 mod exact;
+mod percentile;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -4,7 +4,8 @@
 //! does not fit its own is an error. Its grouped `min` and `max` begin at the largest finite float and compare as floats,
 //! so infinities and NaN are lost: floats are compared in their total order here, group by group. A frame that slides takes a float out by subtracting it, which
 //! leaves what rounding lost, and NaN for ever: `sum` and `avg` slide with this crate's exact
-//! accumulators, what builds on squares and products is computed anew for each frame.
+//! accumulators, what builds on squares and products is computed anew for each frame. Its `percentile_cont` keeps six
+//! digits of where it is between two values: see [`percentile`].
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -21,6 +22,7 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 
 use super::accumulators::{self, accumulator};
+use super::percentile::Percentile;
 use super::{Call, Function};
 use crate::usage::Usage;
 
@@ -28,7 +30,7 @@ use crate::usage::Usage;
 pub fn exact(function: &Arc<AggregateUDF>) -> Arc<AggregateUDF> {
     match function.name() {
         "min" | "max" | "sum" | "avg" | "bool_and" | "bool_or" | "var" | "var_pop" | "stddev" | "stddev_pop" | "covar_samp"
-        | "covar_pop" | "corr" => Arc::new(AggregateUDF::from(Exact(Arc::clone(function)))),
+        | "covar_pop" | "corr" | "percentile_cont" => Arc::new(AggregateUDF::from(Exact(Arc::clone(function)))),
         name if name.starts_with("regr_") => Arc::new(AggregateUDF::from(Exact(Arc::clone(function)))),
         _ => Arc::clone(function),
     }
@@ -50,6 +52,10 @@ impl Exact {
 
     fn is_extreme(&self) -> bool {
         matches!(self.name(), "min" | "max")
+    }
+
+    fn is_percentile(&self, argument: &DataType) -> bool {
+        self.name() == "percentile_cont" && argument.is_floating()
     }
 
     fn sliding(&self, argument: &DataType) -> Option<Function> {
@@ -101,6 +107,10 @@ impl AggregateUDFImpl for Exact {
         self.0.reverse_udf()
     }
 
+    fn supports_within_group_clause(&self) -> bool {
+        self.0.supports_within_group_clause()
+    }
+
     fn documentation(&self) -> Option<&Documentation> {
         self.0.documentation()
     }
@@ -113,6 +123,12 @@ impl AggregateUDFImpl for Exact {
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        if self.is_percentile(args.expr_fields[0].data_type()) {
+            let percentile = Percentile::new(&args)?;
+            // For its errors.
+            self.0.accumulator(args)?;
+            return Ok(Box::new(percentile));
+        }
         let Some(wide) = self.wider(args.return_type()) else { return self.0.accumulator(args) };
         let range = Range::new(wide, args.return_type());
         let inner = self.0.accumulator(AccumulatorArgs { return_field: retyped(&args.return_field, range.wide.clone()), ..args })?;
@@ -121,7 +137,7 @@ impl AggregateUDFImpl for Exact {
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
         let is_total = !(self.is_extreme() && args.return_type().is_floating());
-        is_total && self.0.groups_accumulator_supported(args)
+        is_total && !self.is_percentile(args.expr_fields[0].data_type()) && self.0.groups_accumulator_supported(args)
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
@@ -141,6 +157,10 @@ impl AggregateUDFImpl for Exact {
             Some(function) => {
                 let call = Call { function, argument: Some(0), filter: None, distinct: args.is_distinct };
                 Box::new(Sliding::new(accumulator(&call, Some(argument), args.return_type(), false, &Usage::default())))
+            }
+            None if self.is_percentile(argument) => {
+                let function = Arc::new(AggregateUDF::from(Self(Arc::clone(&self.0))));
+                Box::new(Anew { function, args: OwnedArgs::from(&args), frame: Vec::new() })
             }
             None => Box::new(Anew { function: Arc::clone(&self.0), args: OwnedArgs::from(&args), frame: Vec::new() }),
         })

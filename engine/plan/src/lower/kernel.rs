@@ -9,7 +9,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, Result as DataFusionResult};
 use datafusion::datasource::{TableProvider, TableType, provider_as_source};
 use datafusion::logical_expr::expr::WindowFunction;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Window, WindowFrameUnits};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Window, WindowFrame, WindowFrameBound, WindowFrameUnits};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use tidegate_operators::detector;
@@ -147,14 +147,22 @@ fn partition_by(expr: Expr, key: &[usize]) -> DataFusionResult<Expr> {
     Ok(partitioned?.data)
 }
 
+/// A frame that begins with its partition, and has the row itself.
+fn is_from_start_on(frame: &WindowFrame) -> bool {
+    let begins = matches!(frame.start_bound, WindowFrameBound::Preceding(_)) && frame.start_bound.is_unbounded();
+    let is_open = matches!(frame.end_bound, WindowFrameBound::Following(_)) && frame.end_bound.is_unbounded();
+    begins && (is_open || matches!(frame.end_bound, WindowFrameBound::CurrentRow))
+}
+
 // Functions that tell tied rows apart get a total order: theirs, then all columns. Others count
-// ties as peers, and must not.
+// ties as peers, and must not; nor may a frame that is bounded by values or peers.
 fn total_order(expr: &Expr, schema: &DFSchema) -> Expr {
     let ordered = expr.clone().transform(|expr| match expr {
         Expr::WindowFunction(mut function) => {
-            let name = function.fun.name();
-            let by_position = matches!(name, "row_number" | "ntile" | "lag" | "lead" | "first_value") || detector::Call::of(name).is_some();
-            if by_position || function.params.window_frame.units == WindowFrameUnits::Rows {
+            let (name, frame) = (function.fun.name(), &function.params.window_frame);
+            let by_position = matches!(name, "row_number" | "ntile" | "lag" | "lead") || detector::Call::of(name).is_some();
+            let is_first_of_all = name == "first_value" && is_from_start_on(frame);
+            if by_position || is_first_of_all || frame.units == WindowFrameUnits::Rows {
                 let all = schema.columns().into_iter().map(Expr::Column);
                 let missing = all.filter(|column| !function.params.order_by.iter().any(|sort| sort.expr == *column));
                 let ties: Vec<_> = missing.map(|column| column.sort(true, true)).collect();

@@ -27,7 +27,7 @@ pub fn sound(plan: LogicalPlan) -> Result<LogicalPlan> {
     let numbered = plan.transform_up_with_subqueries(first_of_each);
     let joined = numbered.and_then(|numbered| joined(numbered.data)).map_err(|error| planning_error(&error))?;
     let rewritten = joined.transform_up_with_subqueries(|node| {
-        if let Some(error) = ambiguous_order(&node) {
+        if let Some(error) = ambiguous_order(&node).or_else(|| distinct_orders(&node)) {
             return Err(DataFusionError::External(Box::new(error)));
         }
         let schema = merge_schema(&node.inputs());
@@ -79,6 +79,21 @@ fn ambiguous_order(node: &LogicalPlan) -> Option<Error> {
             .hint("write the relation before the column's name, or select the expression, and order by it")
             .mistake(Mistake::AmbiguousColumn),
     )
+}
+
+/// DataFusion gives all distinct aggregates the order of the first, and plans none that are distinct beside others of
+/// another order.
+fn distinct_orders(node: &LogicalPlan) -> Option<Error> {
+    let LogicalPlan::Aggregate(aggregate) = node else { return None };
+    let calls = aggregate.aggr_expr.iter().filter_map(|expr| match expr.clone().unalias() {
+        Expr::AggregateFunction(call) if !call.params.order_by.is_empty() && !call.func.supports_within_group_clause() => Some(call.params),
+        _ => None,
+    });
+    let calls: Vec<_> = calls.collect();
+    let first = calls.iter().find(|params| params.distinct)?;
+    calls.iter().find(|params| params.order_by != first.order_by)?;
+    let what = "an aggregate of DISTINCT values in order beside one in another order";
+    Some(Error::unsupported(what, "give each a query of its own, and join them, or select them as subqueries"))
 }
 
 /// `approx_distinct`, over what it has no sketch of.
