@@ -17,7 +17,7 @@ CREATE TABLE impact_nodes (
   level TEXT,               -- asset, service or process
   org TEXT,
   restart_ms BIGINT,        -- NULL: it is up again at once
-  loss_per_hour DOUBLE,     -- of processes; NULL for all others
+  loss_per_hour DOUBLE,     -- of processes; NULL for all others, or it counts twice
   late_per_hour DOUBLE,
   rto_ms BIGINT,            -- NULL: it is never late
   mtpd_ms BIGINT,           -- NULL: it is bearable for ever
@@ -46,7 +46,8 @@ CREATE TABLE hypothetical_outages (
 CREATE TABLE controls (control TEXT PRIMARY KEY, cost DOUBLE, surface DOUBLE, effectiveness DOUBLE, name TEXT);
 -- The findings whose outages a control prevents.
 CREATE TABLE control_prevents (control TEXT, finding TEXT, PRIMARY KEY (control, finding));
--- Controls that help only together, as where a node needs two that are both attacked.
+-- Controls that are tried together, beside those that found_bundles finds where several findings reach one node: two to
+-- eight against them, of those the fifty smallest bundles of an incident.
 CREATE TABLE control_bundles (bundle TEXT, control TEXT, PRIMARY KEY (bundle, control));
 CREATE TABLE control_exclusions (control TEXT, other TEXT, PRIMARY KEY (control, other));
 

@@ -23,6 +23,67 @@ FROM incident_findings f
 JOIN control_prevents p ON p.finding = f.finding
 JOIN control_effects e ON e.control = p.control;
 
+-- Where each of several findings would bring a node down alone, a control against one of them helps only beside others:
+-- which findings reach what fails, by whatever way.
+CREATE MATERIALIZED VIEW node_causes AS
+SELECT c.scenario[1] AS incident, c.scenario[2] AS finding, c.node
+FROM what_if(
+  (SELECT make_array(incident, finding) AS scenario, node FROM model_outages),
+  (SELECT group_id, node, CAST(NULL AS BIGINT) AS need FROM model_groups),
+  model_members) c
+JOIN what_if((SELECT incident AS scenario, node FROM model_outages), model_groups, model_members) f
+  ON f.scenario = c.scenario[1] AND f.node = c.node;
+
+-- Two controls against each finding: what helps most for its price, and what helps most.
+CREATE MATERIALIZED VIEW best_controls AS
+SELECT incident, finding, best, control
+FROM (
+  SELECT f.incident, f.finding, 'price' AS best, f.control,
+    row_number() OVER (PARTITION BY f.incident, f.finding ORDER BY c.cost / e.effect, f.control) AS nth
+  FROM finding_controls f JOIN controls c ON c.control = f.control JOIN control_effects e ON e.control = f.control
+  WHERE e.effect > 0 AND c.cost IS NOT NULL
+  UNION ALL
+  SELECT f.incident, f.finding, 'help' AS best, f.control,
+    row_number() OVER (PARTITION BY f.incident, f.finding ORDER BY e.effect DESC, c.cost, f.control) AS nth
+  FROM finding_controls f JOIN controls c ON c.control = f.control JOIN control_effects e ON e.control = f.control
+  WHERE e.effect > 0 AND c.cost IS NOT NULL
+) x
+WHERE nth = 1;
+
+-- So these are bundles by themselves, named by their controls: per node that fails, one control against each of its
+-- findings. Of two to eight controls each, and of each incident the fifty smallest.
+CREATE MATERIALIZED VIEW found_bundles AS
+SELECT DISTINCT array_to_string(controls, ' + ') AS bundle, controls
+FROM (
+  SELECT controls, row_number() OVER (PARTITION BY incident ORDER BY cardinality(controls), controls) AS nth
+  FROM (
+    SELECT DISTINCT n.incident, controls
+    FROM (
+      SELECT n.incident, n.node, b.best, array_agg(DISTINCT b.control ORDER BY b.control) AS controls
+      FROM node_causes n JOIN best_controls b ON b.incident = n.incident AND b.finding = n.finding
+      GROUP BY n.incident, n.node, b.best
+      HAVING count(DISTINCT b.control) BETWEEN 2 AND 8
+    ) n
+    WHERE controls NOT IN (SELECT array_agg(DISTINCT control ORDER BY control) FROM control_bundles GROUP BY bundle)
+  ) d
+) r
+WHERE nth <= 50;
+
+CREATE VIEW all_bundles AS
+SELECT bundle, control FROM control_bundles
+UNION
+SELECT bundle, unnest(controls) AS control FROM found_bundles;
+
+-- What excludes each other is not taken together.
+CREATE VIEW impossible_bundles AS
+SELECT DISTINCT a.bundle
+FROM all_bundles a
+JOIN all_bundles b ON b.bundle = a.bundle
+JOIN control_exclusions x ON x.control = a.control AND x.other = b.control;
+
+CREATE MATERIALIZED VIEW candidate_bundles AS
+SELECT bundle, control FROM all_bundles WHERE bundle NOT IN (SELECT bundle FROM impossible_bundles);
+
 -- Each of the first hundred is on trial, three times, with all others of its incident: what that takes grows with their square.
 -- Of later ones no share is told; the next is tried as well, for the share of the one before it reaches up to it.
 CREATE VIEW tried_findings AS
@@ -36,7 +97,7 @@ FROM (
   SELECT incident, 'control' AS kind, control AS trial, finding, log_left FROM finding_controls
   UNION ALL
   SELECT f.incident, 'bundle' AS kind, b.bundle AS trial, f.finding, f.log_left
-  FROM finding_controls f JOIN control_bundles b ON b.control = f.control
+  FROM finding_controls f JOIN candidate_bundles b ON b.control = f.control
   UNION ALL
   SELECT incident, 'finding' AS kind, finding AS trial, finding, -50 AS log_left FROM tried_findings
   UNION ALL

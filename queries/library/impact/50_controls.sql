@@ -74,6 +74,16 @@ SELECT 'controls' AS relation, control AS item, 'its surface or effectiveness is
 FROM controls
 WHERE control NOT IN (SELECT control FROM control_effects)
 UNION ALL
+SELECT 'controls', control, 'it has no cost, and so is not recommended' FROM controls WHERE cost IS NULL
+UNION ALL
+SELECT 'control_bundles', bundle, 'its controls exclude each other, and so it is no candidate'
+FROM impossible_bundles
+WHERE bundle IN (SELECT bundle FROM control_bundles)
+UNION ALL
+SELECT 'model_nodes', node, 'it is no process, and its loss is counted beside those of the processes that need it'
+FROM model_nodes
+WHERE loss_per_hour IS NOT NULL AND level IS DISTINCT FROM 'process'
+UNION ALL
 SELECT DISTINCT CASE kind WHEN 'supposed' THEN 'model_suppositions' ELSE 'model_outages' END, scenario,
   CASE WHEN trial IS NULL THEN 'it goes round for too long, and so has no losses' ELSE 'it goes round for too long in a trial, and so nothing is told of what would have saved' END
     || ': with longer restarts or a nearer model_horizon it ends sooner'

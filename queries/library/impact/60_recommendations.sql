@@ -13,7 +13,7 @@ FROM choose_controls(
    UNION ALL
    SELECT b.control, make_array(s.incident, s.process) AS finding, s.trial AS way, s.saved / s.loss AS effectiveness
    FROM savings s
-   JOIN control_bundles b ON b.bundle = s.trial
+   JOIN candidate_bundles b ON b.bundle = s.trial
    JOIN (SELECT DISTINCT control, incident FROM finding_controls) a ON a.control = b.control AND a.incident = s.incident
    WHERE s.kind = 'bundle' AND s.saved > 0),
   (SELECT make_array(scenario, process) AS finding, loss FROM losses_by_process WHERE kind = 'incident'),

@@ -9,7 +9,7 @@ LEFT JOIN post_event s ON s.kind = 'control' AND s.trial = c.control;
 CREATE MATERIALIZED VIEW bundle_savings AS
 SELECT b.bundle, b.cost, coalesce(s.saved, 0) AS saved
 FROM (
-  SELECT g.bundle, sum(c.cost) AS cost FROM control_bundles g JOIN controls c ON c.control = g.control GROUP BY g.bundle
+  SELECT g.bundle, sum(c.cost) AS cost FROM candidate_bundles g JOIN controls c ON c.control = g.control GROUP BY g.bundle
 ) b
 LEFT JOIN post_event s ON s.kind = 'bundle' AND s.trial = b.bundle;
 
