@@ -93,8 +93,33 @@ fn aggregates(rng: &mut StdRng) -> String {
     calls.join(", ")
 }
 
+/// A row's place in a frame, where rows that tie have the same value or are alike.
+fn framed(rng: &mut StdRng) -> String {
+    let function = pick(rng, &["first_value(v)", "last_value(v)", "nth_value(v, 2)", "first_value(v + 1)", "sum(v)", "count(*)"]);
+    let partition = pick(rng, &["", "PARTITION BY k ", "PARTITION BY s "]);
+    let (units, order) = match rng.random_range(0..3) {
+        0 => ("ROWS", pick(rng, &["v, k, s, f, ts", "v DESC NULLS LAST, k, s, f, ts"])),
+        1 => ("RANGE", pick(rng, &["v", "v DESC", "v NULLS FIRST"])),
+        _ => ("GROUPS", pick(rng, &["v", "v DESC", "v NULLS FIRST"])),
+    };
+    let bounds = pick(
+        rng,
+        &[
+            "1 PRECEDING AND CURRENT ROW",
+            "2 PRECEDING AND 1 PRECEDING",
+            "1 FOLLOWING AND 3 FOLLOWING",
+            "CURRENT ROW AND 2 FOLLOWING",
+            "1 PRECEDING AND UNBOUNDED FOLLOWING",
+            "UNBOUNDED PRECEDING AND CURRENT ROW",
+            "UNBOUNDED PRECEDING AND 1 FOLLOWING",
+            "UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING",
+        ],
+    );
+    format!("{function} OVER ({partition}ORDER BY {order} {units} BETWEEN {bounds})")
+}
+
 pub fn random(rng: &mut StdRng) -> String {
-    match rng.random_range(0..17) {
+    match rng.random_range(0..18) {
         0 => {
             let exprs = pick(
                 rng,
@@ -201,7 +226,8 @@ pub fn random(rng: &mut StdRng) -> String {
             );
             format!("SELECT k, v, s, {function} AS x FROM a")
         }
-        15 => {
+        15 => format!("SELECT k, v, s, {} AS x FROM a", framed(rng)),
+        16 => {
             let query = pick(
                 rng,
                 &[
