@@ -21,8 +21,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::{concat_batches, interleave_record_batch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::{concat_batches, interleave};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
 use arrow::error::ArrowError;
 use arrow::json::ReaderBuilder;
@@ -96,7 +96,7 @@ impl JsonDecoder {
                 *next += 1;
             }
         }
-        (interleave_record_batch(&[&plain, &other], &order).expect("both have the schema"), bad)
+        (interleaved(&plain, &other, &order), bad)
     }
 
     fn by_arrow<'a>(&self, lines: &[Line<'a>]) -> (RecordBatch, Vec<Bad<'a>>) {
@@ -212,6 +212,14 @@ fn count_infinite(column: &ArrayRef) -> usize {
         DataType::List(_) => count_infinite(column.as_list::<i32>().values()),
         _ => 0,
     }
+}
+
+/// Rows of both, by batch and place; they may have no columns.
+fn interleaved(plain: &RecordBatch, other: &RecordBatch, order: &[(usize, usize)]) -> RecordBatch {
+    let both = |i: usize| interleave(&[plain.column(i).as_ref(), other.column(i).as_ref()], order).expect("both have the schema");
+    let columns = (0..plain.num_columns()).map(both).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(order.len()));
+    RecordBatch::try_new_with_options(plain.schema(), columns, &options).expect("both have the schema")
 }
 
 /// Strings are looked into only where the brackets could be too many.
