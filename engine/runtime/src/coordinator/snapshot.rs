@@ -268,8 +268,8 @@ impl Coordinator {
         self.metrics.snapshot_failures.inc();
         (self.is_snapshotting, self.snapshot_not_before) = (false, Instant::now() + FAILED_PAUSE);
         self.no_snapshot = Some(format!("no snapshot can be taken, and so the log grows: {}", error.message));
-        answer(std::mem::take(&mut self.checkpoints), &Err(error));
         self.tell_health();
+        answer(std::mem::take(&mut self.checkpoints), &Err(error));
     }
 
     /// Makes a draft count once all sinks have what it leaves out.
