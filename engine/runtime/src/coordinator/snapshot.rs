@@ -102,13 +102,14 @@ impl Coordinator {
         // A full disk has no room for one, and who reads would wait for the pause to end.
         let may_be = !self.is_snapshotting && self.full.is_none() && self.snapshot_not_before <= Instant::now();
         let Some(log) = self.log.as_ref().filter(|_| may_be) else { return false };
-        if log.is_temporary() && !self.is_checkpoint_asked && self.snapshot_begun.elapsed() < SCRATCH_PAUSE.min(self.config.retain) {
+        if self.is_checkpoint_asked || self.no_snapshot.is_some() {
+            return true;
+        }
+        if log.is_temporary() && self.snapshot_begun.elapsed() < SCRATCH_PAUSE.min(self.config.retain) {
             return false;
         }
         let (frames, bytes) = log.growth();
-        self.is_checkpoint_asked
-            || self.no_snapshot.is_some()
-            || GROWTH_FRAMES <= frames
+        GROWTH_FRAMES <= frames
             || GROWTH_BYTES_MIN.max(self.snapshot_bytes) <= bytes
             || REPLAY_MIN.max(REPLAY_TIMES_SNAPSHOT * self.snapshot_took) <= self.to_replay
     }
