@@ -5,7 +5,8 @@
 //! so infinities and NaN are lost: floats are compared in their total order here, group by group. A frame that slides takes a float out by subtracting it, which
 //! leaves what rounding lost, and NaN for ever: `sum` and `avg` slide with this crate's exact
 //! accumulators, what builds on squares and products is computed anew for each frame. Its `percentile_cont` keeps six
-//! digits of where it is between two values: see [`percentile`].
+//! digits of where it is between two values: see [`percentile`]. Its `regr_r2` of a constant is NULL, where nothing is left
+//! to explain.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -129,6 +130,9 @@ impl AggregateUDFImpl for Exact {
             self.0.accumulator(args)?;
             return Ok(Box::new(percentile));
         }
+        if self.name() == "regr_r2" {
+            return Ok(Box::new(Explained(self.0.accumulator(args)?)));
+        }
         let Some(wide) = self.wider(args.return_type()) else { return self.0.accumulator(args) };
         let range = Range::new(wide, args.return_type());
         let inner = self.0.accumulator(AccumulatorArgs { return_field: retyped(&args.return_field, range.wide.clone()), ..args })?;
@@ -158,11 +162,10 @@ impl AggregateUDFImpl for Exact {
                 let call = Call { function, argument: Some(0), filter: None, distinct: args.is_distinct };
                 Box::new(Sliding::new(accumulator(&call, Some(argument), args.return_type(), false, &Usage::default())))
             }
-            None if self.is_percentile(argument) => {
+            None => {
                 let function = Arc::new(AggregateUDF::from(Self(Arc::clone(&self.0))));
                 Box::new(Anew { function, args: OwnedArgs::from(&args), frame: Vec::new() })
             }
-            None => Box::new(Anew { function: Arc::clone(&self.0), args: OwnedArgs::from(&args), frame: Vec::new() }),
         })
     }
 }
@@ -250,6 +253,40 @@ impl GroupsAccumulator for WideGroups {
 
     fn size(&self) -> usize {
         self.inner.size()
+    }
+}
+
+/// `regr_r2`, of which a constant that anything was set beside is explained in full.
+///
+/// Source: SQL:2003, 10.9: NULL where x is constant, 1 where y is.
+#[derive(Debug)]
+struct Explained(Box<dyn Accumulator>);
+
+impl Accumulator for Explained {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.0.update_batch(values)
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        let state = self.0.state()?;
+        let [_, _, _, of_x, of_y, _] = &state[..] else { return not_impl_err!("regr_r2() with another state") };
+        let is_constant = |squares: &ScalarValue| *squares == ScalarValue::Float64(Some(0.0));
+        match !is_constant(of_x) && is_constant(of_y) {
+            true => Ok(ScalarValue::Float64(Some(1.0))),
+            false => self.0.evaluate(),
+        }
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + self.0.size()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        self.0.state()
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.0.merge_batch(states)
     }
 }
 
@@ -462,6 +499,22 @@ mod tests {
         }
         assert_eq!(of("max(CAST(x AS REAL)) FILTER (WHERE x > 0)", "inf 1"), "|inf|");
         assert_eq!(of("max(DISTINCT x)", "-1 -1"), "|1.0|", "signs are not shown");
+    }
+
+    #[test]
+    fn what_is_constant_is_explained_in_full() {
+        let of = |call: &str, values: &str| answer(&format!("SELECT {call} AS s FROM (VALUES {values}) t(i, y, x)"));
+        for (values, share) in [
+            ("(1, 2.0, 1.0), (2, 2.0, 3.0)", "1.0"),
+            ("(1, 1.0, 2.0), (2, 3.0, 2.0)", ""),
+            ("(1, 2.0, 2.0), (2, 2.0, 2.0)", ""),
+            ("(1, 1.0, 2.0)", ""),
+            ("(1, 1.0, 1.0), (2, 2.0, 2.0), (3, 2.0, 3.0)", "0.75"),
+        ] {
+            assert_eq!(of("round(regr_r2(y, x), 9)", values), format!("|{share}|"), "{values}");
+        }
+        let frames = of("regr_r2(y, x) OVER (ORDER BY i ROWS 1 PRECEDING)", "(1, 2.0, 1.0), (2, 2.0, 3.0), (3, 4.0, 3.0)");
+        assert_eq!(frames, "|||1.0|||");
     }
 
     #[test]
