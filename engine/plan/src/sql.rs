@@ -33,6 +33,7 @@ mod constants;
 mod dates;
 mod detectors;
 mod functions;
+mod intervals;
 mod names;
 mod null_keys;
 mod numbers;
@@ -94,6 +95,7 @@ pub fn state_builder() -> SessionStateBuilder {
         .with_query_planner(Arc::new(analysis::Reads))
         .with_analyzer_rules(analyzer_rules(Arithmetic::All))
         .with_optimizer_rules(optimizer_rules());
+    builder.expr_planners().get_or_insert_default().push(Arc::new(intervals::ByNumbers));
     builder.scalar_functions().get_or_insert_default().iter_mut().for_each(|function| *function = bounded::bounded(function));
     // The last of a name counts.
     builder.scalar_functions().get_or_insert_default().push(functions::date_bin());

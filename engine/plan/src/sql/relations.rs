@@ -22,7 +22,7 @@ use tidegate_types::error::{Error, Mistake};
 
 use super::names::{self, Reader};
 use super::refused::refused;
-use super::{age, analysis, date_bin, millisecond, numbers, recursive, using};
+use super::{age, analysis, date_bin, intervals, millisecond, numbers, recursive, using};
 
 /// `query` as DataFusion is to see it.
 ///
@@ -91,6 +91,7 @@ impl VisitorMut for Rewrite {
                 }
             }
             ast::Expr::IsDistinctFrom(..) | ast::Expr::IsNotDistinctFrom(..) => bind_tightly(expr),
+            ast::Expr::UnaryOp { .. } => intervals::negate_whole(expr),
             ast::Expr::Function(function) => {
                 age::up_to_today(function);
                 if let Some(remainder) = remainder(function) {

@@ -17,6 +17,7 @@ use tidegate_types::error::{Error, Mistake, Result};
 
 use super::dates::compares;
 use super::functions::{Ties, canonical, named, rounded};
+use super::intervals::is_by_number;
 use super::planning_error;
 use super::subqueries::joined;
 
@@ -273,16 +274,10 @@ fn comparable(sides: Vec<Expr>, schema: &DFSchema) -> datafusion::common::Result
     }
     let mut lengths = Vec::with_capacity(sides.len());
     for (side, data_type) in sides.into_iter().zip(types) {
-        lengths.push(match (side, data_type) {
-            (Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), metadata), _) if value.months == 0 => {
-                let nanoseconds =
-                    i64::from(value.days).checked_mul(86_400_000_000_000).and_then(|days| days.checked_add(value.nanoseconds));
-                let Some(nanoseconds) = nanoseconds else { return refused("so long an interval", "compare the timestamps") };
-                let length = IntervalMonthDayNanoType::make_value(0, 0, nanoseconds);
-                Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(length)), metadata)
-            }
-            (side, DataType::Duration(_) | DataType::Null) => side,
-            _ => {
+        lengths.push(match (in_nanoseconds(&side)?, data_type) {
+            (Some(length), _) => length,
+            (None, DataType::Duration(_) | DataType::Null) => side,
+            (None, _) => {
                 return refused(
                     "a comparison of intervals that are columns or have months",
                     "compare the timestamps: a > b + INTERVAL '1 month'",
@@ -291,4 +286,26 @@ fn comparable(sides: Vec<Expr>, schema: &DFSchema) -> datafusion::common::Result
         });
     }
     Ok(Transformed::yes(lengths))
+}
+
+/// An interval as it is written, or so many of it, where it has no months: as one that has no days either.
+///
+/// Errors: it is too long.
+fn in_nanoseconds(length: &Expr) -> datafusion::common::Result<Option<Expr>> {
+    match length {
+        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), metadata) if value.months == 0 => {
+            let days = i64::from(value.days).checked_mul(86_400_000_000_000);
+            let Some(nanoseconds) = days.and_then(|days| days.checked_add(value.nanoseconds)) else {
+                return Err(DataFusionError::External(Box::new(Error::unsupported("so long an interval", "compare the timestamps"))));
+            };
+            let length = ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNanoType::make_value(0, 0, nanoseconds)));
+            Ok(Some(Expr::Literal(length, metadata.clone())))
+        }
+        Expr::Negative(length) => Ok(in_nanoseconds(length)?.map(|length| Expr::Negative(Box::new(length)))),
+        Expr::ScalarFunction(call) if is_by_number(&call.func) => {
+            let [length, number] = &call.args[..] else { return Ok(None) };
+            Ok(in_nanoseconds(length)?.map(|length| call.func.call(vec![length, number.clone()])))
+        }
+        _ => Ok(None),
+    }
 }

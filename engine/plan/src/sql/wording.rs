@@ -190,7 +190,7 @@ fn instead(name: &str) -> Option<&'static str> {
         "to_number" => "cast it: s::DECIMAL(10, 2)",
         "isfinite" => "leave it out: every time is finite",
         "clock_timestamp" | "statement_timestamp" | "transaction_timestamp" => "write now(), the time of the tick",
-        "make_interval" => "cast a text: CAST(n || ' days' AS INTERVAL)",
+        "make_interval" => "multiply: n * INTERVAL '1 day'",
         "regexp_matches" | "regexp_split_to_table" => "write regexp_match(s, pattern), or UNNEST(string_to_array(s, ','))",
         "json_build_object" | "jsonb_build_object" | "to_json" | "to_jsonb" | "row_to_json" | "json_agg" | "jsonb_agg" => {
             "there is no JSON within SQL: select columns, which a sink or POST /v1/query writes as JSON"
@@ -240,7 +240,7 @@ fn operands(text: &str) -> Option<Error> {
     let (left, right) = expression.split_once(&format!(" {operator} "))?;
     let error = Error::user(format!("operator \"{operator}\" does not take {left} and {right}"));
     let hint = match operator {
-        "*" | "/" if expression.contains("Interval(") => "write so many of it as a text: CAST(n || ' seconds' AS INTERVAL)",
+        "*" | "/" if expression.contains("Interval(") => "an interval is multiplied and divided by numbers; cast the other to one",
         _ => "cast one of them; to a time add an INTERVAL",
     };
     Some(error.hint(hint).mistake(Mistake::NoFunction))
@@ -399,7 +399,7 @@ mod tests {
             (
                 "Cannot get result type for temporal operation Interval(MonthDayNano) * Float64: Invalid argument error: no",
                 "operator \"*\" does not take Interval(MonthDayNano) and Float64\n\
-                 hint: write so many of it as a text: CAST(n || ' seconds' AS INTERVAL)",
+                 hint: an interval is multiplied and divided by numbers; cast the other to one",
             ),
             (
                 "Cannot infer common argument type for logical boolean operation Utf8 AND Boolean",
