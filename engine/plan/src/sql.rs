@@ -35,6 +35,7 @@ mod detectors;
 mod functions;
 mod intervals;
 mod names;
+mod neighbours;
 mod null_keys;
 mod numbers;
 mod quotients;
@@ -55,8 +56,8 @@ pub(crate) use functions::date_bin;
 pub use names::Shown;
 use null_keys::{CrossJoins, Keys};
 pub use relations::rewritten;
-use wording::no_value;
 pub use wording::{CREATE_IT, planning_error, planning_error_among, value_error};
+use wording::no_value;
 
 /// DataFusion, told what the catalog knows.
 pub struct Session {
@@ -168,7 +169,7 @@ impl Session {
 ///
 /// Errors: it cannot be made to.
 pub fn sound(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let plan = numbers::as_meant(plan).and_then(dates::among_timestamps).and_then(quotients::rounded);
+    let plan = neighbours::with_defaults(plan).and_then(numbers::as_meant).and_then(dates::among_timestamps).and_then(quotients::rounded);
     let plan = plan.and_then(recursive::kept).and_then(using::of_one_kind).map_err(|error| planning_error(&error))?;
     sound::sound(plan)
 }

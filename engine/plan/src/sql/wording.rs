@@ -120,8 +120,8 @@ fn two_columns(name: &str) -> Error {
 }
 
 fn said(text: &str) -> Error {
-    const KNOWN: [fn(&str) -> Option<Error>; 11] =
-        [relation, function, arguments, operand, operands, no_common_type, condition, count, grouping, construct, pattern];
+    const KNOWN: [fn(&str) -> Option<Error>; 13] =
+        [relation, function, arguments, operand, operands, no_common_type, condition, count, grouping, frame, constant, construct, pattern];
     KNOWN.iter().find_map(|known| known(text)).unwrap_or_else(|| Error::user(plain(text)))
 }
 
@@ -328,6 +328,26 @@ fn grouping(text: &str) -> Option<Error> {
 fn no_such_place(clause: &str, place: &str) -> Error {
     let error = Error::user(format!("{clause} {place} names no column: there are fewer in the SELECT list"));
     error.hint("places count from 1; or write the column's name").mistake(Mistake::BadOrder)
+}
+
+/// Of OVER.
+fn frame(text: &str) -> Option<Error> {
+    const ORDERED: &str = "begin the frame before it ends, as in ROWS BETWEEN 2 PRECEDING AND 1 PRECEDING";
+    const KNOWN: [(&str, &str); 5] = [
+        ("cannot be larger than end bound", ORDERED),
+        ("bound cannot be UNBOUNDED", ORDERED),
+        ("frame offsets for ROWS / GROUPS", "write a whole number, as in ROWS BETWEEN 2 PRECEDING AND CURRENT ROW"),
+        ("RANGE requires exactly one", "order by one column, or count rows: ROWS BETWEEN 2 PRECEDING AND CURRENT ROW"),
+        ("GROUPS requires an ORDER BY", "write OVER (ORDER BY … GROUPS …)"),
+    ];
+    let (_, hint) = KNOWN.iter().find(|(said, _)| text.contains(said))?;
+    Some(Error::user(plain(text)).hint(*hint).mistake(Mistake::Syntax))
+}
+
+/// Of a function with OVER.
+fn constant(text: &str) -> Option<Error> {
+    let is_asked = text.contains("only support Literal types") || text.contains("integer literal for the second argument");
+    is_asked.then(|| Error::unsupported("OVER a function whose count is no constant", "write the number itself, as in lag(x, 2)"))
 }
 
 fn construct(text: &str) -> Option<Error> {
