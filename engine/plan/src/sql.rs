@@ -57,7 +57,7 @@ pub use names::Shown;
 use null_keys::{CrossJoins, Keys};
 pub use relations::rewritten;
 pub use wording::{CREATE_IT, planning_error, planning_error_among, value_error};
-use wording::no_value;
+use wording::{no_value, watermark_outside};
 
 /// DataFusion, told what the catalog knows.
 pub struct Session {
@@ -332,7 +332,10 @@ impl ScalarUDFImpl for OpenClock {
     }
 
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> datafusion::common::Result<ColumnarValue> {
-        Err(DataFusionError::Plan(format!("{}() is known only to a running view, or at a tick", self.name)))
+        Err(match self.name {
+            "watermark" => DataFusionError::External(Box::new(watermark_outside())),
+            name => DataFusionError::Plan(format!("{name}() is known only to a running view, or at a tick")),
+        })
     }
 }
 

@@ -169,6 +169,9 @@ fn relation(text: &str) -> Option<Error> {
 
 fn function(text: &str) -> Option<Error> {
     let name = between(text, "Invalid function '", "'")?;
+    if name == "watermark" {
+        return Some(watermark_outside());
+    }
     let close = between(text, "Did you mean '", "'").and_then(|close| did_you_mean(name, [close]));
     let hint = match (instead(name), close) {
         (Some(way_out), _) => way_out.to_string(),
@@ -176,6 +179,11 @@ fn function(text: &str) -> Option<Error> {
         (None, None) => "functions are DataFusion's; over relations, what SHOW FUNCTIONS lists".into(),
     };
     Some(Error::user(format!("function {name}() does not exist")).hint(hint).mistake(Mistake::NoFunction))
+}
+
+/// Only a running view has one.
+pub(super) fn watermark_outside() -> Error {
+    Error::unsupported("watermark() outside of a materialized view", "write (SELECT watermark FROM sys.sources WHERE name = 's')")
 }
 
 /// Of functions that Postgres has.
