@@ -3,9 +3,10 @@
 //!
 //! Followed   a new file under the name (rotation) is opened once the old one
 //!            is read to its end and has been quiet for a quarter of a second; a
-//!            file that became shorter is read again from its start. A file
-//!            that was truncated and has grown past the old position between
-//!            two looks cannot be told from one that only grew
+//!            file that became shorter, or whose first 1024 or last 256 bytes
+//!            read are others now, is read again from its start. A file written
+//!            anew with the same bytes in both places cannot be told from one
+//!            that only grew; what was truncated away unread is lost
 //! Rotated    files that had the name between two looks are found by what they
 //!            are called now, the name with a number or a date (`x.log.1`,
 //!            `x.log-20260131`), and read in their order. One that was removed,
@@ -331,6 +332,57 @@ mod tests {
         }
         assert_eq!(letters, (1..=lines).map(|line| format!("in.log:{line}")).collect::<Vec<_>>());
         assert_eq!((consumed, &text[..]), (21 * lines + 6, &b"short\n"[..]));
+    }
+
+    #[test]
+    fn a_file_written_anew_is_read_from_its_beginning() {
+        let banner = "banner\n".repeat(300);
+        let torn = "in.log:2 the file was truncated inside this line";
+        // What was read, what stands there at the next look, what comes of that.
+        let cases = [
+            ("n1\n".to_string(), "m1\nm2\n".to_string(), "m1\nm2\n".to_string(), vec![]),
+            ("n1\nn2\n".into(), "AAAA\nBBBB\nCCCC\n".into(), "AAAA\nBBBB\nCCCC\n".into(), vec![]),
+            ("n1\npart".into(), "m1\nm2\nm3\n".into(), "m1\nm2\nm3\n".into(), vec![torn]),
+            (format!("{banner}n1\n"), format!("{banner}m1\nm2\n"), format!("{banner}m1\nm2\n"), vec![]),
+            // Cannot be told from one that grew.
+            ("n1\n".into(), "n1\nn2\n".into(), "n2\n".into(), vec![]),
+        ];
+        for (before, after, expected, letters) in cases {
+            let folder = tempfile::TempDir::new().unwrap();
+            let path = folder.path().join("in.log");
+            std::fs::write(&path, &before).unwrap();
+            let mut tail = Tail::new(path.clone(), format(&folder), None, 64, false, None);
+            let whole_lines = before.rfind('\n').map_or(0, |end| end + 1);
+            assert_eq!(all_for_now(&mut tail), (before[..whole_lines].to_string(), vec![]));
+            std::fs::write(&path, &after).unwrap();
+            assert_eq!(all_for_now(&mut tail), (expected, letters.into_iter().map(String::from).collect()), "{before:?}, then {after:?}");
+            assert_eq!(all_for_now(&mut tail), (String::new(), vec![]));
+        }
+    }
+
+    #[test]
+    fn a_file_is_known_by_its_last_bytes_after_a_restart_too() {
+        let (folder, banner) = (tempfile::TempDir::new().unwrap(), "banner\n".repeat(300));
+        let path = folder.path().join("in.log");
+        std::fs::write(&path, format!("{banner}n1\n")).unwrap();
+        let mut tail = Tail::new(path.clone(), format(&folder), None, 64, false, None);
+        let Found::Block(block) = tail.next(1 << 20, usize::MAX, Vec::new()).unwrap() else { panic!("the file has lines") };
+        let position = Position::of(&block.offset, "s").unwrap();
+        let mut tail = Tail::new(path.clone(), format(&folder), None, 64, false, position);
+        assert_eq!(all_for_now(&mut tail), (String::new(), vec![]));
+        let anew = format!("{banner}m1\nm2\n");
+        std::fs::write(&path, &anew).unwrap();
+        assert_eq!(all_for_now(&mut tail), (anew, vec![]));
+    }
+
+    /// Lines and dead letters.
+    fn all_for_now(tail: &mut Tail) -> (String, Vec<String>) {
+        let (mut text, mut letters) = (String::new(), Vec::new());
+        while let Found::Block(block) = tail.next(1 << 20, usize::MAX, Vec::new()).unwrap() {
+            text += std::str::from_utf8(&block.bytes).unwrap();
+            letters.extend(block.dead.iter().map(|letter| format!("{} {}", letter.position, letter.reason)));
+        }
+        (text, letters)
     }
 
     fn format(folder: &tempfile::TempDir) -> Format {

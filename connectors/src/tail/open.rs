@@ -2,9 +2,10 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use memchr::{memchr, memchr_iter, memrchr};
 use tidegate_types::connector::DeadLetter;
@@ -23,6 +24,9 @@ const LONG_LINE_STEP: usize = 64 << 10;
 /// Dead letters that a block is handed over with, whatever else is in it: a file may have nothing but over-long lines.
 pub(super) const LETTERS_MAX: usize = 64;
 
+/// How much of what was read last a file is known by while it is followed, beside its head.
+const LAST_BYTES_MAX: usize = 256;
+
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// One file while it is read.
@@ -37,6 +41,10 @@ pub(super) struct Open {
     bounded: bool,
     /// Its first bytes, at most [`HEAD_BYTES_MAX`] of what was read.
     head: Vec<u8>,
+    /// The bytes before `read`, at most [`LAST_BYTES_MAX`].
+    last: Vec<u8>,
+    /// Its length, and when it was written to, when it was last looked at.
+    looked_at: Option<(u64, SystemTime)>,
     /// Decompressed bytes out of `reader` so far.
     read: u64,
     /// Of them, delivered.
@@ -54,6 +62,7 @@ pub(super) struct Open {
     /// The compressed data ends here.
     is_damaged: bool,
     damage_was_said: bool,
+    /// It became shorter, or was written anew.
     is_truncated: bool,
     /// What was delivered ends inside a line.
     within: Option<Within>,
@@ -92,6 +101,8 @@ impl Open {
             is_current,
             bounded,
             head: Vec::new(),
+            last: Vec::new(),
+            looked_at: None,
             read: 0,
             delivered: 0,
             carry: Vec::new(),
@@ -164,6 +175,8 @@ impl Open {
         if !metadata.is_file() || metadata.len() < byte {
             return Ok(false);
         }
+        self.last = vec![0; LAST_BYTES_MAX.min(byte as usize)];
+        self.file.read_exact_at(&mut self.last, byte - self.last.len() as u64)?;
         self.file.seek(SeekFrom::Start(byte))?;
         self.reader = Box::new(self.file.try_clone()?.take(left(&metadata, self.bounded, byte)));
         Ok(true)
@@ -175,7 +188,8 @@ impl Open {
     pub(super) fn read(&mut self, bytes_max: usize, lines_max: usize, line_bytes_max: usize, buffer: &mut Vec<u8>) -> io::Result<bool> {
         buffer.clear();
         buffer.append(&mut self.carry);
-        let mut at_end = false;
+        self.is_truncated = self.is_truncated || self.is_written_anew()?;
+        let mut at_end = self.is_truncated;
         loop {
             self.skip(buffer);
             if LETTERS_MAX <= self.dead.len() {
@@ -212,8 +226,7 @@ impl Open {
         let outcome = self.reader.by_ref().take(want as u64).read_to_end(buffer);
         let count = buffer.len() - before;
         self.read += count as u64;
-        let unknown = HEAD_BYTES_MAX.saturating_sub(self.head.len()).min(count);
-        self.head.extend_from_slice(&buffer[before..before + unknown]);
+        self.remember(&buffer[before..]);
         if count > 0 {
             self.left_behind = None;
         }
@@ -228,6 +241,37 @@ impl Open {
                 }
                 Ok(true)
             }
+        }
+    }
+
+    /// By its head and its last bytes the file is known again.
+    fn remember(&mut self, bytes: &[u8]) {
+        let unknown = HEAD_BYTES_MAX.saturating_sub(self.head.len()).min(bytes.len());
+        self.head.extend_from_slice(&bytes[..unknown]);
+        self.last.extend_from_slice(&bytes[bytes.len().saturating_sub(LAST_BYTES_MAX)..]);
+        self.last.drain(..self.last.len().saturating_sub(LAST_BYTES_MAX));
+    }
+
+    /// Whether the file was written to since it was last looked at, and other bytes stand where it was read.
+    fn is_written_anew(&mut self) -> io::Result<bool> {
+        let metadata = self.file.metadata()?;
+        if self.bounded || self.compression != Compression::None || !metadata.is_file() {
+            return Ok(false);
+        }
+        let now = Some((metadata.len(), metadata.modified()?));
+        if std::mem::replace(&mut self.looked_at, now) == now {
+            return Ok(false);
+        }
+        let last_begins = self.read - self.last.len() as u64;
+        Ok(!self.stands_at(0, &self.head)? || !self.stands_at(last_begins, &self.last)?)
+    }
+
+    fn stands_at(&self, byte: u64, expected: &[u8]) -> io::Result<bool> {
+        let mut found = vec![0; expected.len()];
+        match self.file.read_exact_at(&mut found, byte) {
+            Ok(()) => Ok(found == expected),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -263,7 +307,7 @@ impl Open {
         if self.compression != Compression::None {
             return true;
         }
-        self.is_truncated = self.file.metadata().is_ok_and(|metadata| metadata.len() < self.read);
+        self.is_truncated |= self.file.metadata().is_ok_and(|metadata| metadata.len() < self.read);
         match std::fs::metadata(path) {
             _ if self.is_truncated => true,
             Ok(now) if FileId::of(&now) != self.id => self.left_behind.get_or_insert_with(Instant::now).elapsed() >= ROTATION_GRACE,
