@@ -199,13 +199,14 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// "did you mean": the candidate closest to `wanted`, if one is close.
+/// "did you mean": the candidate closest to `wanted`, if one is close; never `wanted` itself.
 pub fn did_you_mean<'a>(wanted: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let wanted = wanted.to_lowercase();
+    let lower = wanted.to_lowercase();
     candidates
         .into_iter()
-        .map(|candidate| (edit_distance(&wanted, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().max(wanted.len()) / 4)
+        .filter(|candidate| *candidate != wanted)
+        .map(|candidate| (edit_distance(&lower, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().max(lower.len()) / 4)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
@@ -235,6 +236,8 @@ mod tests {
         assert_eq!(did_you_mean("usr", ["user", "ip"]), Some("user"));
         assert_eq!(did_you_mean("formt", ["format", "path"]), Some("format"));
         assert_eq!(did_you_mean("zzz", ["user", "ip"]), None);
+        assert_eq!(did_you_mean("k", ["k", "K"]), Some("K"));
+        assert_eq!(did_you_mean("user", ["user"]), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! DataFusion's errors as ours: the thing as the user wrote it, with a way out where one is known.
 
 use arrow::error::ArrowError;
-use datafusion::common::{Column, DataFusionError, SchemaError};
+use datafusion::common::{Column, DataFusionError, SchemaError, TableReference};
 use tidegate_types::error::{Error, Mistake, did_you_mean};
 
 use crate::statement::TYPES;
@@ -95,23 +95,30 @@ fn names(error: &SchemaError) -> Error {
 }
 
 fn no_column(field: &Column, valid_fields: &[Column]) -> Error {
-    let names: Vec<&str> = valid_fields.iter().map(|field| field.name()).collect();
-    let mut relations = valid_fields.iter().filter_map(|field| field.relation.as_ref());
-    if let Some(relation) = field.relation.as_ref().filter(|relation| !relations.any(|known| known.table() == relation.table())) {
-        return Error::user(format!("no relation \"{}\" can be named here", relation.table()))
+    if let Some(relation) = table(field).filter(|relation| !valid_fields.iter().any(|known| table(known) == Some(*relation))) {
+        return Error::user(format!("no relation \"{relation}\" can be named here"))
             .hint("a query names what is in its own FROM, and a subquery also what is in the FROM around it")
             .mistake(Mistake::NoRelation);
     }
-    let missing = match &field.relation {
-        Some(relation) => format!("column \"{}\" does not exist in \"{}\"", field.name, relation.table()),
+    let missing = match table(field) {
+        Some(relation) => format!("column \"{}\" does not exist in \"{relation}\"", field.name),
         None => format!("column \"{}\" does not exist", field.name),
     };
     let missing = Error::user(missing).mistake(Mistake::NoColumn);
+    if let Some(elsewhere) = valid_fields.iter().filter(|known| known.name == field.name).find_map(table) {
+        return missing.hint(format!("did you mean \"{}\" of \"{elsewhere}\"?", field.name));
+    }
+    let of_it = |known: &&Column| table(field).is_none() || table(known) == table(field);
+    let names: Vec<&str> = valid_fields.iter().filter(of_it).map(Column::name).collect();
     match did_you_mean(&field.name, names.iter().copied()) {
         Some(close) => missing.hint(format!("did you mean \"{close}\"?")),
         None if names.is_empty() => missing,
         None => missing.hint(format!("there are {}", names.join(", "))),
     }
+}
+
+fn table(column: &Column) -> Option<&str> {
+    column.relation.as_ref().map(TableReference::table)
 }
 
 fn two_columns(name: &str) -> Error {
@@ -470,6 +477,18 @@ mod tests {
         ] {
             assert_eq!(value_error(&error).mistake, Some(mistake), "{error}");
             assert_eq!(planning_error(&DataFusionError::ArrowError(Box::new(error), None)).mistake, Some(mistake));
+        }
+    }
+
+    #[test]
+    fn the_missing_column_itself_is_never_proposed() {
+        let columns = [Column::new(Some("rv"), "kk"), Column::new(Some("o"), "k"), Column::new(Some("o"), "other")];
+        for (relation, name, expected) in [
+            ("rv", "k", "column \"k\" does not exist in \"rv\"\nhint: did you mean \"k\" of \"o\"?"),
+            ("rv", "kkk", "column \"kkk\" does not exist in \"rv\"\nhint: did you mean \"kk\"?"),
+            ("rv", "othr", "column \"othr\" does not exist in \"rv\"\nhint: there are kk"),
+        ] {
+            assert_eq!(no_column(&Column::new(Some(relation), name), &columns).to_string(), expected);
         }
     }
 
