@@ -2,13 +2,14 @@
 //!
 //! Reads     at most 1000 lines and 1 MiB, decompressed
 //! Formats   JSON lines, CSV with a header, combined and common web logs,
-//!           syslog (RFC 5424, RFC 3164); else text with the one column `line`
+//!           syslog (RFC 5424, RFC 3164); else text with the one column `line`,
+//!           and a comment that says why. Lines that disagree are counted in one
 //! Types     TEXT, BIGINT, DOUBLE, BOOLEAN, TIMESTAMP, DATE; the first
 //!           TIMESTAMP gets a watermark. A column whose lines disagree, or that
 //!           is nested, is left to the reader in a comment
 //! Path      absolute: a pack's relative paths begin at the pack's folder, which
 //!           is not where `infer` was called
-//! Errors    the file cannot be read, or is empty
+//! Errors    the file cannot be read, is empty, or is no text
 
 use std::fmt::Write;
 use std::fs::File;
@@ -30,12 +31,16 @@ use crate::tail::Compression;
 const LINES_MAX: usize = 1000;
 const BYTES_MAX: usize = 1 << 20;
 
+/// Of CSV, the likeliest first.
+const DELIMITERS: [u8; 4] = *b",;\t|";
+
 /// How far behind the newest event another may come, as a first proposal.
 const LATENESS: &str = "30 seconds";
 
 /// The statement, with a newline at the end.
 pub fn infer(path: &Path) -> Result<String> {
     let head = head(path)?;
+    refuse_binary(path, &head)?;
     let text = String::from_utf8_lossy(&head);
     let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.trim().is_empty()).take(LINES_MAX).collect();
     if lines.is_empty() {
@@ -64,6 +69,27 @@ fn head(path: &Path) -> Result<Vec<u8>> {
     Ok(head.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(head))
 }
 
+/// Errors: more than one line in ten is no text.
+fn refuse_binary(path: &Path, head: &[u8]) -> Result<()> {
+    let lines: Vec<&[u8]> = head.split(|byte| *byte == b'\n').collect();
+    let texts = lines.iter().filter(|line| is_text(line)).count();
+    if is_most(texts, lines.len()) {
+        return Ok(());
+    }
+    let message = format!(
+        "file {} is no text: {} of {} lines looked at are not UTF-8, or have a zero byte",
+        path.display(),
+        lines.len() - texts,
+        lines.len()
+    );
+    Err(Error::user(message).hint("give a file of text, plain or compressed with gzip or zstd; iconv makes UTF-8 of other encodings"))
+}
+
+/// The last character may be cut off where the looking ended.
+fn is_text(line: &[u8]) -> bool {
+    !line.contains(&0) && std::str::from_utf8(line).map_or_else(|error| error.error_len().is_none(), |_| true)
+}
+
 fn cannot_read(path: &Path, error: &std::io::Error) -> Error {
     let error = Error::user(format!("file {} cannot be read: {error}", path.display()));
     error.hint("give the path of a file with a few lines, plain or compressed with gzip or zstd")
@@ -72,6 +98,8 @@ fn cannot_read(path: &Path, error: &std::io::Error) -> Error {
 /// What the statement is made of.
 #[derive(Debug, PartialEq, Eq)]
 struct Proposal {
+    /// What the reader should know of the whole.
+    note: Option<String>,
     /// Name, type, and what is unsure about it.
     columns: Vec<(String, DataType, Option<String>)>,
     /// Fields that cannot be columns, and why.
@@ -80,23 +108,54 @@ struct Proposal {
     options: Vec<(&'static str, String)>,
 }
 
-/// The first format that nine lines in ten agree with.
+/// JSON where half of the lines are objects; else the first format that nine lines in ten agree with.
 fn propose(lines: &[&str]) -> Proposal {
-    let objects: Vec<Map<String, Value>> = lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    if is_most(objects.len(), lines.len()) {
-        return json(&objects);
+    let read: Vec<Option<Map<String, Value>>> = lines.iter().map(|line| serde_json::from_str(line).ok()).collect();
+    let are_objects: Vec<bool> = read.iter().map(Option::is_some).collect();
+    let objects: Vec<Map<String, Value>> = read.into_iter().flatten().collect();
+    if !objects.is_empty() && 2 * objects.len() >= lines.len() {
+        return Proposal { note: strays(&are_objects, "is no JSON object"), ..json(&objects) };
     }
     for (name, preset) in Preset::ALL {
         let regex = preset.regex();
-        if is_most(lines.iter().filter(|line| regex.is_match(line)).count(), lines.len()) {
-            return preset_columns(name, preset);
+        let match_it: Vec<bool> = lines.iter().map(|line| regex.is_match(line)).collect();
+        if is_most(match_it.iter().filter(|matches| **matches).count(), lines.len()) {
+            return Proposal { note: strays(&match_it, &format!("is not as {name} has it")), ..preset_columns(name, preset) };
         }
     }
     csv(lines).unwrap_or_else(|| Proposal {
+        note: Some(format!("taken for lines of text: {}", why_text(lines))),
         columns: vec![column("line", DataType::Utf8)],
         left_out: Vec::new(),
         options: vec![("format", "text".into())],
     })
+}
+
+/// Of the lines that are not of the format: how many, and the first.
+fn strays(fit: &[bool], why: &str) -> Option<String> {
+    let first = fit.iter().position(|fits| !fits)? + 1;
+    let (count, of) = (fit.iter().filter(|fits| !**fits).count(), fit.len());
+    Some(format!("{count} of {of} lines looked at will be dead letters: the first, line {first} of those with text, {why}"))
+}
+
+/// Why no other format was found, and the way out.
+fn why_text(lines: &[&str]) -> String {
+    let start: String = lines.iter().take(2).copied().collect();
+    let begins = |bracket: char, inside: char| {
+        start.trim_start().strip_prefix(bracket).is_some_and(|rest: &str| rest.trim_start().starts_with(inside))
+    };
+    if begins('[', '{') {
+        return "it begins as a JSON array, and a source reads one JSON object a line; jq -c '.[]' makes such lines of it".into();
+    }
+    if begins('{', '"') {
+        return "it begins as a JSON object over several lines, and a source reads one a line; jq -c . makes such lines of it".into();
+    }
+    match DELIMITERS.into_iter().filter(|delimiter| is_table(lines, *delimiter)).find_map(|delimiter| header_fault(lines, delimiter)) {
+        Some(fault) => format!("it looks like CSV, but {fault}; name each column once in the first line, and infer again"),
+        None => "it is neither JSON objects, nor a web log or syslog, nor CSV with a header of two columns or more \
+                 (for a CSV of one column write format = 'csv', and the header's name for line)"
+            .into(),
+    }
 }
 
 fn is_most(count: usize, of: usize) -> bool {
@@ -112,7 +171,7 @@ fn timestamp() -> DataType {
 }
 
 fn json(objects: &[Map<String, Value>]) -> Proposal {
-    let mut proposal = Proposal { columns: Vec::new(), left_out: Vec::new(), options: vec![("format", "json".into())] };
+    let mut proposal = Proposal { note: None, columns: Vec::new(), left_out: Vec::new(), options: vec![("format", "json".into())] };
     // Fields in the order in which they first appear, which serde_json's map
     // does not keep; arrow's inference does not either. By name, then.
     let mut names: Vec<&String> = objects.iter().flat_map(Map::keys).collect();
@@ -181,13 +240,14 @@ fn preset_columns(name: &str, preset: Preset) -> Proposal {
             columns.extend(text(&["message"]));
         }
     }
-    Proposal { columns, left_out: Vec::new(), options: vec![("format", "text".into()), ("preset", name.into())] }
+    Proposal { note: None, columns, left_out: Vec::new(), options: vec![("format", "text".into()), ("preset", name.into())] }
 }
 
 /// A header and rows of as many fields, with one of the usual delimiters.
 fn csv(lines: &[&str]) -> Option<Proposal> {
     let text = lines.join("\n");
-    let delimiter = [b',', b';', b'\t', b'|'].into_iter().find(|delimiter| looks_like_csv(lines, *delimiter))?;
+    let is_csv = |delimiter: &u8| is_table(lines, *delimiter) && header_fault(lines, *delimiter).is_none();
+    let delimiter = DELIMITERS.into_iter().find(is_csv)?;
     let format = CsvReader::default().with_header(true).with_delimiter(delimiter);
     let (schema, _) = format.infer_schema(text.as_bytes(), None).ok()?;
     let columns = schema.fields().iter().map(|field| (field.name().trim().to_string(), csv_type(field), None)).collect();
@@ -197,25 +257,32 @@ fn csv(lines: &[&str]) -> Option<Proposal> {
         b'\t' => options.push(("delimiter", "tab".into())),
         other => options.push(("delimiter", char::from(other).to_string())),
     }
-    Some(Proposal { columns, left_out: Vec::new(), options })
+    Some(Proposal { note: None, columns, left_out: Vec::new(), options })
 }
 
-/// At least two columns, all with names that could be ones: a row of numbers
+/// At least two columns, under what could be names: a row of numbers
 /// or a line of prose with a comma in it is no header.
-fn looks_like_csv(lines: &[&str], delimiter: u8) -> bool {
-    let names: Vec<&str> = lines[0].split(char::from(delimiter)).map(|name| name.trim().trim_matches('"')).collect();
+fn is_table(lines: &[&str], delimiter: u8) -> bool {
+    let names = header(lines, delimiter);
     // A log's time, cut in two by its comma, is no name either.
     let is_value = |name: &str| name.parse::<f64>().is_ok() || string_to_datetime(&Utc, name).is_ok();
-    let is_name = |name: &&str| !name.is_empty() && name.len() <= 64 && !is_value(name) && name.split_whitespace().count() <= 4;
-    let mut distinct = names.clone();
-    distinct.sort_unstable();
-    distinct.dedup();
+    let may_be_name = |name: &&str| name.len() <= 64 && !is_value(name) && name.split_whitespace().count() <= 4;
     let format = CsvReader::default().with_header(true).with_delimiter(delimiter);
-    names.len() >= 2
-        && lines.len() >= 2
-        && names.iter().all(is_name)
-        && distinct.len() == names.len()
-        && format.infer_schema(lines.join("\n").as_bytes(), None).is_ok()
+    names.len() >= 2 && lines.len() >= 2 && names.iter().all(may_be_name) && format.infer_schema(lines.join("\n").as_bytes(), None).is_ok()
+}
+
+fn header<'a>(lines: &[&'a str], delimiter: u8) -> Vec<&'a str> {
+    lines[0].split(char::from(delimiter)).map(|name| name.trim().trim_matches('"')).collect()
+}
+
+/// Why its names cannot be those of a source's columns.
+fn header_fault(lines: &[&str], delimiter: u8) -> Option<String> {
+    let names = header(lines, delimiter);
+    if let Some(i) = names.iter().position(|name| name.is_empty()) {
+        return Some(format!("column {} of the header has no name", i + 1));
+    }
+    let twice = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name));
+    twice.map(|(_, name)| format!("the header names column \"{}\" twice", name.escape_debug()))
 }
 
 fn csv_type(field: &Field) -> DataType {
@@ -243,7 +310,7 @@ fn statement(path: &Path, proposal: &Proposal) -> String {
     options.extend(proposal.options.iter().cloned());
     let options: Vec<String> = options.iter().map(|(key, value)| format!("{key} = '{}'", value.replace('\'', "''"))).collect();
 
-    let mut text = String::new();
+    let mut text = proposal.note.as_ref().map_or(String::new(), |note| format!("-- {note}\n"));
     for (name, why) in &proposal.left_out {
         // A name is the file's: it may not end the comment.
         let _ = writeln!(text, "-- left out: {} ({why})", name.escape_debug());
@@ -349,6 +416,37 @@ CREATE SOURCE my_scans (
             let statement = proposal(text);
             assert!(statement.contains(expected), "{statement}");
         }
+    }
+
+    #[test]
+    fn what_is_taken_for_what_is_said() {
+        let cases = [
+            (
+                "{\"a\":1}\nbroken\n{\"a\":2}",
+                "-- 1 of 3 lines looked at will be dead letters: the first, line 2 of those with text, is no JSON object\nCREATE",
+            ),
+            ("{\"a\":1}\nbroken\n{\"a\":2}", "format = 'json'"),
+            ("[{\"a\":1},\n{\"a\":2}]", "-- taken for lines of text: it begins as a JSON array"),
+            ("[\n  {\"a\":1}\n]", "jq -c '.[]'"),
+            ("{\n  \"a\": 1\n}", "-- taken for lines of text: it begins as a JSON object over several lines"),
+            ("a,b,a\n1,2,3", "it looks like CSV, but the header names column \"a\" twice; name each column once"),
+            ("a,,b\n1,2,3", "it looks like CSV, but column 2 of the header has no name"),
+            ("name\nbob\nalice", "-- taken for lines of text: it is neither JSON objects,"),
+        ];
+        for (text, expected) in cases {
+            let statement = proposal(text);
+            assert!(statement.contains(expected), "{statement}");
+        }
+        assert!(proposal("{\"a\":1}").starts_with("CREATE SOURCE"));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_refused() {
+        let refused = |head: &[u8]| refuse_binary(Path::new("x"), head).err().map(|error| error.message);
+        assert_eq!(refused(b"\xff\xfe\n\x00a\nb").unwrap(), "file x is no text: 2 of 3 lines looked at are not UTF-8, or have a zero byte");
+        // Cut inside its last character; one line in eleven of another encoding.
+        assert_eq!(refused(b"caf\xc3"), None);
+        assert_eq!(refused(&[&b"line\n".repeat(10)[..], b"caf\xe9 au lait"].concat()), None);
     }
 
     #[test]

@@ -439,6 +439,8 @@ fn inferred_statements_name_format_types_and_watermark() {
     assert!(statement.contains("format = 'json'"));
     fs::write(&path, "").unwrap();
     assert!(tidegate_connectors::infer(&path).unwrap_err().to_string().contains("is empty"));
+    fs::write(&path, [0x00, 0xff, b'\n', 0xfe, 0x80]).unwrap();
+    assert!(tidegate_connectors::infer(&path).unwrap_err().to_string().contains("is no text"));
     assert!(tidegate_connectors::infer(&folder.path().join("none")).unwrap_err().to_string().contains("cannot be read"));
 }
 
