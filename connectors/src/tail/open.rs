@@ -175,8 +175,9 @@ impl Open {
         if !metadata.is_file() || metadata.len() < byte {
             return Ok(false);
         }
-        self.last = vec![0; LAST_BYTES_MAX.min(byte as usize)];
-        self.file.read_exact_at(&mut self.last, byte - self.last.len() as u64)?;
+        let last_bytes = (LAST_BYTES_MAX as u64).min(byte);
+        self.last = vec![0; last_bytes as usize];
+        self.file.read_exact_at(&mut self.last, byte - last_bytes)?;
         self.file.seek(SeekFrom::Start(byte))?;
         self.reader = Box::new(self.file.try_clone()?.take(left(&metadata, self.bounded, byte)));
         Ok(true)
