@@ -54,7 +54,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use self::session::converse;
 use crate::door::{Seat, Seats, Tally, accept, seats_affordable};
-use crate::read::{Duty, ROWS_MAX, Reader, Refusal, TIME_MAX, duty, threads};
+use crate::read::{Duty, ROWS_MAX, Reader, Refusal, TIME_MAX, apart, duty, threads};
 
 /// Connections at once, where no option says another number.
 pub const CONNECTIONS_MAX: usize = 200;
@@ -218,7 +218,7 @@ struct Service {
 impl Service {
     fn new(reader: Arc<Reader>) -> Self {
         let hooks: Vec<Arc<dyn QueryHook>> = vec![Arc::new(Manners), Arc::new(SetShowHook), Arc::new(TransactionStatementHook)];
-        let inner = DfSessionService::new_with_hooks(reader.session(), hooks.clone());
+        let inner = DfSessionService::new_with_hooks(reader.session_apart(), hooks.clone());
         let preparer = Arc::new(Preparer { reader: reader.clone(), hooks: hooks.clone(), types: inner.query_parser() });
         Self { reader, hooks, preparer, inner }
     }
@@ -241,7 +241,9 @@ impl Service {
 
     async fn rows(&self, asked: Asked<'_>, options: FormatOptions) -> PgWireResult<QueryResponse> {
         let Asked { statement, sql, nth } = asked;
-        let plan = self.reader.plan_whole(statement).await.map_err(|refusal| told_in(sql, refusal.pointed(sql, nth)))?;
+        let reader = self.reader.clone();
+        let plan = apart(TIME_MAX, async move { reader.plan_whole(statement).await }).await;
+        let plan = plan.map_err(|refusal| told_in(sql, refusal.pointed(sql, nth)))?;
         let plan = nested::as_text(plan).map_err(|error| told(Refusal::from(error)))?;
         let (_, plan) = self.reader.freeze(plan).await.map_err(told)?;
         df::encode_dataframe(self.reader.frame(plan), &Format::UnifiedText, Some(Arc::new(options))).await
@@ -341,7 +343,9 @@ impl QueryParser for Preparer {
             return Err(told(Refusal::new("42601", error)));
         }
         if let Ok(Duty::Query | Duty::Engine) = duty(&statement) {
-            let plan = self.reader.plan(statement.clone()).await.map_err(|refusal| told_in(sql, refusal.pointed(sql, 0)))?;
+            let (reader, asked) = (self.reader.clone(), statement.clone());
+            let plan = apart(TIME_MAX, async move { reader.plan(asked).await }).await;
+            let plan = plan.map_err(|refusal| told_in(sql, refusal.pointed(sql, 0)))?;
             let plan = nested::as_text(plan).map_err(|error| told(Refusal::from(error)))?;
             return Ok(Some((statement.to_string(), Some((statement, plan)))));
         }
@@ -510,6 +514,43 @@ mod tests {
         let metrics = engine.metrics();
         assert_eq!(metrics.door_connections.with_label_values(&["postgres"]).get(), 1);
         assert_eq!(metrics.door_refused_connections.with_label_values(&["postgres"]).get(), 1);
+        engine.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn queries_that_never_pause_end_and_hold_up_nobody() {
+        const MANY: &str = "generate_series(1, 3000000)";
+        let engine = crate::tests::engine(Inbox::default());
+        let to = serve(engine.clone(), "127.0.0.1:0".parse().unwrap(), Limits::default()).await.unwrap();
+        let address = format!("host={} port={} user=me dbname=tidegate", to.ip(), to.port());
+        // No join finds a match, and no aggregate ends.
+        let endless = [
+            format!("SELECT count(*) FROM {MANY} a(x), {MANY} b(y) WHERE sin(a.x * 1.0) + b.y = -1"),
+            format!("SELECT count(*) FROM {MANY} a(x) JOIN {MANY} b(y) ON a.x % 2 = b.y % 2 AND sin(a.x * 1.0) + b.y = -1"),
+            format!("SELECT sum(a.x + b.y) FROM {MANY} a(x), {MANY} b(y)"),
+            format!("SELECT max(m) FROM (SELECT median(x) OVER (ORDER BY x) AS m FROM {MANY} a(x))"),
+        ];
+        let asking = (0..20).map(|nth| {
+            let (address, sql) = (address.clone(), endless[nth % endless.len()].clone());
+            tokio::spawn(async move {
+                let (client, connection) = tokio_postgres::connect(&address, NoTls).await.unwrap();
+                tokio::spawn(connection);
+                client.simple_query("SET statement_timeout = 500").await.unwrap();
+                let error = if nth % 2 == 0 {
+                    client.simple_query(&sql).await.map(drop).unwrap_err()
+                } else {
+                    client.query(&sql, &[]).await.map(drop).unwrap_err()
+                };
+                assert_eq!(error.code().map(|state| state.code()), Some("57014"), "{sql}: {error:?}");
+            })
+        });
+        for asked in asking.collect::<Vec<_>>() {
+            asked.await.unwrap();
+        }
+        let (client, connection) = tokio_postgres::connect(&address, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let one = client.query_one("SELECT count(*) FROM generate_series(1, 1000) a(x)", &[]).await.unwrap();
+        assert_eq!(one.get::<_, i64>(0), 1000);
         engine.shutdown().await.unwrap();
     }
 

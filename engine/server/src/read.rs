@@ -6,13 +6,14 @@
 //! Tick      a plan names its relations by `Unfrozen` scans; freezing a plan
 //!           takes one snapshot of all of them, so a join of two views reads
 //!           one tick. Nothing is kept between queries but names and schemas
+//! Threads   each query's own, for plans do not always pause: see [`mod@apart`]
 //! Bounds    [`TIME_MAX`], [`ROWS_MAX`], [`BYTES_MAX`], [`MEMORY_BYTES_MAX`] over
 //!           all queries at once; the error names the one that was met
 //! Refuses   everything that writes, with SQLSTATE 25006
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -43,9 +44,10 @@ use tidegate_runtime::{
     sound, state_builder, typed,
 };
 use tidegate_types::error::{Error, Mistake, Result};
-use tokio::runtime::{Builder, Runtime};
-use tokio::task::{JoinSet, yield_now};
+use tokio::task::JoinSet;
 
+pub use self::apart::{apart, threads};
+use self::apart::{computed, session_apart};
 use self::duty::verb;
 pub use self::duty::{Duty, duty};
 use self::information_schema::InformationSchema;
@@ -54,12 +56,14 @@ pub use self::refusal::{Refusal, STARTING};
 use self::relations::{Relations, SYSTEM, Unfrozen, fill, unfrozen};
 use self::settings::{CurrentSetting, fixed_setting};
 
+mod apart;
 mod duty;
 mod information_schema;
 mod pg_catalog;
 mod refusal;
 mod relations;
 mod settings;
+mod watched;
 
 /// From the first byte of a query to its last row.
 pub const TIME_MAX: Duration = Duration::from_secs(10);
@@ -77,12 +81,6 @@ pub const MEMORY_BYTES_MAX: usize = 512 << 20;
 /// Rows that are computed at once. How much they take is known only once they are there, and a query that is given
 /// up ends behind them.
 const BATCH_ROWS: usize = 1024;
-
-/// So many queries may be planned at once.
-const THREAD_COUNT: usize = 4;
-
-/// Planning recurses with the query: room for the deepest one that is let through.
-const STACK_BYTES: usize = 64 << 20;
 
 /// The database's name, as clients see it.
 pub const CATALOG: &str = "tidegate";
@@ -115,21 +113,12 @@ pub struct Answer {
     pub batches: Vec<RecordBatch>,
 }
 
-/// The threads that reads are planned and run on. A plan cannot be interrupted while it is made: who waits
-/// meanwhile are other readers, and neither the ticks nor what is at the doors besides.
-pub fn threads() -> &'static Runtime {
-    static THREADS: LazyLock<Runtime> = LazyLock::new(|| {
-        let mut threads = Builder::new_multi_thread();
-        threads.worker_threads(THREAD_COUNT).thread_name("reader").thread_stack_size(STACK_BYTES).enable_all();
-        threads.build().expect("threads can be started")
-    });
-    &THREADS
-}
-
 /// Plans and runs reads.
 pub struct Reader {
     engine: Engine,
     session: Arc<SessionContext>,
+    /// Where plans are run that others wait for.
+    apart: Arc<SessionContext>,
     known: Known,
     server_parser: PostgresCompatibilityParser,
 }
@@ -138,12 +127,18 @@ impl Reader {
     pub fn new(engine: Engine) -> Result<Self> {
         let known = Known::new(engine.clone());
         let session = session(&engine, &known).map_err(|error| Error::engine(format!("the SQL session cannot be set up: {error}")))?;
-        Ok(Self { engine, session: Arc::new(session), known, server_parser: PostgresCompatibilityParser::new() })
+        let apart = Arc::new(SessionContext::new_with_state(session_apart(session.state())));
+        Ok(Self { engine, session: Arc::new(session), apart, known, server_parser: PostgresCompatibilityParser::new() })
     }
 
     /// The session all queries are planned in.
     pub fn session(&self) -> Arc<SessionContext> {
         self.session.clone()
+    }
+
+    /// The session frozen plans are run in, each on a thread of its own.
+    pub fn session_apart(&self) -> Arc<SessionContext> {
+        self.apart.clone()
     }
 
     /// A copy, for statements that change the session they are given.
@@ -205,17 +200,12 @@ impl Reader {
         rows_max: usize,
         told: fn(&Answer) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
-        let (reader, mut work) = (Arc::clone(self), JoinSet::new());
+        let reader = Arc::clone(self);
         let answering = async move {
             let (answer, _held) = reader.answer(&sql, rows_max).await?;
             told(&answer)
         };
-        work.spawn_on(answering, threads().handle());
-        match tokio::time::timeout(TIME_MAX, work.join_next()).await {
-            Ok(Some(Ok(told))) => told,
-            Ok(_) => Err(Refusal::from(Error::engine("the planner failed on this query").hint("simplify it, and report it"))),
-            Err(_) => Err(Refusal::too_slow(TIME_MAX)),
-        }
+        apart(TIME_MAX, answering).await
     }
 
     async fn answer(&self, sql: &str, rows_max: usize) -> Result<(Answer, MemoryReservation), Refusal> {
@@ -225,9 +215,8 @@ impl Reader {
         };
         let plan = self.plan_whole(statement).await.map_err(|refusal| refusal.pointed(sql, 0))?;
         let (tick, plan) = self.freeze(plan).await?;
-        let frame = self.frame(plan);
-        let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
-        let (batches, held) = self.gathered(frame.execute_stream().await?, rows_max).await?;
+        let schema: SchemaRef = Arc::new(plan.schema().as_arrow().clone());
+        let (batches, held) = self.gathered(computed(&self.session.state(), &plan).await?, rows_max).await?;
         Ok((Answer { tick, schema, batches }, held))
     }
 
@@ -251,8 +240,6 @@ impl Reader {
             }
             held.try_grow(bytes)?;
             batches.push(batch);
-            // Rows may come without a pause, and only in one is a query given up.
-            yield_now().await;
         }
         Ok((batches, held))
     }
@@ -309,8 +296,13 @@ impl Reader {
 
     /// What the engine itself answers.
     async fn ask(&self, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>), Refusal> {
-        let last = self.engine.execute(sql, "query").await?.pop();
-        match last {
+        let (engine, asked, mut asking) = (self.engine.clone(), sql.to_string(), JoinSet::new());
+        // What it begins may outlast who asks, and the thread it is asked on.
+        asking.spawn_on(async move { engine.execute(&asked, "query").await }, threads().handle());
+        let Some(Ok(answered)) = asking.join_next().await else {
+            return Err(Refusal::from(Error::engine(format!("{sql} was not answered"))));
+        };
+        match answered?.pop() {
             Some(Response::Rows { batches, schema, .. }) => Ok((schema, batches)),
             _ => Err(Refusal::from(Error::engine(format!("{sql} answered no rows")))),
         }
@@ -337,9 +329,9 @@ impl Reader {
         Ok((tick, if let Some(tick) = tick { at_tick(plan, tick)? } else { plan }))
     }
 
-    /// A frozen plan, ready to run.
+    /// A frozen plan, ready to run on a thread of its own.
     pub fn frame(&self, plan: LogicalPlan) -> DataFrame {
-        DataFrame::new(self.session.state(), plan)
+        DataFrame::new(self.apart.state(), plan)
     }
 }
 

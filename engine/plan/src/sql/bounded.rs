@@ -1,8 +1,8 @@
-//! Functions that make much of little, bounded: one call of DataFusion's `repeat` would take all memory there
-//! is, and cannot be interrupted.
+//! Functions that make much of little, or take long for it, bounded: one call of DataFusion's `repeat` would take
+//! all memory there is, one of `levenshtein` hours, and neither can be interrupted.
 //!
-//! Bound     [`BYTES_MAX`] for the rows that are computed at once, reckoned before they are; an error names
-//!           the function
+//! Bounds    [`BYTES_MAX`] for the rows that are computed at once, [`COMPARED_BYTES_MAX`] for a text that is compared
+//!           with another, letter by letter; reckoned before they are; an error names the function
 
 use std::sync::Arc;
 
@@ -14,6 +14,9 @@ use datafusion::logical_expr::{ColumnarValue, Documentation, ReturnFieldArgs, Sc
 
 pub const BYTES_MAX: u64 = 64 << 20;
 
+/// Postgres has 255.
+const COMPARED_BYTES_MAX: u64 = 1024;
+
 /// What one element of a list takes, roughly.
 const ELEMENT_BYTES: u64 = 8;
 
@@ -22,9 +25,39 @@ const CHARACTER_BYTES: u64 = 4;
 
 /// The function, bounded where it needs to be.
 pub(super) fn bounded(function: &Arc<ScalarUDF>) -> Arc<ScalarUDF> {
-    match Growth::of(function.name()) {
-        Some(growth) => Arc::new(ScalarUDF::from(Bounded { function: Arc::clone(function), growth })),
+    match Bound::of(function.name()) {
+        Some(bound) => Arc::new(ScalarUDF::from(Bounded { function: Arc::clone(function), bound })),
         None => Arc::clone(function),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Bound {
+    /// Of what is made.
+    Made(Growth),
+    /// Of each text that is compared.
+    Compared,
+}
+
+impl Bound {
+    fn of(name: &str) -> Option<Self> {
+        match name {
+            "levenshtein" => Some(Self::Compared),
+            name => Growth::of(name).map(Self::Made),
+        }
+    }
+
+    /// Errors: the arguments of the function `name` go beyond it.
+    fn check(self, name: &str, args: &[ArrayRef]) -> Result<()> {
+        match self {
+            Self::Made(growth) if BYTES_MAX < growth.bytes(args) => {
+                exec_err!("{name} would make more than {} MiB at once", BYTES_MAX >> 20)
+            }
+            Self::Compared if args.iter().any(|texts| (0..texts.len()).any(|row| COMPARED_BYTES_MAX < text_bytes(texts, row))) => {
+                exec_err!("{name} compares texts of at most {COMPARED_BYTES_MAX} bytes: cut them with left(…)")
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -108,7 +141,7 @@ fn text_bytes(text: &ArrayRef, row: usize) -> u64 {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Bounded {
     function: Arc<ScalarUDF>,
-    growth: Growth,
+    bound: Bound,
 }
 
 impl ScalarUDFImpl for Bounded {
@@ -143,9 +176,7 @@ impl ScalarUDFImpl for Bounded {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let rows = if args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_))) { 1 } else { args.number_rows };
         let arrays = args.args.iter().map(|arg| arg.to_array(rows)).collect::<Result<Vec<_>>>()?;
-        if BYTES_MAX < self.growth.bytes(&arrays) {
-            return exec_err!("{} would make more than {} MiB at once", self.name(), BYTES_MAX >> 20);
-        }
+        self.bound.check(self.name(), &arrays)?;
         self.function.invoke_with_args(args)
     }
 }

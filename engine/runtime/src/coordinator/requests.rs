@@ -20,6 +20,7 @@ use super::room::{Level, no_room};
 use super::statements::definition_key;
 use super::tables::Write;
 use super::{Coordinator, Definition, Generation, WAITING_MAX};
+use crate::changes::{consolidate, copies};
 use crate::interface::{Response, Snapshot};
 use crate::log::Log;
 use crate::log::record::{Ran, Record};
@@ -293,7 +294,8 @@ impl Coordinator {
                 share.into_iter().zip(&mut parts).for_each(|(delta, parts)| parts.push(delta));
             }
             let gathered = kept.iter().zip(parts).try_for_each(|((name, schema), parts)| {
-                relations.insert(name.clone(), crate::changes::copies(name, schema, &parts)?);
+                // In row order, however many workers there are: what a query leaves open, as among ties, is the same then.
+                relations.insert(name.clone(), copies(name, schema, &[consolidate(schema, &parts)])?);
                 Ok(())
             });
             let _ = reply.send(gathered.map(|()| Snapshot { tick, relations }));

@@ -50,6 +50,27 @@ async fn assert_same(bench: &Bench) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_are_read_in_one_order_however_many_workers_there_are() {
+    let mut expected = None;
+    for workers in [1, 2, 4] {
+        let bench = Bench::start(workers);
+        bench
+            .run(
+                "CREATE TABLE t (n BIGINT, id BIGINT PRIMARY KEY, s TEXT);
+                 CREATE MATERIALIZED VIEW v AS SELECT n, count(*) AS rows FROM t GROUP BY n",
+            )
+            .await;
+        for id in 0..60 {
+            bench.run(&format!("INSERT INTO t VALUES ({}, {id}, 'x{}')", id * 7 % 13, id * 11 % 60)).await;
+        }
+        for _ in 0..3 {
+            let read = (bench.read("t").await, bench.read("v").await);
+            assert_eq!(expected.get_or_insert_with(|| read.clone()), &read, "{workers} workers");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_view_that_is_made_late_is_right_and_nobody_waits_for_it() {
     for workers in [1, 2, 4] {
         let bench = Bench::start(workers);

@@ -122,6 +122,11 @@ impl Bench {
         Ok(canonical(&[snapshot.relations[name].clone()]))
     }
 
+    /// The rows in the order they are read in.
+    pub async fn read(&self, name: &str) -> RecordBatch {
+        self.engine.snapshot(&[name.to_string()]).await.unwrap().relations.remove(name).unwrap()
+    }
+
     /// Why it cannot go on.
     pub async fn failed(&self) -> Error {
         self.engine.failed().await

@@ -8,6 +8,7 @@ use tidegate_runtime::{Engine, end_of, misspelt_in, planning_error, pointed_in, 
 use tidegate_types::error::{Error, Mistake};
 
 use super::BYTES_MAX;
+use super::apart::Stopped;
 
 /// What errors call the text that was sent.
 const TEXT: &str = "query";
@@ -71,10 +72,13 @@ impl Refusal {
 impl From<&DataFusionError> for Refusal {
     fn from(error: &DataFusionError) -> Self {
         let root = error.find_root();
-        if let DataFusionError::External(cause) = root
-            && let Some(ours) = cause.downcast_ref::<Error>()
-        {
-            return Self::from(ours.clone());
+        if let DataFusionError::External(cause) = root {
+            if let Some(ours) = cause.downcast_ref::<Error>() {
+                return Self::from(ours.clone());
+            }
+            if let Some(stopped) = cause.downcast_ref::<Stopped>() {
+                return Self::too_slow(stopped.limit);
+            }
         }
         let planning = planning_error(root);
         if planning.mistake.is_some() {
