@@ -436,6 +436,14 @@ impl Coordinator {
         *self.directory.lock() = Directory { relations: self.relations(), detections: self.detections() };
     }
 
+    /// What is worth knowing of the statement that is being executed, for who sent it and who runs the engine.
+    fn notice(&mut self, news: Vec<String>) {
+        if !self.config.dry {
+            news.iter().for_each(|notice| tracing::warn!("{notice}"));
+        }
+        self.notices.extend(news);
+    }
+
     fn said(&mut self, said: Said) -> Result<()> {
         match said {
             Said::Closed(report) => self.reported(report),

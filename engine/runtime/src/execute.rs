@@ -38,12 +38,17 @@ impl Engine {
     pub async fn apply(&self, files: &[(String, String)]) -> Result<()> {
         self.recovered().await?;
         rehearsal::rehearse(self, files).await?;
+        self.carry_out(files, "carrying out the pack").await
+    }
+
+    /// Statement by statement, up to the first that is refused. `doing`: what is told where that takes long.
+    pub(crate) async fn carry_out(&self, files: &[(String, String)], doing: &str) -> Result<()> {
         let steps = steps(files)?;
         let mentioned = mentioned(&steps);
         let (mut telling, all) = (Telling::begin(), steps.len());
         for (done, step) in steps.into_iter().enumerate() {
             if telling.is_due() {
-                tracing::warn!("carrying out the pack: {done} of {all} statements");
+                tracing::warn!("{doing}: {done} of {all} statements");
             }
             let (file, line, column) = step.place();
             let Step { placed, ran } = step;

@@ -303,6 +303,10 @@ impl Log {
         Shelf { disk, folder: self.folder.clone(), holdings, newest, quarantine, seeded }
     }
 
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Nothing of it is there for the next engine.
     pub fn is_temporary(&self) -> bool {
         self.temporary.is_some()

@@ -27,8 +27,7 @@ impl Coordinator {
         if !self.replaying && !self.is_reliving() {
             let lacking = self.lacking(shown_name(name), node);
             let lacking = lacking.inspect_err(|_| self.is_history_unread = true)?;
-            lacking.iter().for_each(|notice| tracing::warn!("{notice}"));
-            self.notices.extend(lacking);
+            self.notice(lacking);
         }
         if self.put_in_place(name) {
             return Ok(());

@@ -71,8 +71,7 @@ impl Coordinator {
                 }
             }
         }
-        not_undone.iter().for_each(|notice| tracing::warn!("{notice}"));
-        self.notices.extend(not_undone);
+        self.notice(not_undone);
         Ok(())
     }
 

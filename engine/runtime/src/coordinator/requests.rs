@@ -249,8 +249,9 @@ impl Coordinator {
             Request::Explain { name, reply } => drop(reply.send(self.explain(&name))),
             Request::Standing { reply } => {
                 let (config, connectors) = (self.config.clone(), Arc::clone(&self.connectors));
-                let (definitions, stopped) = (self.definitions.clone(), self.stopped.clone());
-                drop(reply.send(Standing { config, connectors, definitions, stopped }));
+                let (definitions, ran, stopped) = (self.definitions.clone(), self.ran.clone(), self.stopped.clone());
+                let log = self.log.as_ref().map(|log| log.folder().to_path_buf());
+                drop(reply.send(Standing { config, connectors, definitions, ran, stopped, log }));
             }
             Request::Redefine { definitions, stopped, reply } => {
                 let made = self.redefine(&definitions, stopped.iter().map(|(name, reason)| (name, reason.clone())));

@@ -315,7 +315,7 @@ impl Coordinator {
     /// It is told nothing before its creation is durable.
     fn follow(&mut self, name: &str, mut follow: Follow) {
         // What came later was told to the outside when it came.
-        if self.is_past() && (follow.kind == "action" || self.is_reliving()) {
+        if self.config.dry || (self.is_past() && (follow.kind == "action" || self.is_reliving())) {
             follow.queue.mute();
         }
         self.followers.insert(follower_name(name), follow);

@@ -268,7 +268,7 @@ impl Coordinator {
                 }
             }
         }
-        if !self.replaying && !self.config.dry {
+        if !self.replaying {
             for follow in self.followers.values_mut().filter(|follow| follow.queue.is_new()) {
                 follow.queue.start(&self.writer, follow.created, closed.tick);
             }
