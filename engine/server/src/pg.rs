@@ -521,6 +521,7 @@ mod tests {
     async fn queries_that_never_pause_end_and_hold_up_nobody() {
         const MANY: &str = "generate_series(1, 3000000)";
         let engine = crate::tests::engine(Inbox::default());
+        engine.recovered().await.unwrap();
         let to = serve(engine.clone(), "127.0.0.1:0".parse().unwrap(), Limits::default()).await.unwrap();
         let address = format!("host={} port={} user=me dbname=tidegate", to.ip(), to.port());
         // No join finds a match, and no aggregate ends.
